@@ -1,0 +1,74 @@
+/** What the bench reports: one row a measurement, from the medians of its rounds. */
+
+/** One round of one side. */
+export interface Sample {
+  /** Events a second. */
+  readonly rate: number;
+  /** Milliseconds from a request to its answer. */
+  readonly p50: number;
+  readonly p99: number;
+  /** Bytes of write-ahead log an event. */
+  readonly wal: number;
+  /** Microseconds of processor time an event, by whom. */
+  readonly cpu: Readonly<Record<string, number>>;
+}
+
+/** One result, as `--json` gives it; `ratio` = value / baseline. */
+export interface Row {
+  readonly name: string;
+  readonly value: number;
+  readonly unit: string;
+  readonly baseline: number;
+  readonly ratio: number;
+}
+
+/** Makes a row of two figures. */
+export function compare(name: string, unit: string, value: number, baseline: number): Row {
+  return { name, value: round(value), unit, baseline: round(baseline), ratio: Number((value / baseline).toFixed(3)) };
+}
+
+/** The middle value; of an even number the mean of the two in the middle. */
+export function median(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  const middle = sorted.length >> 1;
+  return sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2;
+}
+
+/** One line on some rounds of one side. */
+export function describeSamples(who: string, samples: readonly Sample[]): string {
+  const of = (read: (sample: Sample) => number) => median(samples.map(read));
+  const cpu = Object.keys(samples[0]?.cpu ?? {}).map(
+    (name) => `${name} ${of((sample) => sample.cpu[name]!).toFixed(0)}`,
+  );
+  const rates = samples.map((sample) => sample.rate.toFixed(0)).join(' ');
+  return (
+    `  ${who.padEnd(34)} ${of((sample) => sample.rate)
+      .toFixed(0)
+      .padStart(7)}/s (${rates})` +
+    `  p50 ${of((sample) => sample.p50).toFixed(1)} ms  p99 ${of((sample) => sample.p99).toFixed(1)} ms` +
+    `  WAL ${of((sample) => sample.wal).toFixed(0)} bytes/event  processor µs/event: ${cpu.join(', ')}`
+  );
+}
+
+/** The rows as a table for people. */
+export function formatTable(rows: readonly Row[]): string {
+  const lines = [
+    ['', 'value', 'baseline', 'unit', 'ratio'],
+    ...rows.map((row) => [row.name, String(row.value), String(row.baseline), row.unit, row.ratio.toFixed(2)]),
+  ];
+  const widths = lines[0]!.map((_, column) => Math.max(...lines.map((line) => line[column]!.length)));
+  return lines
+    .map((line) =>
+      line
+        .map((cell, column) =>
+          column === 0 || column === 3 ? cell.padEnd(widths[column]!) : cell.padStart(widths[column]!),
+        )
+        .join('  ')
+        .trimEnd(),
+    )
+    .join('\n');
+}
+
+function round(value: number): number {
+  return Number(value.toFixed(1));
+}

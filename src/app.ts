@@ -1,0 +1,132 @@
+/** Wires everything, once: the only place that knows all the parts. */
+import type { FastifyInstance } from 'fastify';
+import type pg from 'pg';
+import type { Logger } from 'pino';
+import { registerTokens, type TokenOptions } from './auth/tokens.ts';
+import { ClockGuard } from './chain/clock-guard.ts';
+import { Sequencer } from './chain/sequencer.ts';
+import type { Config } from './config.ts';
+import { SettingsError } from './errors.ts';
+import { healthRoutes } from './http/health.ts';
+import { closeServer, createServer } from './http/server.ts';
+import { Appender } from './ingest/appender.ts';
+import { ingestRoutes } from './ingest/routes.ts';
+import { fileMonthKeys } from './keys/file-month-keys.ts';
+import { Keyring } from './keys/keyring.ts';
+import { readEntries } from './read/entries.ts';
+import { readRoutes } from './read/routes.ts';
+import type { AsTenant } from './read/search.ts';
+import { partitionMaker } from './retention/partitions.ts';
+import { retentionMonths } from './retention/policy.ts';
+import { appendStore } from './store/append.ts';
+import { ensureDropMonth, findOrStoreKey, keyById } from './store/data-keys.ts';
+import { asTenant, type Database, databaseClock, openDatabase } from './store/database.ts';
+import { fixOrigin } from './store/deployment.ts';
+import { Directory } from './store/directory.ts';
+import { checkSettings } from './store/settings-gate.ts';
+
+export interface AppOptions {
+  readonly config: Config;
+  readonly connection: pg.ClientConfig;
+  readonly tokens: TokenOptions;
+  readonly log: Logger;
+  /** For tests. */
+  readonly wallClock?: () => number;
+}
+
+export interface App {
+  readonly server: FastifyInstance;
+  readonly database: Database;
+  readonly origin: string;
+  /** Finishes what was taken, then lets go of the database. */
+  close(): Promise<void>;
+}
+
+/** Requests under way get this long to finish when the service stops. */
+const GRACE_MS = 3000;
+
+/** Builds the service on a database that is there and migrated; it does not listen yet. Throws a SettingsError when it must not start. */
+export async function createApp({ config, connection, tokens, log, wallClock = Date.now }: AppOptions): Promise<App> {
+  const database = openDatabase({ connection, readersMax: config.limits.readersMax, log });
+  try {
+    const gate = await checkSettings(database.writer);
+    if (gate.refusals.length > 0) throw new SettingsError(gate.refusals);
+    for (const warning of gate.warnings) log.warn({ setting: warning }, 'database setting');
+    const origin = await fixOrigin(database.writer, config.origin, config.databaseUrl === undefined);
+
+    const partitions = partitionMaker({
+      ensureDropMonth: (month) => ensureDropMonth(database.writer, month),
+      wallClock,
+      log,
+    });
+    await partitions.make();
+
+    const keyring = new Keyring(fileMonthKeys(config.monthKeysDir), {
+      findOrStore: (stream, dropMonth, make) => findOrStoreKey(database.writer, stream, dropMonth, make),
+      byId: (id) => keyById(database.verifier, id),
+    });
+    const directory = new Directory({ writer: database.writer, makeTenants: config.makeTenants, retentionMonths });
+    const clock = new ClockGuard({ wall: wallClock, monotonic: () => performance.now() });
+    const sequencer = new Sequencer({
+      store: appendStore(database),
+      keysFor: (stream, dropMonth) => keyring.keysFor(stream, dropMonth),
+      clock,
+      wallClock,
+      repeatDays: config.repeatDays,
+      queueEntriesMax: config.limits.queueEntriesMax,
+      queueBytesMax: config.limits.queueBytesMax,
+      log,
+    });
+    const asking = (tenantId: number): AsTenant => {
+      return (work) => asTenant(database.reader, tenantId, work);
+    };
+    const appender = new Appender({
+      sequencer,
+      readEntries: (stream, seqs) => readEntries(asking(stream.tenantId), keyring, stream, seqs),
+    });
+
+    const server = createServer({ log, limits: { bodyBudgetBytes: config.limits.bodyBudgetBytes } });
+    registerTokens(server, tokens);
+    await server.register(
+      healthRoutes({
+        objection: async () => {
+          const now = await databaseClock(database.writer);
+          if (now === undefined) return 'the database does not answer';
+          return clock.objection(now, 0) ?? sequencer.objection;
+        },
+      }),
+    );
+    await server.register(
+      ingestRoutes({
+        appender,
+        openStream: (tenant, category) => directory.open(tenant, category),
+        wallClock,
+        limits: config.limits,
+      }),
+    );
+    await server.register(
+      readRoutes({
+        tenant: async (name) => {
+          const id = await directory.tenant(name);
+          return id === undefined ? undefined : asking(id);
+        },
+        keys: keyring,
+      }),
+    );
+
+    return {
+      server,
+      database,
+      origin,
+      async close() {
+        partitions.stop();
+        await closeServer(server, GRACE_MS);
+        await sequencer.close();
+        await database.close();
+      },
+    };
+  } catch (error) {
+    await database.close();
+    throw error;
+  }
+}

@@ -1,0 +1,277 @@
+/**
+ * Bearer tokens: who calls, and whether he may.
+ *
+ * A token is a JSON Web Token signed with HS256 under the deployment's secret. @fastify/jwt (fast-jwt) checks signature,
+ * issuer, audience and times; before it sees a token, and after it has accepted one, this file checks what it leaves
+ * open (RFC 8725, the JWT best current practices):
+ *
+ * - a token is exactly three base64url segments in their one canonical text (RFC 7515 section 2). Decoders pass over
+ *   padding, blanks and unused bits, so several texts would be the same token; and the library answers some malformed ones
+ *   with an internal error;
+ * - the header holds `alg` HS256, and `typ` and `kid` where wanted, and nothing else: no `crit`, `b64`, `zip`, and none of
+ *   the members that bring or point to a key (`jwk`, `jku`, `x5u`, `x5c`);
+ * - no JSON object names a member twice: readers differ in which one counts;
+ * - `sub`, `iss`, `aud`, `exp`, `iat`, tenant and roles are all there. The library would take a token without them;
+ * - a token is not older than its `exp` (no leeway), and not issued, or valid, more than a minute in the future.
+ *
+ * Every refusal is the same 401 `unauthenticated`: what was wrong with a token helps only who made it up. Verified
+ * tokens are not cached: a cache hit must never be a way around a check.
+ */
+
+import assert from 'node:assert/strict';
+import { isUtf8 } from 'node:buffer';
+import { randomBytes } from 'node:crypto';
+import fastifyJwt, { type FastifyJWTOptions } from '@fastify/jwt';
+import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest, type RouteOptions } from 'fastify';
+import { TENANT_PATTERN } from '../chain/category.ts';
+import { Problem, SettingsError } from '../errors.ts';
+import { PERMISSIONS, type Permission, permissionsOf } from './roles.ts';
+
+export interface TokenOptions {
+  /** At least 32 bytes: as many as the hash has (RFC 7518 section 3.2). */
+  readonly secret: string;
+  readonly issuer: string;
+  readonly audience: string;
+  /** The claim that holds the roles; `roles` unless said otherwise. */
+  readonly rolesClaim?: string;
+  /** The claim that holds the tenant; `tenant` unless said otherwise. */
+  readonly tenantClaim?: string;
+}
+
+/** Who sent a request. */
+export interface Caller {
+  readonly tenant: string;
+  readonly subject: string;
+  readonly roles: readonly string[];
+  readonly permissions: ReadonlySet<Permission>;
+  /** Narrows to these sites; absent: all of the tenant's. */
+  readonly sites?: readonly string[];
+}
+
+export interface TokenClaims {
+  readonly tenant: string;
+  readonly roles: readonly string[];
+  readonly subject: string;
+  readonly ttlSeconds: number;
+}
+
+declare module 'fastify' {
+  interface FastifyContextConfig {
+    /** What a caller needs; `public` needs no token. Every route says it. */
+    permission?: Permission | 'public';
+  }
+  interface FastifyRequest {
+    caller: Caller | null;
+  }
+}
+
+const SECRET_BYTES_MIN = 32;
+const TOKEN_LENGTH_MAX = 8192;
+const SKEW_SECONDS = 60;
+const TEXT_LENGTH_MAX = 256;
+const KEY_ID_LENGTH_MAX = 64;
+/** The deployment's own streams (DESIGN section 4). */
+const RESERVED_TENANT = 'sealog';
+const TOKEN_TYPES = new Set(['jwt', 'at+jwt']);
+const CREDENTIALS = /^Bearer ([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)$/;
+
+type Json = Readonly<Record<string, unknown>>;
+
+/**
+ * Makes every route that is added from now on ask for its permission. Must come before the first route: the server does
+ * not become ready when one was missed.
+ *
+ * @throws {SettingsError} when the secret is too short
+ */
+export function registerTokens(app: FastifyInstance, options: TokenOptions): void {
+  const guarded = new Set<string>();
+  app.register(fastifyJwt, libraryOptions(options));
+  app.decorateRequest('caller', null);
+
+  app.addHook('onRoute', (route) => {
+    const permission = permissionOf(route);
+    for (const method of [route.method].flat()) guarded.add(`${method} ${route.url}`);
+    if (permission === 'public') return;
+    const guard = (request: FastifyRequest, _reply: FastifyReply, done: (error?: Error) => void): void => {
+      try {
+        request.caller = authenticate(app, options, request.headers.authorization);
+        if (!request.caller.permissions.has(permission)) throw new Problem('forbidden');
+        done();
+      } catch (error) {
+        done(error as Error);
+      }
+    };
+    // First, so that strangers learn nothing from what other hooks say.
+    route.onRequest = [guard, ...[route.onRequest ?? []].flat()];
+  });
+  app.addHook('onReady', (done) => {
+    for (const { method, path } of app.registeredRoutes) {
+      assert(guarded.has(`${method} ${path}`), `the route ${method} ${path} was added before registerTokens`);
+    }
+    done();
+  });
+}
+
+/** Returns who sent a request to a route that asks for a permission. */
+export function callerOf(request: FastifyRequest): Caller {
+  assert(request.caller !== null, 'the route is public');
+  return request.caller;
+}
+
+/** Signs a token through the library that checks it. For development and tests: `npm run token`. */
+export async function signToken(options: TokenOptions, claims: TokenClaims): Promise<string> {
+  const app = Fastify();
+  try {
+    await app.register(fastifyJwt, libraryOptions(options));
+    const payload = { [tenantClaim(options)]: claims.tenant, [rolesClaim(options)]: claims.roles };
+    return app.jwt.sign(payload, {
+      algorithm: 'HS256',
+      iss: options.issuer,
+      aud: options.audience,
+      sub: claims.subject,
+      expiresIn: claims.ttlSeconds,
+    });
+  } finally {
+    await app.close();
+  }
+}
+
+/** Returns a new secret: 32 random bytes as text. */
+export function generateSecret(): string {
+  return randomBytes(SECRET_BYTES_MIN).toString('base64url');
+}
+
+function libraryOptions(options: TokenOptions): FastifyJWTOptions {
+  const { secret, issuer, audience } = options;
+  const problems: string[] = [];
+  if (Buffer.byteLength(secret) < SECRET_BYTES_MIN) {
+    problems.push(`The token secret is too short: give it at least ${SECRET_BYTES_MIN} random bytes.`);
+  }
+  if (issuer === '') problems.push('The token issuer is empty: name who issues the tokens.');
+  if (audience === '') problems.push('The token audience is empty: name what the tokens are for.');
+  if (problems.length > 0) throw new SettingsError(problems);
+
+  return {
+    secret: Buffer.from(secret),
+    sign: { algorithm: 'HS256' },
+    verify: {
+      algorithms: ['HS256'],
+      // Texts are compared whole; a RegExp here would match a part.
+      allowedIss: issuer,
+      allowedAud: audience,
+      requiredClaims: ['sub', 'iss', 'aud', 'exp', 'iat', tenantClaim(options), rolesClaim(options)],
+      // For nbf. It would prolong exp as well, which readClaims does not allow.
+      clockTolerance: SKEW_SECONDS * 1000,
+      cache: false,
+    },
+  };
+}
+
+function permissionOf({ method, url, config }: RouteOptions): Permission | 'public' {
+  const permission = config?.permission;
+  const known = permission === 'public' || PERMISSIONS.includes(permission as Permission);
+  assert(permission !== undefined && known, `the route ${method} ${url} declares no permission that roles.ts has`);
+  return permission;
+}
+
+/** @throws {Problem} unauthenticated, whatever is wrong */
+function authenticate(app: FastifyInstance, options: TokenOptions, credentials: string | undefined): Caller {
+  try {
+    const token = checkForm(credentials);
+    const claims = app.jwt.verify<Json>(token);
+    return readClaims(claims, options, Date.now() / 1000);
+  } catch (cause) {
+    throw cause instanceof Problem ? cause : new Problem('unauthenticated', { cause });
+  }
+}
+
+function demand(condition: boolean): asserts condition {
+  if (!condition) throw new Problem('unauthenticated');
+}
+
+/** Returns the token when it is one by its form; the signature is not checked yet. */
+function checkForm(credentials: string | undefined): string {
+  demand(credentials !== undefined && credentials.length <= TOKEN_LENGTH_MAX + 'Bearer '.length);
+  const match = CREDENTIALS.exec(credentials);
+  demand(match !== null);
+  const [, header, claims, signature] = match as unknown as [string, string, string, string];
+  decodeSegment(signature);
+
+  const { alg, typ, kid, ...others } = parseObject(decodeSegment(header));
+  demand(alg === 'HS256');
+  demand(typ === undefined || (typeof typ === 'string' && TOKEN_TYPES.has(typ.toLowerCase())));
+  demand(kid === undefined || (typeof kid === 'string' && kid.length <= KEY_ID_LENGTH_MAX));
+  demand(Object.keys(others).length === 0);
+  parseObject(decodeSegment(claims));
+  return credentials.slice('Bearer '.length);
+}
+
+function readClaims(claims: Json, options: TokenOptions, nowSeconds: number): Caller {
+  const { sub, exp, iat, nbf, sites } = claims;
+  const tenant = claims[tenantClaim(options)];
+  const roles = claims[rolesClaim(options)];
+
+  demand(isText(sub));
+  demand(isTime(exp) && nowSeconds < exp);
+  demand(isTime(iat) && iat <= nowSeconds + SKEW_SECONDS);
+  demand(nbf === undefined || (isTime(nbf) && nbf <= nowSeconds + SKEW_SECONDS));
+  demand(typeof tenant === 'string' && TENANT_PATTERN.test(tenant) && tenant !== RESERVED_TENANT);
+  demand(Array.isArray(roles) && roles.every(isText));
+  demand(sites === undefined || (Array.isArray(sites) && sites.every(isText)));
+
+  const caller = { tenant, subject: sub, roles, permissions: permissionsOf(roles) };
+  return sites === undefined ? caller : { ...caller, sites };
+}
+
+/** RFC 4648 section 5 without padding, and only the text that encoding the bytes gives again. */
+function decodeSegment(segment: string): Buffer {
+  const bytes = Buffer.from(segment, 'base64url');
+  demand(bytes.toString('base64url') === segment);
+  return bytes;
+}
+
+function parseObject(bytes: Buffer): Json {
+  demand(isUtf8(bytes));
+  const text = bytes.toString();
+  const value: unknown = JSON.parse(text);
+  demand(typeof value === 'object' && value !== null && !Array.isArray(value));
+  demand(!namesTwice(text, value));
+  return value as Json;
+}
+
+/**
+ * Says whether an object in a JSON text names a member twice: outside of strings each colon belongs to one member, and of
+ * equal names (also by different escapes) the parsed value keeps one.
+ */
+function namesTwice(text: string, value: unknown): boolean {
+  return text.replace(/"(?:[^"\\]|\\.)*"/g, '').split(':').length - 1 !== memberCount(value);
+}
+
+function memberCount(value: unknown): number {
+  if (typeof value !== 'object' || value === null) return 0;
+  const members = Object.values(value);
+  return members.reduce((sum: number, member) => sum + memberCount(member), Array.isArray(value) ? 0 : members.length);
+}
+
+function isText(value: unknown): value is string {
+  return (
+    typeof value === 'string' &&
+    value !== '' &&
+    value.length <= TEXT_LENGTH_MAX &&
+    !/\p{Cc}/u.test(value) &&
+    value.isWellFormed()
+  );
+}
+
+/** A NumericDate (RFC 7519 section 2): seconds. */
+function isTime(value: unknown): value is number {
+  return typeof value === 'number' && Number.isFinite(value) && value >= 0;
+}
+
+function tenantClaim({ tenantClaim: name = 'tenant' }: TokenOptions): string {
+  return name;
+}
+
+function rolesClaim({ rolesClaim: name = 'roles' }: TokenOptions): string {
+  return name;
+}

@@ -1,0 +1,219 @@
+/**
+ * Blocks: consecutive entries of one stream stored together, as transparency logs store bundles (DESIGN sections 1 and 5).
+ *
+ * A block has two payloads. `records` is a C2SP entry bundle (each record behind its length, u16 big-endian), in the clear.
+ * `parts` is sealed (`seal.ts`) and holds, before sealing,
+ *
+ *     u8  1                                    the version
+ *     u32 number of entries
+ *     for each entry: u8 open, u8 closed       bit i = the part PART_NAMES[i] is open (has a value) or closed (has a commitment)
+ *     salts, 16 bytes each                     of the open parts
+ *     commitments, 32 bytes each               of the closed parts
+ *     LP(JCS(value))                           of the open parts
+ *
+ * each of the last three running over the names in name order and, within a name, over the entries: like stands beside like,
+ * which compresses better. All integers are big-endian.
+ *
+ * Either payload is stored behind one byte that says how: 0 as it is, 1 as one zstd frame.
+ */
+import assert from 'node:assert/strict';
+import { promisify } from 'node:util';
+import zlib from 'node:zlib';
+import { EvidenceError } from '../errors.ts';
+import { concatBytes } from './bytes.ts';
+import { isOpen, type OpenPart, PART_NAMES, type Part, SALT_BYTES } from './part.ts';
+import { HASH_SIZE } from './sha256.ts';
+import { decodeEntryBundle, encodeEntryBundle } from './tile.ts';
+
+/** Before compression, records and parts together. One event may be larger; it then stands alone. Reading one entry must open one block. */
+export const BLOCK_BYTES_MAX = 128 * 1024;
+/** An upper bound of entries, for blocks of tiny events. */
+export const BLOCK_ENTRIES_MAX = 1024;
+/** No payload that we wrote is larger: a guard against a bomb in stored bytes. */
+const PAYLOAD_BYTES_MAX = 16 * 1024 * 1024;
+
+const VERSION = 1;
+const HEADER_BYTES = 5;
+
+/** A row of the table `block`, as stored. Times are milliseconds since 1970. */
+export interface StoredBlock {
+  readonly dropMonth: number;
+  readonly firstSeq: number;
+  readonly entries: number;
+  readonly recordedFrom: number;
+  readonly recordedTo: number;
+  readonly occurredFrom: number;
+  readonly occurredTo: number;
+  /** −1 where no entry of the block has a severity. */
+  readonly severityMin: number;
+  readonly severityMax: number;
+  /** Bit i = some entry has the outcome OUTCOMES[i]. */
+  readonly outcomes: number;
+  readonly keyId: string;
+  readonly records: Uint8Array;
+  readonly parts: Uint8Array;
+}
+
+/** What a block's row says about its entries, so that a search can pass over it unread. */
+export type BlockSpans = Pick<StoredBlock, 'occurredFrom' | 'occurredTo' | 'severityMin' | 'severityMax' | 'outcomes'>;
+
+/** Returns the spans of a block's entries: `occurredAt` in milliseconds, `outcome` an index in OUTCOMES. */
+export function spansOf(
+  entries: readonly { readonly occurredAt: number; readonly severity: number | undefined; readonly outcome: number }[],
+): BlockSpans {
+  let [occurredFrom, occurredTo, severityMin, severityMax, outcomes] = [Infinity, -Infinity, -1, -1, 0];
+  for (const entry of entries) {
+    occurredFrom = Math.min(occurredFrom, entry.occurredAt);
+    occurredTo = Math.max(occurredTo, entry.occurredAt);
+    if (entry.severity !== undefined) {
+      severityMin = severityMin === -1 ? entry.severity : Math.min(severityMin, entry.severity);
+      severityMax = Math.max(severityMax, entry.severity);
+    }
+    outcomes |= 1 << entry.outcome;
+  }
+  return { occurredFrom, occurredTo, severityMin, severityMax, outcomes };
+}
+
+export function encodeRecords(records: readonly Uint8Array[]): Uint8Array {
+  return encodeEntryBundle(records);
+}
+
+export function decodeRecords(payload: Uint8Array): Uint8Array[] {
+  return decodeEntryBundle(payload);
+}
+
+/** Returns the parts payload of a block; `entries` has each entry's parts in name order. */
+export function encodeParts(entries: readonly (readonly Part[])[]): Uint8Array {
+  const header = new Uint8Array(HEADER_BYTES + 2 * entries.length);
+  const view = new DataView(header.buffer);
+  view.setUint8(0, VERSION);
+  view.setUint32(1, entries.length);
+  const columns: Part[][] = PART_NAMES.map(() => []);
+  let at = HEADER_BYTES;
+  for (const parts of entries) {
+    let open = 0;
+    let closed = 0;
+    for (const part of parts) {
+      const column = PART_NAMES.indexOf(part.name);
+      const bit = 1 << column;
+      assert(bit > open && bit > closed, 'parts in name order');
+      if (isOpen(part)) open |= bit;
+      else closed |= bit;
+      columns[column]?.push(part);
+    }
+    header[at++] = open;
+    header[at++] = closed;
+  }
+  const salts: Uint8Array[] = [];
+  const commitments: Uint8Array[] = [];
+  const values: Uint8Array[] = [];
+  for (const part of columns.flat()) {
+    if (isOpen(part)) {
+      const length = new Uint8Array(4);
+      new DataView(length.buffer).setUint32(0, part.value.length);
+      salts.push(part.salt);
+      values.push(length, part.value);
+    } else {
+      commitments.push(part.commitment);
+    }
+  }
+  return concatBytes(header, ...salts, ...commitments, ...values);
+}
+
+/** Returns each entry's parts in name order. Throws `EvidenceError` on anything that `encodeParts` does not write. */
+export function decodeParts(payload: Uint8Array): Part[][] {
+  const view = new DataView(payload.buffer, payload.byteOffset, payload.byteLength);
+  if (payload.length < HEADER_BYTES || view.getUint8(0) !== VERSION)
+    throw new EvidenceError('the parts are not of version 1');
+  const count = view.getUint32(1);
+  if (payload.length < HEADER_BYTES + 2 * count) throw new EvidenceError('the parts are cut short');
+
+  const places: { entry: number; column: number; open: boolean }[] = [];
+  for (let column = 0; column < PART_NAMES.length; column++) {
+    for (let entry = 0; entry < count; entry++) {
+      const bit = 1 << column;
+      const open = (view.getUint8(HEADER_BYTES + 2 * entry) & bit) !== 0;
+      const closed = (view.getUint8(HEADER_BYTES + 2 * entry + 1) & bit) !== 0;
+      if (open && closed) throw new EvidenceError('a part is both open and closed');
+      if (open || closed) places.push({ entry, column, open });
+    }
+  }
+  for (let i = HEADER_BYTES; i < HEADER_BYTES + 2 * count; i++) {
+    if (view.getUint8(i) >= 1 << PART_NAMES.length) throw new EvidenceError('a part has no name');
+  }
+
+  let at = HEADER_BYTES + 2 * count;
+  const take = (length: number): Uint8Array => {
+    if (at + length > payload.length) throw new EvidenceError('the parts are cut short');
+    at += length;
+    return payload.subarray(at - length, at);
+  };
+  const open = places.filter((place) => place.open);
+  const salts = open.map(() => take(SALT_BYTES));
+  const commitments = places.filter((place) => !place.open).map(() => take(HASH_SIZE));
+  const values = open.map(() => {
+    const length = take(4);
+    return take(new DataView(length.buffer, length.byteOffset, 4).getUint32(0));
+  });
+  if (at !== payload.length) throw new EvidenceError('bytes follow the parts');
+
+  const entries: Part[][] = Array.from({ length: count }, () => []);
+  let opened = 0;
+  let closed = 0;
+  for (const place of places) {
+    const name = PART_NAMES[place.column]!;
+    entries[place.entry]?.push(
+      place.open
+        ? ({ name, salt: salts[opened]!, value: values[opened++]! } satisfies OpenPart)
+        : { name, commitment: commitments[closed++]! },
+    );
+  }
+  return entries;
+}
+
+const STORED = 0;
+const ZSTD = 1;
+/** Below this a zstd frame's own cost eats the gain. */
+const COMPRESS_FROM_BYTES = 256;
+/** Level 3 costs about 1 µs a kilobyte at 64 KiB; level 1 saves a third of that and stores 4 % more. */
+const COMPRESSION = { params: { [zlib.constants.ZSTD_c_compressionLevel]: 3 } };
+
+const zstdCompress = promisify(zlib.zstdCompress) as (data: Uint8Array, options: zlib.ZstdOptions) => Promise<Buffer>;
+
+/** From here on compressing goes to the thread pool; below, the way there and back costs more than the work. */
+const COMPRESS_ASIDE_BYTES = 8 * 1024;
+
+/** Returns the payload behind its codec byte, compressed where that makes it smaller. */
+export async function packPayload(payload: Uint8Array): Promise<Uint8Array> {
+  if (payload.length < COMPRESS_ASIDE_BYTES) return packPayloadNow(payload);
+  return smaller(payload, await zstdCompress(payload, COMPRESSION));
+}
+
+/** The same without leaving the thread, for what runs while a stream is locked. */
+export function packPayloadNow(payload: Uint8Array): Uint8Array {
+  if (payload.length < COMPRESS_FROM_BYTES) return withCodec(STORED, payload);
+  return smaller(payload, zlib.zstdCompressSync(payload, COMPRESSION));
+}
+
+function smaller(payload: Uint8Array, compressed: Uint8Array): Uint8Array {
+  return compressed.length < payload.length ? withCodec(ZSTD, compressed) : withCodec(STORED, payload);
+}
+
+function withCodec(codec: number, body: Uint8Array): Uint8Array {
+  const packed = new Uint8Array(1 + body.length);
+  packed[0] = codec;
+  packed.set(body, 1);
+  return packed;
+}
+
+/** Returns what `packPayload` was given. Throws `EvidenceError` on any other bytes. */
+export function unpackPayload(packed: Uint8Array): Uint8Array {
+  const body = packed.subarray(1);
+  if (packed[0] === STORED) return body;
+  if (packed[0] !== ZSTD) throw new EvidenceError('the payload has an unknown codec');
+  try {
+    return zlib.zstdDecompressSync(body, { maxOutputLength: PAYLOAD_BYTES_MAX });
+  } catch (cause) {
+    throw new EvidenceError('the payload does not decompress', { cause });
+  }
+}

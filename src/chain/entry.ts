@@ -1,0 +1,118 @@
+/**
+ * An event on its way to becoming an entry. A `PendingEntry` has everything but a position; all of it is worked out before
+ * any lock is taken.
+ */
+import { randomBytes } from 'node:crypto';
+import { toHex, utf8 } from './bytes.ts';
+import { canonicalText, type JsonObject, type JsonValue } from './canonical.ts';
+import { OUTCOMES, type Outcome } from './category.ts';
+import { type OpenPart, PART_NAMES, type PartName, partCommitment, partsHash, SALT_BYTES } from './part.ts';
+import { frameRecord, type RecordFrame } from './record.ts';
+import { sha256 } from './sha256.ts';
+import { type Mark, marksOf } from './tag.ts';
+
+/** A stream as far as appending needs to know it. */
+export interface StreamRef {
+  readonly id: number;
+  readonly tenantId: number;
+  readonly name: string;
+  /** Calendar months that an entry is kept; undefined = for ever. */
+  readonly retentionMonths: number | undefined;
+}
+
+/** What a valid event says, its id decided. */
+export interface EventFields {
+  readonly id: string;
+  readonly action: string;
+  readonly outcome: Outcome;
+  readonly severity?: number | undefined;
+  readonly occurredAt: string;
+  readonly source: JsonObject;
+  readonly evidence?: 'incomplete' | undefined;
+  readonly parts: { readonly [name in PartName]?: JsonValue | undefined };
+}
+
+export interface PendingEntry {
+  readonly stream: StreamRef;
+  readonly id: string;
+  readonly idHash: string;
+  /** False where the id is ours and new: nothing can repeat it. */
+  readonly mayRepeat: boolean;
+  readonly frame: RecordFrame;
+  readonly parts: readonly OpenPart[];
+  readonly partsHash: Uint8Array;
+  readonly marks: readonly Mark[];
+  /** Milliseconds since 1970. */
+  readonly occurredAt: number;
+  readonly severity: number | undefined;
+  /** Index in OUTCOMES. */
+  readonly outcome: number;
+  /** About what it takes in a block before compression. */
+  readonly bytes: number;
+}
+
+/** Returns the pending entry of an event: its parts committed to, its record framed. */
+export function pendingEntry(stream: StreamRef, event: EventFields, mayRepeat: boolean): PendingEntry {
+  const parts: OpenPart[] = [];
+  const commitments: { name: PartName; commitment: Uint8Array }[] = [];
+  let bytes = 0;
+  for (const name of PART_NAMES) {
+    const value = event.parts[name];
+    if (value === undefined) continue;
+    const part: OpenPart = { name, salt: freshSalt(), value: utf8(canonicalText(value)) };
+    parts.push(part);
+    commitments.push({ name, commitment: partCommitment(name, part.salt, part.value) });
+    bytes += SALT_BYTES + part.value.length;
+  }
+  const hash = partsHash(commitments);
+  const frame = frameRecord({
+    stream: stream.name,
+    id: event.id,
+    action: event.action,
+    outcome: event.outcome,
+    ...(event.severity === undefined ? {} : { severity: event.severity }),
+    occurredAt: event.occurredAt,
+    source: event.source,
+    ...(event.evidence === undefined ? {} : { evidence: event.evidence }),
+    parts: toHex(hash),
+  });
+  return {
+    stream,
+    id: event.id,
+    idHash: entryIdHash(event.id),
+    mayRepeat,
+    frame,
+    parts,
+    partsHash: hash,
+    marks: marksOf({
+      action: event.action,
+      source: event.source,
+      actor: event.parts.actor,
+      target: event.parts.target,
+    }),
+    occurredAt: Date.parse(event.occurredAt),
+    severity: event.severity,
+    outcome: OUTCOMES.indexOf(event.outcome),
+    bytes: bytes + frame.before.length + frame.after.length + 150,
+  };
+}
+
+/** Returns the first 16 bytes of H("sealog/id/v1\0" ‖ id), written as a UUID, since that is PostgreSQL's 16-byte type. */
+export function entryIdHash(id: string): string {
+  const hex = toHex(sha256(`sealog/id/v1\0${id}`).subarray(0, 16));
+  return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-${hex.slice(12, 16)}-${hex.slice(16, 20)}-${hex.slice(20)}`;
+}
+
+/** Random bytes are drawn for this many salts at a time: a system call each would cost more than the hash. */
+const POOL_SALTS = 256;
+let pool = new Uint8Array(0);
+let used = 0;
+
+function freshSalt(): Uint8Array {
+  if (used === pool.length) {
+    pool = randomBytes(POOL_SALTS * SALT_BYTES);
+    used = 0;
+  }
+  used += SALT_BYTES;
+  return pool.subarray(used - SALT_BYTES, used);
+}

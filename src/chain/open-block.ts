@@ -1,0 +1,70 @@
+/** Stored blocks opened: entries with their records, and their parts unsealed and checked against them. */
+import { EvidenceError } from '../errors.ts';
+import { decodeParts, decodeRecords, type StoredBlock, unpackPayload } from './block.ts';
+import { fromHex, toHex } from './bytes.ts';
+import { leafHash } from './merkle.ts';
+import { commitmentOf, type Part, partsHash } from './part.ts';
+import { decodeRecord, type Rec } from './record.ts';
+import { openSealed } from './seal.ts';
+
+/** An entry whose parts are those that its record commits to. */
+export interface Entry {
+  readonly record: Rec;
+  readonly bytes: Uint8Array;
+  /** Of the record: chain link and leaf, hex. */
+  readonly hash: string;
+  readonly parts: readonly Part[];
+}
+
+/** Returns a block's records, decoded, with their bytes. Throws `EvidenceError`. */
+export function openRecords(block: StoredBlock): { bytes: Uint8Array; record: Rec }[] {
+  const records = decodeRecords(unpackPayload(block.records));
+  if (records.length !== block.entries)
+    throw new EvidenceError(`the block says ${block.entries} entries and holds ${records.length}`);
+  return records.map((bytes) => ({ bytes, record: decodeRecord(bytes) }));
+}
+
+/** Returns the parts of each entry of a block, not yet checked against its record. Throws `EvidenceError`. */
+export function openParts(
+  block: StoredBlock,
+  stream: string,
+  dataKey: Uint8Array,
+  records: readonly { record: Rec }[],
+): Part[][] {
+  const hashes = records.map(({ record }) => fromHex(record.parts));
+  const parts = decodeParts(unpackPayload(openSealed(dataKey, stream, hashes, block.parts)));
+  if (parts.length !== records.length)
+    throw new EvidenceError(`the block has ${records.length} records and parts of ${parts.length}`);
+  return parts;
+}
+
+/** Throws `EvidenceError` unless these are the parts that the record commits to. */
+export function checkParts(record: Rec, parts: readonly Part[]): void {
+  const hash = partsHash(parts.map((part) => ({ name: part.name, commitment: commitmentOf(part) })));
+  if (toHex(hash) !== record.parts)
+    throw new EvidenceError(`the parts of entry ${record.seq} are not those that its record commits to`);
+}
+
+/** Returns the wanted entries of a block (all without `wanted`), their parts checked. Throws `EvidenceError`. */
+export function openBlock(
+  block: StoredBlock,
+  stream: string,
+  dataKey: Uint8Array,
+  wanted?: ReadonlySet<number>,
+): Entry[] {
+  const records = openRecords(block);
+  const parts = openParts(block, stream, dataKey, records);
+  const entries: Entry[] = [];
+  for (const [index, { bytes, record }] of records.entries()) {
+    if (wanted !== undefined && !wanted.has(block.firstSeq + index)) continue;
+    if (record.stream !== stream || record.seq !== block.firstSeq + index) {
+      throw new EvidenceError(
+        `the record at ${stream} ${block.firstSeq + index} says that it is ${record.stream} ${record.seq}`,
+      );
+    }
+    const own = parts[index]!;
+    checkParts(record, own);
+    entries.push({ record, bytes, hash: toHex(leafHash(bytes)), parts: own });
+  }
+  return entries;
+}

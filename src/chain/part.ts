@@ -1,0 +1,84 @@
+/**
+ * Parts: who and what exactly. Each part of an event is bound to its record by a salted commitment, so that one part can be
+ * erased and everything else still verifies (DESIGN section 4).
+ *
+ *     commitment = H("sealog/part/v1\0" ‖ salt16 ‖ LP(name) ‖ LP(JCS(value)))
+ *     parts hash = H("sealog/parts/v1\0" ‖ for each part in name order: LP(name) ‖ commitment)
+ *
+ * A salt is 16 fresh random bytes, secret, and lives and dies with the value: an erased value can not be guessed from its
+ * commitment.
+ */
+import assert from 'node:assert/strict';
+import { concatBytes, lengthPrefixed, utf8 } from './bytes.ts';
+import { sha256 } from './sha256.ts';
+
+/** The parts an event can have, in name order, which is the order of hashing. */
+export const PART_NAMES = ['actor', 'changes', 'details', 'raw', 'reason', 'target'] as const;
+
+export type PartName = (typeof PART_NAMES)[number];
+
+export const SALT_BYTES = 16;
+
+/** A part whose value is there: `value` is its canonical JSON (RFC 8785) in UTF-8. */
+export interface OpenPart {
+  readonly name: PartName;
+  readonly salt: Uint8Array;
+  readonly value: Uint8Array;
+}
+
+/** A part of which only the commitment is left: it was erased. */
+export interface ClosedPart {
+  readonly name: PartName;
+  readonly commitment: Uint8Array;
+}
+
+export type Part = OpenPart | ClosedPart;
+
+export function isOpen(part: Part): part is OpenPart {
+  return 'value' in part;
+}
+
+const PART_TAG = utf8('sealog/part/v1\0');
+const PARTS_TAG = utf8('sealog/parts/v1\0');
+
+interface NameBytes {
+  /** `"sealog/part/v1\0"`, room for the salt, `LP(name)`, room for the value's length: the start of every hashed message. */
+  readonly head: Uint8Array;
+  readonly prefixed: Uint8Array;
+}
+
+const NAME_BYTES = Object.fromEntries(
+  PART_NAMES.map((name) => {
+    const prefixed = lengthPrefixed(utf8(name));
+    return [name, { head: concatBytes(PART_TAG, new Uint8Array(SALT_BYTES), prefixed, new Uint8Array(4)), prefixed }];
+  }),
+) as unknown as Record<PartName, NameBytes>;
+
+/** Returns the commitment to one part (32 bytes). The message is written into one buffer, since this runs per part of every event. */
+export function partCommitment(name: PartName, salt: Uint8Array, value: Uint8Array): Uint8Array {
+  assert.equal(salt.length, SALT_BYTES);
+  const { head } = NAME_BYTES[name];
+  const message = new Uint8Array(head.length + value.length);
+  message.set(head);
+  message.set(salt, PART_TAG.length);
+  new DataView(message.buffer).setUint32(head.length - 4, value.length);
+  message.set(value, head.length);
+  return sha256(message);
+}
+
+/** Returns the commitment to a part that is open or closed. */
+export function commitmentOf(part: Part): Uint8Array {
+  return isOpen(part) ? partCommitment(part.name, part.salt, part.value) : part.commitment;
+}
+
+/** Returns the parts hash (32 bytes). `parts` MUST be in name order, without repeats. */
+export function partsHash(parts: readonly { readonly name: PartName; readonly commitment: Uint8Array }[]): Uint8Array {
+  const chunks: Uint8Array[] = [PARTS_TAG];
+  let last = '';
+  for (const { name, commitment } of parts) {
+    assert(name > last, 'parts in name order');
+    last = name;
+    chunks.push(NAME_BYTES[name].prefixed, commitment);
+  }
+  return sha256(concatBytes(...chunks));
+}

@@ -1,0 +1,181 @@
+/**
+ * The record: what happened, when, in which place of which stream (DESIGN section 4).
+ *
+ * A record is the canonical JSON (RFC 8785) of
+ *
+ *     { v: 1, stream, seq, previous, id, action, outcome, severity?, occurredAt, recordedAt, retainUntil?, source, evidence?, parts }
+ *
+ * `previous` is the hash of entry seq−1 (64 zeros at 0), `parts` the parts hash, hashes are lower-case hex. The bytes that are
+ * hashed are the bytes that are stored. A record's hash is H(0x00 ‖ record): the chain link and the RFC 6962 leaf hash in one,
+ * so that chain and tree can not disagree.
+ */
+import assert from 'node:assert/strict';
+import { EvidenceError } from '../errors.ts';
+import { fromUtf8 } from './bytes.ts';
+import { canonicalText, type JsonObject, type JsonValue } from './canonical.ts';
+import { OUTCOMES, type Outcome } from './category.ts';
+import { parseInstant } from './retain-until.ts';
+
+/** C2SP entry bundles prefix an entry with its length in 16 bits. */
+export const RECORD_BYTES_MAX = 65_535;
+
+/** What precedes the first entry of a stream. */
+export const NO_PREVIOUS = '0'.repeat(64);
+
+/** What a record says before it has a position. */
+export interface UnplacedRecord {
+  readonly stream: string;
+  readonly id: string;
+  readonly action: string;
+  readonly outcome: Outcome;
+  readonly severity?: number;
+  /** RFC 3339 with an offset, exactly as the client wrote it. */
+  readonly occurredAt: string;
+  readonly source: JsonObject;
+  /** Present when the category's evidence was missing and the tenant's policy took the event all the same. */
+  readonly evidence?: 'incomplete';
+  /** The parts hash, hex. */
+  readonly parts: string;
+}
+
+/** The position: what only the sequencer knows. */
+export interface Place {
+  readonly seq: number;
+  /** Hash of the entry before, hex. */
+  readonly previous: string;
+  /** The database's clock at sequencing, `YYYY-MM-DDThh:mm:ss.sssZ`. */
+  readonly recordedAt: string;
+  /** Absent where the stream is kept for ever. */
+  readonly retainUntil?: string;
+}
+
+export type Rec = UnplacedRecord & Place;
+
+/** The two texts around the position: everything that is done before the stream is locked. */
+export interface RecordFrame {
+  readonly before: string;
+  readonly after: string;
+}
+
+/** Returns the parts of the record's text that do not depend on the position. */
+export function frameRecord(record: UnplacedRecord): RecordFrame {
+  const evidence = record.evidence === undefined ? '' : `"evidence":${JSON.stringify(record.evidence)},`;
+  const severity = record.severity === undefined ? '' : `,"severity":${record.severity}`;
+  return {
+    before:
+      `{"action":${JSON.stringify(record.action)},${evidence}"id":${JSON.stringify(record.id)},` +
+      `"occurredAt":${JSON.stringify(record.occurredAt)},"outcome":"${record.outcome}","parts":"${record.parts}","previous":"`,
+    after: `${severity},"source":${canonicalText(record.source)},"stream":${JSON.stringify(record.stream)},"v":1}`,
+  };
+}
+
+/** Returns the record's text. Member names stand in the order of RFC 8785; each value is already in canonical form. */
+export function placeRecord(frame: RecordFrame, place: Place): string {
+  const retainUntil = place.retainUntil === undefined ? '' : `","retainUntil":"${place.retainUntil}`;
+  return `${frame.before}${place.previous}","recordedAt":"${place.recordedAt}${retainUntil}","seq":${place.seq}${frame.after}`;
+}
+
+/** Returns the record's canonical text. */
+export function encodeRecord(record: Rec): string {
+  return placeRecord(frameRecord(record), record);
+}
+
+/**
+ * Returns what a record's bytes say. Throws `EvidenceError` unless they are exactly what `encodeRecord` would write: one
+ * record has one spelling, and nothing that is not understood is let through.
+ */
+export function decodeRecord(bytes: Uint8Array): Rec {
+  if (bytes.length > RECORD_BYTES_MAX) throw new EvidenceError('the record is longer than 65,535 bytes');
+  let text: string;
+  let value: JsonValue;
+  try {
+    text = fromUtf8(bytes);
+    value = JSON.parse(text) as JsonValue;
+  } catch (cause) {
+    throw new EvidenceError('the record is not JSON', { cause });
+  }
+  const record = asRecord(value);
+  if (encodeRecord(record) !== text) throw new EvidenceError('the record is not in canonical form');
+  return record;
+}
+
+function asRecord(value: JsonValue): Rec {
+  if (value === null || typeof value !== 'object' || Array.isArray(value))
+    throw new EvidenceError('the record is not an object');
+  const object = value as Record<string, JsonValue | undefined>;
+  if (object['v'] !== 1) throw new EvidenceError('the record is not of version 1');
+  const { severity, retainUntil, evidence } = object;
+  return {
+    stream: text(object, 'stream'),
+    id: text(object, 'id'),
+    action: text(object, 'action'),
+    outcome: outcome(object['outcome']),
+    ...(severity === undefined ? {} : { severity: integer(severity, 'severity', 10) }),
+    occurredAt: text(object, 'occurredAt'),
+    source: source(object['source']),
+    ...(evidence === undefined ? {} : { evidence: incomplete(evidence) }),
+    parts: hash(object, 'parts'),
+    seq: integer(object['seq'], 'seq', Number.MAX_SAFE_INTEGER),
+    previous: hash(object, 'previous'),
+    recordedAt: instant(object['recordedAt'], 'recordedAt'),
+    ...(retainUntil === undefined ? {} : { retainUntil: instant(retainUntil, 'retainUntil') }),
+  };
+}
+
+function text(object: Record<string, JsonValue | undefined>, member: string): string {
+  const value = object[member];
+  if (typeof value !== 'string') throw new EvidenceError(`the record's ${member} is not a string`);
+  return value;
+}
+
+function hash(object: Record<string, JsonValue | undefined>, member: string): string {
+  const value = text(object, member);
+  if (!/^[0-9a-f]{64}$/.test(value)) throw new EvidenceError(`the record's ${member} is not a hash`);
+  return value;
+}
+
+function integer(value: JsonValue | undefined, member: string, max: number): number {
+  if (typeof value !== 'number' || !Number.isSafeInteger(value) || value < 0 || value > max) {
+    throw new EvidenceError(`the record's ${member} is not an integer from 0 to ${max}`);
+  }
+  return value;
+}
+
+function instant(value: JsonValue | undefined, member: string): string {
+  if (typeof value !== 'string' || parseInstant(value) === undefined)
+    throw new EvidenceError(`the record's ${member} is not an instant`);
+  return value;
+}
+
+function outcome(value: JsonValue | undefined): Outcome {
+  const known = OUTCOMES.find((one) => one === value);
+  if (known === undefined) throw new EvidenceError("the record's outcome is unknown");
+  return known;
+}
+
+function source(value: JsonValue | undefined): JsonObject {
+  if (value === null || typeof value !== 'object' || Array.isArray(value))
+    throw new EvidenceError("the record's source is not an object");
+  return value as JsonObject;
+}
+
+function incomplete(value: JsonValue): 'incomplete' {
+  if (value !== 'incomplete') throw new EvidenceError("the record's evidence is unknown");
+  return value;
+}
+
+/** Returns the length in bytes that a record will have at most, whatever its position: checked before anything is queued. */
+export function recordBytesMax(frame: RecordFrame): number {
+  const place = {
+    seq: Number.MAX_SAFE_INTEGER,
+    previous: NO_PREVIOUS,
+    recordedAt: '9999-12-31T23:59:59.999Z',
+    retainUntil: '9999-12-31T23:59:59.999Z',
+  };
+  const length =
+    Buffer.byteLength(frame.before) +
+    Buffer.byteLength(frame.after) +
+    placeRecord({ before: '', after: '' }, place).length;
+  assert(length > 0);
+  return length;
+}

@@ -1,0 +1,656 @@
+/**
+ * The sequencer: gives each entry its place, by group commit.
+ *
+ * What waits is one transaction: lock the streams' rows in one order → drop repeats → number, link, grow the tree → blocks,
+ * tags, ids, full tiles and heads in one statement → commit → answer with receipts. The lock on a stream's row is the only
+ * lock, and what the row holds (size, head, frontier, last stamps) is the sequencer's whole state: several replicas may append,
+ * and a crash at any point leaves either the whole group or nothing of it. What does not need the position is done before
+ * the lock; while a group commits, the next is being sealed.
+ *
+ * A receipt is given only after COMMIT. When the reply to COMMIT is lost, the group's outcome is unknown and its clients are
+ * told so (`outcome_unknown`); any failure before means that nothing was stored.
+ */
+import assert from 'node:assert/strict';
+import { EvidenceError, Problem } from '../errors.ts';
+import {
+  BLOCK_BYTES_MAX,
+  BLOCK_ENTRIES_MAX,
+  decodeRecords,
+  encodeParts,
+  encodeRecords,
+  packPayload,
+  packPayloadNow,
+  type StoredBlock,
+  spansOf,
+  unpackPayload,
+} from './block.ts';
+import { concatBytes, fromHex, toHex } from './bytes.ts';
+import type { ClockGuard } from './clock-guard.ts';
+import type { PendingEntry, StreamRef } from './entry.ts';
+import { appendLeaves, decodeFrontier, encodeFrontier, leafHash } from './merkle.ts';
+import { placeRecord } from './record.ts';
+import { addMonths, dropMonthOf, formatInstant, nextMonth } from './retain-until.ts';
+import { sealParts } from './seal.ts';
+import { tagOf } from './tag.ts';
+import { fullTilesBetween, TILE_WIDTH, tileRoot } from './tile.ts';
+
+/** What a client gets for an event: where it stands, for good. */
+export interface Receipt {
+  readonly id: string;
+  readonly stream: string;
+  readonly seq: number;
+  readonly hash: string;
+  readonly recordedAt: string;
+  readonly retainUntil?: string;
+}
+
+/** The entry was appended, or its id stood in the stream already: whether that is a repeat or a conflict is told by comparing. */
+export type Outcome =
+  | { readonly kind: 'appended'; readonly receipt: Receipt }
+  | { readonly kind: 'seen'; readonly seq: number };
+
+/** Entries that are committed in one transaction; if `atomic`, then none when an id was seen. */
+export interface Submission {
+  readonly entries: readonly PendingEntry[];
+  readonly atomic: boolean;
+}
+
+/** A stream's row, locked. Instants are milliseconds since 1970. */
+export interface StreamHead {
+  readonly id: number;
+  readonly size: number;
+  readonly head: Uint8Array;
+  readonly frontier: Uint8Array;
+  readonly recordedAt: number;
+  readonly retainUntil: number | undefined;
+}
+
+export interface IdQuery {
+  readonly streamId: number;
+  readonly idHash: string;
+  /** The drop months that an entry recorded within the time of recognising repeats can have. */
+  readonly dropMonths: readonly number[];
+}
+
+export interface NewBlock extends StoredBlock {
+  readonly stream: StreamRef;
+  readonly tags: readonly bigint[];
+  readonly idHashes: readonly string[];
+}
+
+export interface NewTile {
+  readonly stream: StreamRef;
+  readonly level: number;
+  readonly index: number;
+  readonly hashes: Uint8Array;
+  readonly root: Uint8Array;
+}
+
+export interface NewHead extends StreamHead {
+  readonly sizeBefore: number;
+}
+
+/** One open transaction of the sequencer. */
+export interface AppendTransaction {
+  /** Locks the streams' rows in ascending order of id and returns them. */
+  lock(streamIds: readonly number[]): Promise<StreamHead[]>;
+  /** Returns the database's clock (milliseconds since 1970, read now, under the locks) and for each query the newest seq, or undefined. */
+  seen(queries: readonly IdQuery[]): Promise<{ now: number; seqs: (number | undefined)[] }>;
+  /** The newest blocks from the one that holds `seq` on, in order. */
+  blocksFrom(streamId: number, seq: number): Promise<StoredBlock[]>;
+  /** The roots of full tiles [from, to) of a level, in order. */
+  tileRoots(streamId: number, level: number, from: number, to: number): Promise<Uint8Array[]>;
+  write(blocks: readonly NewBlock[], tiles: readonly NewTile[], heads: readonly NewHead[]): Promise<void>;
+}
+
+export interface AppendStore {
+  /**
+   * Runs `work` in a transaction and commits it. `onWritten` is called before COMMIT is sent. Throws a Problem: `outcome_unknown` when
+   * the reply to COMMIT was lost, else 503 with nothing stored.
+   */
+  transact<T>(work: (transaction: AppendTransaction) => Promise<T>, onWritten: () => void): Promise<T>;
+}
+
+/** The keys of one stream in one drop month. */
+export interface StreamKeys {
+  readonly id: string;
+  readonly dataKey: Uint8Array;
+  readonly tagKey: Uint8Array;
+}
+
+export interface SequencerOptions {
+  readonly store: AppendStore;
+  readonly keysFor: (stream: StreamRef, dropMonth: number) => Promise<StreamKeys>;
+  readonly clock: ClockGuard;
+  readonly wallClock: () => number;
+  /** How long a repeated id finds its first receipt. */
+  readonly repeatDays: number;
+  /** Entries and bytes that may wait; more is refused with `busy`. */
+  readonly queueEntriesMax: number;
+  readonly queueBytesMax: number;
+  readonly log: {
+    debug(facts: object, message: string): void;
+    warn(facts: object, message: string): void;
+    error(facts: object, message: string): void;
+  };
+}
+
+/** A group is closed at this size: about 50 ms of work, so that nobody waits long behind a flood. */
+const GROUP_ENTRIES_MAX = 4096;
+const GROUP_BYTES_MAX = 8 * 1024 * 1024;
+/** Streams whose unfinished tile is remembered (8 KiB each at most); others read it from their newest blocks once a tile. */
+const EDGES_MAX = 2000;
+const OBJECTION_AGE_MS = 10_000;
+const DAY_MS = 86_400_000;
+
+interface Waiting {
+  readonly submission: Submission;
+  readonly bytes: number;
+  readonly resolve: (outcomes: (Outcome | undefined)[]) => void;
+  readonly reject: (error: unknown) => void;
+}
+
+/** A run of one stream's entries that will be one block, its parts sealed for a drop month. */
+interface SealedRun {
+  readonly stream: StreamRef;
+  readonly entries: readonly PendingEntry[];
+  readonly dropMonth: number;
+  readonly keys: StreamKeys;
+  readonly parts: Uint8Array;
+  readonly tags: readonly bigint[];
+}
+
+/** The leaf hashes of the level-0 tile that is not full yet. They are those of a stream exactly when size and head are its. */
+interface Edge {
+  readonly size: number;
+  readonly head: string;
+  readonly leaves: readonly Uint8Array[];
+}
+
+type Verdict = Outcome | { readonly kind: 'twin'; readonly of: PendingEntry } | undefined;
+
+export class Sequencer {
+  readonly #options: SequencerOptions;
+  readonly #queue: Waiting[] = [];
+  #queuedEntries = 0;
+  #queuedBytes = 0;
+  #running: Promise<void> | undefined;
+  #closed = false;
+  readonly #edges = new Map<number, Edge>();
+  /** What this process knows a stream to hold: a database that shows less was put back to an older state. */
+  readonly #known = new Map<number, { size: number; head: string }>();
+  #objection: { readonly detail: string; readonly at: number } | undefined;
+
+  constructor(options: SequencerOptions) {
+    this.#options = options;
+  }
+
+  /** Why the last group was refused, if that was just now. It is forgotten after a while, since nobody sends to a service that is not ready. */
+  get objection(): string | undefined {
+    const last = this.#objection;
+    return last === undefined || performance.now() - last.at > OBJECTION_AGE_MS ? undefined : last.detail;
+  }
+
+  get queued(): { entries: number; bytes: number } {
+    return { entries: this.#queuedEntries, bytes: this.#queuedBytes };
+  }
+
+  /**
+   * Appends the entries in one transaction and returns an outcome for each, in order. When a submission is atomic and an id of it was
+   * seen before, nothing is appended and the outcomes of the others are missing (undefined). Throws a Problem: `busy` when too much
+   * waits, `not_ready`, or `outcome_unknown`.
+   */
+  async append(submission: Submission): Promise<(Outcome | undefined)[]> {
+    const { entries } = submission;
+    if (entries.length === 0) return [];
+    const bytes = entries.reduce((sum, entry) => sum + entry.bytes, 0);
+    if (this.#closed) throw new Problem('not_ready', { detail: 'the service is stopping' });
+    // A submission larger than the queue passes when nothing else waits, else it never would.
+    const full =
+      this.#queuedEntries + entries.length > this.#options.queueEntriesMax ||
+      this.#queuedBytes + bytes > this.#options.queueBytesMax;
+    if (full && this.#queue.length > 0) throw new Problem('busy');
+    return new Promise((resolve, reject) => {
+      this.#queue.push({ submission, bytes, resolve, reject });
+      this.#queuedEntries += entries.length;
+      this.#queuedBytes += bytes;
+      this.#running ??= this.#run().finally(() => {
+        this.#running = undefined;
+      });
+    });
+  }
+
+  /** Takes nothing more; what waits is still committed. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    while (this.#running !== undefined) await this.#running;
+  }
+
+  /** Takes groups while there are any: seals one while the one before commits. */
+  async #run(): Promise<void> {
+    let committing: Promise<void> = Promise.resolve();
+    // Let what arrives in this turn of the event loop join the group.
+    await Promise.resolve();
+    while (this.#queue.length > 0) {
+      const group = this.#takeGroup();
+      const written = Promise.withResolvers<void>();
+      const before = committing;
+      committing = this.#commitGroup(group, before, written.resolve).finally(written.resolve);
+      // The next group gathers until this one's statements are through, and is sealed while this one's COMMIT is flushed.
+      await written.promise;
+      if (this.#queue.length === 0) await committing;
+    }
+    await committing;
+  }
+
+  #takeGroup(): Waiting[] {
+    const group: Waiting[] = [];
+    let entries = 0;
+    let bytes = 0;
+    for (let first = this.#queue[0]; first !== undefined; first = this.#queue[0]) {
+      entries += first.submission.entries.length;
+      bytes += first.bytes;
+      if (group.length > 0 && (entries > GROUP_ENTRIES_MAX || bytes > GROUP_BYTES_MAX)) break;
+      group.push(first);
+      this.#queue.shift();
+    }
+    return group;
+  }
+
+  async #commitGroup(group: readonly Waiting[], before: Promise<void>, onWritten: () => void): Promise<void> {
+    const { log, wallClock } = this.#options;
+    const started = performance.now();
+    try {
+      let guess = wallClock();
+      const all = group.flatMap((waiting) => waiting.submission.entries);
+      let runs = await this.#sealRuns(all, guess);
+      await before;
+      for (let attempt = 1; ; attempt++) {
+        const result = await this.#options.store.transact(
+          (transaction) => this.#appendGroup(transaction, group, runs),
+          onWritten,
+        );
+        if (result.kind === 'done') {
+          for (const head of result.heads) this.#known.set(head.id, { size: head.size, head: toHex(head.head) });
+          for (const [waiting, outcomes] of result.outcomes) waiting.resolve(outcomes);
+          log.debug(
+            { entries: all.length, streams: result.heads.length, ms: Math.round(performance.now() - started) },
+            'appended group',
+          );
+          break;
+        }
+        // The month turned between sealing and stamping: seal for the month that the database saw.
+        assert(attempt < 3, 'the drop month keeps changing');
+        guess = result.now;
+        runs = await this.#sealRuns(all, guess, result.heads);
+      }
+      this.#objection = undefined;
+    } catch (error) {
+      if (!(error instanceof Problem && error.code === 'busy')) {
+        const refusal = error instanceof Problem ? error : new Problem('not_ready', { cause: error });
+        this.#objection = { detail: refusal.detail ?? refusal.title, at: performance.now() };
+        log.error(
+          { err: error, entries: group.reduce((sum, waiting) => sum + waiting.submission.entries.length, 0) },
+          'group not appended',
+        );
+        for (const waiting of group) waiting.reject(refusal);
+      } else {
+        log.warn({ err: error }, 'group not appended');
+        for (const waiting of group) waiting.reject(error);
+      }
+    } finally {
+      for (const waiting of group) {
+        this.#queuedEntries -= waiting.submission.entries.length;
+        this.#queuedBytes -= waiting.bytes;
+      }
+    }
+  }
+
+  /** Cuts the entries of each stream into blocks and seals their parts, for the drop month of an entry stamped now. */
+  async #sealRuns(
+    entries: readonly PendingEntry[],
+    now: number,
+    heads: ReadonlyMap<number, StreamHead> = new Map(),
+  ): Promise<SealedRun[]> {
+    const byStream = Map.groupBy(entries, (entry) => entry.stream.id);
+    const runs: Promise<SealedRun>[] = [];
+    for (const [streamId, own] of byStream) {
+      const dropMonth = dropMonthOf(stampsOf(own[0]!.stream, now, heads.get(streamId)).retainUntil);
+      for (const run of cutRuns(own)) runs.push(this.#sealRun(run, dropMonth));
+    }
+    return Promise.all(runs);
+  }
+
+  async #sealRun(entries: readonly PendingEntry[], dropMonth: number): Promise<SealedRun> {
+    const { stream } = entries[0]!;
+    const keys = await this.#options.keysFor(stream, dropMonth);
+    const payload = await packPayload(encodeParts(entries.map((entry) => entry.parts)));
+    const hashes = entries.map((entry) => entry.partsHash);
+    return {
+      stream,
+      entries,
+      dropMonth,
+      keys,
+      parts: sealParts(keys.dataKey, stream.name, hashes, payload),
+      tags: tagsOf(entries, keys),
+    };
+  }
+
+  async #appendGroup(
+    transaction: AppendTransaction,
+    group: readonly Waiting[],
+    runs: readonly SealedRun[],
+  ): Promise<
+    | { kind: 'done'; outcomes: Map<Waiting, (Outcome | undefined)[]>; heads: NewHead[] }
+    | { kind: 'month_turned'; now: number; heads: ReadonlyMap<number, StreamHead> }
+  > {
+    const streamIds = [...new Set(runs.map((run) => run.stream.id))].sort((a, b) => a - b);
+    const heads = new Map((await transaction.lock(streamIds)).map((head) => [head.id, head]));
+    assert.equal(heads.size, streamIds.length, 'every stream has a row');
+    for (const head of heads.values()) this.#checkKnown(head);
+
+    const asking = group.flatMap((waiting) => waiting.submission.entries.filter((entry) => entry.mayRepeat));
+    const wall = this.#options.wallClock();
+    const { now, seqs } = await transaction.seen(
+      asking.map((entry) => ({
+        streamId: entry.stream.id,
+        idHash: entry.idHash,
+        dropMonths: repeatMonths(entry.stream, wall, heads.get(entry.stream.id)?.retainUntil, this.#options.repeatDays),
+      })),
+    );
+    const newest = Math.max(...[...heads.values()].map((head) => head.recordedAt));
+    const objection = this.#options.clock.objection(now, newest);
+    if (objection !== undefined) throw new Problem('not_ready', { detail: objection, retryAfter: 60 });
+
+    for (const run of runs) {
+      if (dropMonthOf(stampsOf(run.stream, now, heads.get(run.stream.id)).retainUntil) !== run.dropMonth)
+        return { kind: 'month_turned', now, heads };
+    }
+
+    const seen = new Map(
+      asking.flatMap((entry, index) => (seqs[index] === undefined ? [] : [[entry, seqs[index]] as const])),
+    );
+    const { verdicts, dropped } = sortOut(group, seen);
+    const plan = { blocks: [] as NewBlock[], tiles: [] as NewTile[], heads: [] as NewHead[] };
+    const receipts = new Map<PendingEntry, Receipt>();
+    for (const [streamId, own] of Map.groupBy(runs, (run) => run.stream.id)) {
+      const kept = dropped.size === 0 ? own : await this.#withoutDropped(own, dropped);
+      if (kept.length > 0) await this.#grow(transaction, heads.get(streamId)!, kept, now, plan, receipts);
+    }
+    if (plan.blocks.length > 0) await transaction.write(plan.blocks, plan.tiles, plan.heads);
+
+    const outcomes = new Map<Waiting, (Outcome | undefined)[]>();
+    for (const waiting of group) {
+      outcomes.set(
+        waiting,
+        waiting.submission.entries.map((entry) => {
+          const verdict = verdicts.get(entry);
+          if (verdict?.kind === 'twin') return { kind: 'seen', seq: receipts.get(verdict.of)!.seq };
+          if (verdict !== undefined) return verdict;
+          const receipt = receipts.get(entry);
+          return receipt === undefined ? undefined : { kind: 'appended', receipt };
+        }),
+      );
+    }
+    return { kind: 'done', outcomes, heads: plan.heads };
+  }
+
+  /** Refuses a stream that shows less than this process saw committed, and a head that contradicts itself. */
+  #checkKnown(head: StreamHead): void {
+    const known = this.#known.get(head.id);
+    if (
+      known !== undefined &&
+      (head.size < known.size || (head.size === known.size && toHex(head.head) !== known.head))
+    ) {
+      throw new Problem('not_ready', {
+        detail: 'a stream went back behind what was committed: the database was restored or rewritten',
+        retryAfter: 60,
+      });
+    }
+    try {
+      decodeFrontier(head.size, head.frontier);
+    } catch (cause) {
+      throw new Problem('not_ready', {
+        detail: 'the state of a stream contradicts itself: verify the log',
+        retryAfter: 60,
+        cause,
+      });
+    }
+  }
+
+  async #withoutDropped(runs: readonly SealedRun[], dropped: ReadonlySet<PendingEntry>): Promise<SealedRun[]> {
+    const kept: SealedRun[] = [];
+    for (const run of runs) {
+      const entries = run.entries.filter((entry) => !dropped.has(entry));
+      if (entries.length === run.entries.length) kept.push(run);
+      else if (entries.length > 0) kept.push(await this.#sealRun(entries, run.dropMonth));
+    }
+    return kept;
+  }
+
+  /** Numbers and links one stream's entries and grows its tree; adds what is to be written to the plan. */
+  async #grow(
+    transaction: AppendTransaction,
+    head: StreamHead,
+    runs: readonly SealedRun[],
+    now: number,
+    plan: { blocks: NewBlock[]; tiles: NewTile[]; heads: NewHead[] },
+    receipts: Map<PendingEntry, Receipt>,
+  ): Promise<void> {
+    const { stream } = runs[0]!;
+    const { recordedAt, retainUntil } = stampsOf(stream, now, head);
+    const stamps = {
+      recordedAt: formatInstant(recordedAt),
+      ...(retainUntil === undefined ? {} : { retainUntil: formatInstant(retainUntil) }),
+    };
+    let seq = head.size;
+    let previous = toHex(head.head);
+    const leaves: Uint8Array[] = [];
+    for (const run of runs) {
+      const records: Uint8Array[] = [];
+      const firstSeq = seq;
+      for (const entry of run.entries) {
+        const record = Buffer.from(placeRecord(entry.frame, { seq, previous, ...stamps }));
+        const leaf = leafHash(record);
+        previous = toHex(leaf);
+        receipts.set(entry, { id: entry.id, stream: stream.name, seq, hash: previous, ...stamps });
+        records.push(record);
+        leaves.push(leaf);
+        seq += 1;
+      }
+      plan.blocks.push({
+        stream,
+        dropMonth: run.dropMonth,
+        firstSeq,
+        entries: run.entries.length,
+        recordedFrom: recordedAt,
+        recordedTo: recordedAt,
+        ...spansOf(run.entries),
+        keyId: run.keys.id,
+        records: packPayloadNow(encodeRecords(records)),
+        parts: run.parts,
+        tags: run.tags,
+        idHashes: run.entries.map((entry) => entry.idHash),
+      });
+    }
+    const frontier = appendLeaves(head.size, decodeFrontier(head.size, head.frontier), leaves);
+    plan.tiles.push(...(await this.#fullTiles(transaction, stream, head, leaves, previous)));
+    plan.heads.push({
+      id: stream.id,
+      sizeBefore: head.size,
+      size: seq,
+      head: fromHex(previous),
+      frontier: encodeFrontier(frontier),
+      recordedAt,
+      retainUntil,
+    });
+  }
+
+  /** Returns the tiles that become full when the tree grows by these leaves; `newHead` is the hash of the last. */
+  async #fullTiles(
+    transaction: AppendTransaction,
+    stream: StreamRef,
+    head: StreamHead,
+    leaves: readonly Uint8Array[],
+    newHead: string,
+  ): Promise<NewTile[]> {
+    const size = head.size + leaves.length;
+    const full = fullTilesBetween(head.size, size);
+    const start = head.size - (head.size % TILE_WIDTH);
+    const remembered = this.#edges.get(stream.id);
+    let edge: readonly Uint8Array[] | undefined;
+    if (start === head.size) edge = [];
+    else if (remembered?.size === head.size && remembered.head === toHex(head.head)) edge = remembered.leaves;
+    else if (full.length > 0) edge = await edgeLeaves(transaction, stream.id, head, start);
+
+    // Without a known edge, and no tile to fill, there is nothing to do and nothing to remember.
+    if (edge === undefined) return [];
+    const hashes = [...edge, ...leaves];
+    const tiles: NewTile[] = [];
+    for (const { level, index } of full) {
+      const first = index * TILE_WIDTH;
+      let inside: readonly Uint8Array[];
+      if (level === 0) {
+        inside = hashes.slice(first - start, first - start + TILE_WIDTH);
+      } else {
+        const made = tiles.filter(
+          (tile) => tile.level === level - 1 && tile.index >= first && tile.index < first + TILE_WIDTH,
+        );
+        const stored = await transaction.tileRoots(stream.id, level - 1, first, first + TILE_WIDTH - made.length);
+        inside = [...stored, ...made.map((tile) => tile.root)];
+      }
+      assert.equal(inside.length, TILE_WIDTH, 'a full tile has 256 hashes');
+      const bytes = concatBytes(...inside);
+      tiles.push({ stream, level, index, hashes: bytes, root: tileRoot(bytes) });
+    }
+    // If the transaction fails, no stream will have this size and head, and the memory is never used.
+    this.#remember(stream.id, { size, head: newHead, leaves: hashes.slice(hashes.length - (size % TILE_WIDTH)) });
+    return tiles;
+  }
+
+  #remember(streamId: number, edge: Edge): void {
+    this.#edges.delete(streamId);
+    this.#edges.set(streamId, edge);
+    if (this.#edges.size > EDGES_MAX) {
+      for (const oldest of this.#edges.keys()) {
+        this.#edges.delete(oldest);
+        break;
+      }
+    }
+  }
+}
+
+/**
+ * Says of each entry whether its id was seen before or stands twice in this group; what gets no verdict is appended. An atomic
+ * submission of which one id was seen is dropped as a whole, before anything that follows is compared with it.
+ */
+function sortOut(
+  group: readonly Waiting[],
+  seen: ReadonlyMap<PendingEntry, number>,
+): { verdicts: Map<PendingEntry, Exclude<Verdict, undefined>>; dropped: Set<PendingEntry> } {
+  const verdicts = new Map<PendingEntry, Exclude<Verdict, undefined>>();
+  const dropped = new Set<PendingEntry>();
+  const firsts = new Map<string, PendingEntry>();
+  for (const { submission } of group) {
+    const own = new Map<string, PendingEntry>();
+    let repeats = false;
+    for (const entry of submission.entries) {
+      if (!entry.mayRepeat) continue;
+      const key = `${entry.stream.id} ${entry.idHash}`;
+      const seq = seen.get(entry);
+      const twin = firsts.get(key) ?? own.get(key);
+      if (seq !== undefined) verdicts.set(entry, { kind: 'seen', seq });
+      else if (twin !== undefined) verdicts.set(entry, { kind: 'twin', of: twin });
+      else own.set(key, entry);
+      if (verdicts.has(entry)) {
+        dropped.add(entry);
+        repeats = true;
+      }
+    }
+    if (submission.atomic && repeats) {
+      for (const entry of submission.entries) {
+        dropped.add(entry);
+        const verdict = verdicts.get(entry);
+        assert(
+          verdict?.kind !== 'twin' || firsts.has(`${entry.stream.id} ${entry.idHash}`),
+          'an atomic submission repeats no id itself',
+        );
+      }
+    } else {
+      for (const [key, entry] of own) firsts.set(key, entry);
+    }
+  }
+  return { verdicts, dropped };
+}
+
+/** The leaf hashes from the start of the unfinished tile on, read from the newest blocks. */
+async function edgeLeaves(
+  transaction: AppendTransaction,
+  streamId: number,
+  head: StreamHead,
+  start: number,
+): Promise<Uint8Array[]> {
+  const leaves: Uint8Array[] = [];
+  let next: number | undefined;
+  for (const block of await transaction.blocksFrom(streamId, start)) {
+    const records = decodeRecords(unpackPayload(block.records));
+    if ((next !== undefined && block.firstSeq !== next) || records.length !== block.entries) break;
+    next = block.firstSeq + records.length;
+    leaves.push(...records.slice(Math.max(0, start - block.firstSeq)).map(leafHash));
+  }
+  if (next !== head.size || leaves.length !== head.size - start || toHex(leaves.at(-1)!) !== toHex(head.head)) {
+    throw new EvidenceError('the newest blocks of a stream do not lead to its head: verify the log');
+  }
+  return leaves;
+}
+
+/** Runs of entries that fit a block; an event larger than that stands alone. */
+function cutRuns(entries: readonly PendingEntry[]): PendingEntry[][] {
+  const runs: PendingEntry[][] = [];
+  let run: PendingEntry[] = [];
+  let bytes = 0;
+  for (const entry of entries) {
+    if (run.length > 0 && (bytes + entry.bytes > BLOCK_BYTES_MAX || run.length === BLOCK_ENTRIES_MAX)) {
+      runs.push(run);
+      run = [];
+      bytes = 0;
+    }
+    run.push(entry);
+    bytes += entry.bytes;
+  }
+  if (run.length > 0) runs.push(run);
+  return runs;
+}
+
+/** The distinct tags of a run. Marks repeat a lot within a block: each is hashed once. */
+function tagsOf(entries: readonly PendingEntry[], keys: StreamKeys): bigint[] {
+  const marks = new Map<string, bigint>();
+  for (const entry of entries) {
+    for (const mark of entry.marks) {
+      const key = `${mark.kind} ${mark.value}`;
+      if (!marks.has(key)) marks.set(key, tagOf(mark, keys.tagKey));
+    }
+  }
+  return [...new Set(marks.values())];
+}
+
+/** recordedAt never decreases and retainUntil is never lower than its predecessor's, so that what expires is always a prefix. */
+function stampsOf(
+  stream: StreamRef,
+  now: number,
+  head: StreamHead | undefined,
+): { recordedAt: number; retainUntil: number | undefined } {
+  const recordedAt = Math.max(now, head?.recordedAt ?? 0);
+  if (stream.retentionMonths === undefined) return { recordedAt, retainUntil: undefined };
+  return { recordedAt, retainUntil: Math.max(addMonths(recordedAt, stream.retentionMonths), head?.retainUntil ?? 0) };
+}
+
+/** The drop months in which an entry can be that was recorded within the time of recognising repeats. */
+function repeatMonths(stream: StreamRef, now: number, floor: number | undefined, days: number): number[] {
+  if (stream.retentionMonths === undefined) return [dropMonthOf(undefined)];
+  const slack = 10 * 60_000;
+  const last = dropMonthOf(Math.max(addMonths(now + slack, stream.retentionMonths), floor ?? 0));
+  const months = [dropMonthOf(addMonths(now - days * DAY_MS - slack, stream.retentionMonths))];
+  while (months.at(-1)! < last) months.push(nextMonth(months.at(-1)!));
+  return months;
+}

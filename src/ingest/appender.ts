@@ -1,0 +1,127 @@
+/**
+ * Appends events and settles repeats: an id that was seen before answers with its first receipt when the content is the same, and
+ * is a conflict when it is not.
+ */
+import assert from 'node:assert/strict';
+import type { StreamRef } from '../chain/entry.ts';
+import type { Entry } from '../chain/open-block.ts';
+import { isRepeat, receiptOf } from '../chain/repeat.ts';
+import type { Outcome, Receipt, Submission } from '../chain/sequencer.ts';
+import { Problem } from '../errors.ts';
+import type { TakenEvent } from './events.ts';
+
+export interface AppenderDeps {
+  readonly sequencer: { append(submission: Submission): Promise<(Outcome | undefined)[]> };
+  /** Reads committed entries of one stream, by seq. */
+  readonly readEntries: (stream: StreamRef, seqs: readonly number[]) => Promise<ReadonlyMap<number, Entry>>;
+}
+
+/** Stored now (201), or found from before (200). */
+export interface Settled {
+  readonly status: 200 | 201;
+  readonly receipt: Receipt;
+}
+
+export class Appender {
+  readonly #deps: AppenderDeps;
+
+  constructor(deps: AppenderDeps) {
+    this.#deps = deps;
+  }
+
+  /** Appends what is new; each event gets its receipt, or a Problem `id_conflict`. Throws a Problem when nothing was stored or nobody knows. */
+  async append(events: readonly TakenEvent[]): Promise<(Settled | Problem)[]> {
+    const outcomes = await this.#deps.sequencer.append({
+      entries: events.map((event) => event.pending),
+      atomic: false,
+    });
+    return this.#settle(events, outcomes.map(known));
+  }
+
+  /** Appends all or nothing. Throws a Problem `id_conflict` that names the items when an id belongs to another event. */
+  async appendAll(events: readonly TakenEvent[]): Promise<Settled[]> {
+    const first = new Map<string, number>();
+    const twins = new Map<number, number>();
+    for (const [index, { event, pending }] of events.entries()) {
+      if (!pending.mayRepeat) continue;
+      const key = `${pending.stream.id} ${event.id}`;
+      const earlier = first.get(key);
+      if (earlier === undefined) first.set(key, index);
+      else if (sameEvent(events[earlier]!, events[index]!)) twins.set(index, earlier);
+      else throw conflicts([index]);
+    }
+    const settled: (Settled | undefined)[] = Array.from({ length: events.length });
+    let open = [...events.keys()].filter((index) => !twins.has(index));
+    // Ends: each round settles at least one seen id for good, or appends.
+    while (open.length > 0) {
+      const batch = open.map((index) => events[index]!);
+      const outcomes = await this.#deps.sequencer.append({
+        entries: batch.map((event) => event.pending),
+        atomic: true,
+      });
+      const withheld = outcomes.some((outcome) => outcome === undefined || outcome.kind === 'seen');
+      const decided = outcomes.flatMap((outcome, i) => (outcome === undefined ? [] : [{ index: open[i]!, outcome }]));
+      const answers = await this.#settle(
+        decided.map(({ index }) => events[index]!),
+        decided.map(({ outcome }) => outcome),
+      );
+      const wrong = decided.filter((_, i) => answers[i] instanceof Problem).map(({ index }) => index);
+      if (wrong.length > 0) throw conflicts(wrong);
+      for (const [i, { index }] of decided.entries()) settled[index] = answers[i] as Settled;
+      if (withheld) assert(decided.length > 0, 'an atomic submission is withheld only for an id that was seen');
+      open = open.filter((index) => settled[index] === undefined);
+    }
+    for (const [index, earlier] of twins) settled[index] = { status: 200, receipt: settled[earlier]!.receipt };
+    return settled as Settled[];
+  }
+
+  async #settle(events: readonly TakenEvent[], outcomes: readonly Outcome[]): Promise<(Settled | Problem)[]> {
+    const seen = new Map<StreamRef, number[]>();
+    for (const [index, outcome] of outcomes.entries()) {
+      if (outcome.kind === 'appended') continue;
+      const { stream } = events[index]!.pending;
+      const seqs = seen.get(stream);
+      if (seqs === undefined) seen.set(stream, [outcome.seq]);
+      else seqs.push(outcome.seq);
+    }
+    const stored = new Map<StreamRef, ReadonlyMap<number, Entry>>();
+    for (const [stream, seqs] of seen) stored.set(stream, await this.#deps.readEntries(stream, seqs));
+    return outcomes.map((outcome, index) => {
+      if (outcome.kind === 'appended') return { status: 201, receipt: outcome.receipt };
+      const { event, pending } = events[index]!;
+      const entry = stored.get(pending.stream)?.get(outcome.seq);
+      if (entry === undefined)
+        return new Problem('not_ready', { detail: 'the entry with this id can not be read now' });
+      return isRepeat(event, entry)
+        ? { status: 200, receipt: receiptOf(entry) }
+        : new Problem('id_conflict', { errors: [CONFLICT] });
+    });
+  }
+}
+
+const CONFLICT = { field: 'id', message: 'belongs to another event of this stream' };
+
+function conflicts(indexes: readonly number[]): Problem {
+  return new Problem('id_conflict', {
+    errors: indexes.slice(0, 20).map((index) => ({ field: `[${index}].id`, message: CONFLICT.message })),
+  });
+}
+
+function known(outcome: Outcome | undefined): Outcome {
+  assert(outcome !== undefined, 'only an atomic submission leaves entries undecided');
+  return outcome;
+}
+
+/** Both were made in this request: their frames differ only in the parts hash, which is salted, so values are compared. */
+function sameEvent(a: TakenEvent, b: TakenEvent): boolean {
+  const text = ({ event }: TakenEvent) => [event.action, event.outcome, event.severity, event.occurredAt];
+  const [one, other] = [a.pending, b.pending];
+  return (
+    text(a).every((value, i) => value === text(b)[i]) &&
+    one.frame.after === other.frame.after &&
+    one.parts.length === other.parts.length &&
+    one.parts.every(
+      (part, i) => part.name === other.parts[i]?.name && Buffer.compare(part.value, other.parts[i].value) === 0,
+    )
+  );
+}

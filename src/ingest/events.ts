@@ -1,0 +1,47 @@
+/** From a parsed JSON value to an entry that waits for its place: one list of what is wrong with it, or the entry. */
+import type { JsonObject, JsonValue } from '../chain/canonical.ts';
+import type { ClientCategory, Outcome } from '../chain/category.ts';
+import { type EventFields, type PendingEntry, pendingEntry, type StreamRef } from '../chain/entry.ts';
+import { Problem } from '../errors.ts';
+import { validateEvent } from '../http/api-schema.ts';
+import { uuidV7 } from './uuid-v7.ts';
+
+/** A valid event, its id decided, with the entry made of it. */
+export interface TakenEvent {
+  readonly event: EventFields;
+  readonly pending: PendingEntry;
+}
+
+/** Finds, or makes, the stream that a tenant's events of a category go to. */
+export type OpenStream = (tenant: string, category: ClientCategory) => Promise<StreamRef>;
+
+/** Returns the entry to append. Throws a Problem `invalid_event` with every field that is wrong. */
+export async function takeEvent(
+  value: JsonValue,
+  tenant: string,
+  openStream: OpenStream,
+  now: number,
+): Promise<TakenEvent> {
+  const errors = validateEvent(value);
+  if (errors.length > 0) throw new Problem('invalid_event', { errors });
+  // The schema holds these types.
+  const given = value as JsonObject & { readonly category: ClientCategory; readonly outcome: Outcome };
+  const id = given['id'] as string | undefined;
+  const event: EventFields = {
+    id: id ?? uuidV7(now),
+    action: given['action'] as string,
+    outcome: given.outcome,
+    severity: given['severity'] as number | undefined,
+    occurredAt: given['occurredAt'] as string,
+    source: given['source'] as JsonObject,
+    parts: {
+      actor: given['actor'],
+      changes: given['changes'],
+      details: given['details'],
+      raw: given['raw'],
+      reason: given['reason'],
+      target: given['target'],
+    },
+  };
+  return { event, pending: pendingEntry(await openStream(tenant, given.category), event, id !== undefined) };
+}

@@ -1,0 +1,92 @@
+/** What a search asks for, as conditions on blocks (to pass over those that can not match) and on entries (to decide). */
+import type { JsonObject, JsonValue } from '../chain/canonical.ts';
+import { type Category, OUTCOMES, type Outcome } from '../chain/category.ts';
+import type { Entry } from '../chain/open-block.ts';
+import { type Mark, marksOf, normalizeEmail, normalizeIp, tagOf } from '../chain/tag.ts';
+import type { BlockFilter } from '../store/log-reader.ts';
+import { partValue } from './entry-view.ts';
+
+export interface EntryQuery {
+  readonly category?: readonly Category[] | undefined;
+  readonly action?: string | undefined;
+  readonly outcome?: Outcome | undefined;
+  readonly actor?: string | undefined;
+  readonly target?: string | undefined;
+  readonly site?: string | undefined;
+  readonly service?: string | undefined;
+  readonly ip?: string | undefined;
+  readonly severityMin?: number | undefined;
+  /** recordedAt, milliseconds since 1970: from this on, and before that. The same for occurredAt. */
+  readonly from?: number | undefined;
+  readonly to?: number | undefined;
+  readonly occurredFrom?: number | undefined;
+  readonly occurredTo?: number | undefined;
+}
+
+/** For each condition the marks of which an entry must have one; the one that fewest blocks are likely to meet first. */
+function wantedMarks(query: EntryQuery): Mark[][] {
+  const wanted: Mark[][] = [];
+  if (query.actor !== undefined) {
+    const values = new Set([query.actor, normalizeEmail(query.actor)]);
+    wanted.push([...values].map((value) => ({ kind: 'actor', value })));
+  }
+  if (query.target !== undefined) wanted.push([{ kind: 'target', value: query.target }]);
+  if (query.ip !== undefined) wanted.push([{ kind: 'ip', value: normalizeIp(query.ip) }]);
+  if (query.action !== undefined) wanted.push([{ kind: 'action', value: query.action }]);
+  if (query.site !== undefined) wanted.push([{ kind: 'site', value: query.site }]);
+  if (query.service !== undefined) wanted.push([{ kind: 'service', value: query.service }]);
+  return wanted;
+}
+
+/** Returns the conditions on the blocks of a stream and drop month, whose tags are made with its tag key. */
+export function blockFilter(query: EntryQuery, tagKey: Uint8Array): BlockFilter {
+  return {
+    recordedFrom: query.from,
+    recordedTo: query.to,
+    occurredFrom: query.occurredFrom,
+    occurredTo: query.occurredTo,
+    severityMin: query.severityMin,
+    outcome: query.outcome === undefined ? undefined : 1 << OUTCOMES.indexOf(query.outcome),
+    tags: wantedMarks(query).map((marks) => marks.map((mark) => tagOf(mark, tagKey))),
+  };
+}
+
+/** Says whether an entry is one that the query asks for. */
+export function matches(query: EntryQuery, entry: Entry): boolean {
+  const { record } = entry;
+  if (query.outcome !== undefined && record.outcome !== query.outcome) return false;
+  if (query.severityMin !== undefined && (record.severity === undefined || record.severity < query.severityMin))
+    return false;
+  if (!between(Date.parse(record.recordedAt), query.from, query.to)) return false;
+  if (!between(Date.parse(record.occurredAt), query.occurredFrom, query.occurredTo)) return false;
+  if (query.action !== undefined && record.action !== query.action) return false;
+  if (query.site !== undefined && record.source['site'] !== query.site) return false;
+  if (query.service !== undefined && record.source['service'] !== query.service) return false;
+  if (query.actor !== undefined && !isActor(partValue(entry, 'actor'), query.actor)) return false;
+  const needsMarks = query.target !== undefined || query.ip !== undefined;
+  if (!needsMarks) return true;
+  const marks = marksOf({
+    action: record.action,
+    source: record.source,
+    actor: partValue(entry, 'actor'),
+    target: partValue(entry, 'target'),
+  });
+  const has = (kind: Mark['kind'], value: string) => marks.some((mark) => mark.kind === kind && mark.value === value);
+  return (
+    (query.target === undefined || has('target', query.target)) &&
+    (query.ip === undefined || has('ip', normalizeIp(query.ip)))
+  );
+}
+
+/** Id and name match as they stand, an e-mail address in its normal form. */
+function isActor(actor: JsonValue | undefined, wanted: string): boolean {
+  if (typeof actor !== 'object' || actor === null || Array.isArray(actor)) return false;
+  const { id, name, email } = actor as JsonObject;
+  return (
+    id === wanted || name === wanted || (typeof email === 'string' && normalizeEmail(email) === normalizeEmail(wanted))
+  );
+}
+
+function between(value: number, from: number | undefined, to: number | undefined): boolean {
+  return (from === undefined || value >= from) && (to === undefined || value < to);
+}

@@ -1,0 +1,305 @@
+/**
+ * The sequencer's transaction in PostgreSQL: begin, lock, look for repeats, one statement that writes everything, commit.
+ *
+ * Statements are prepared once a connection. Binary data goes over as one parameter that the statement cuts up, because arrays of
+ * bytea travel as text of twice the size.
+ */
+import assert from 'node:assert/strict';
+import pg from 'pg';
+import type { StoredBlock } from '../chain/block.ts';
+import type {
+  AppendStore,
+  AppendTransaction,
+  IdQuery,
+  NewBlock,
+  NewHead,
+  NewTile,
+  StreamHead,
+} from '../chain/sequencer.ts';
+import { Problem } from '../errors.ts';
+import { type BlockRow, storedBlock } from './block-row.ts';
+import { type Database, withClient } from './database.ts';
+
+export function appendStore(database: Database): AppendStore {
+  return {
+    async transact<T>(work: (transaction: AppendTransaction) => Promise<T>, onWritten: () => void): Promise<T> {
+      try {
+        return await withClient(database.writer, async (client) => {
+          await client.query('BEGIN');
+          let result: T;
+          try {
+            result = await work(appendTransaction(client));
+          } catch (error) {
+            await client.query('ROLLBACK');
+            throw error;
+          }
+          onWritten();
+          await commit(client, database.notices.get(client) ?? []);
+          return result;
+        });
+      } catch (error) {
+        throw refusalOf(error);
+      }
+    },
+  };
+}
+
+/** Why nothing was stored, or why that is not known. */
+function refusalOf(error: unknown): Problem {
+  if (error instanceof Problem) return error;
+  if (
+    error instanceof pg.DatabaseError &&
+    (error.code === '55P03' || error.code === '57014' || error.code === '40P01')
+  ) {
+    return new Problem('busy', { detail: 'the stream is locked by another transaction', cause: error });
+  }
+  if (error instanceof pg.DatabaseError)
+    return new Problem('not_ready', { detail: 'the database refused to store', cause: error });
+  return new Problem('not_ready', { detail: 'the database does not answer', cause: error });
+}
+
+/**
+ * Commits. Only an answer of the server settles it: without one the outcome is unknown. A commit whose wait for the synchronous
+ * standby was cancelled looks like success but for a notice; the standby may not have it, so it is no success.
+ */
+async function commit(client: pg.PoolClient, notices: string[]): Promise<void> {
+  notices.length = 0;
+  let answer: pg.QueryResult;
+  try {
+    answer = await client.query('COMMIT');
+  } catch (cause) {
+    // Class 23 and 40: the server says that it rolled back. Everything else may have struck after the commit was durable.
+    if (cause instanceof pg.DatabaseError && /^(23|40)/.test(cause.code ?? '')) throw cause;
+    throw new Problem('outcome_unknown', { cause });
+  }
+  if (answer.command !== 'COMMIT') throw new Problem('not_ready', { detail: 'the database rolled back' });
+  if (notices.some((notice) => notice.startsWith('01000') && notice.includes('synchronous replication')))
+    throw new Problem('outcome_unknown');
+}
+
+function appendTransaction(client: pg.PoolClient): AppendTransaction {
+  return {
+    lock: (streamIds) => lockStreams(client, streamIds),
+    seen: (queries) => findSeen(client, queries),
+    blocksFrom: (streamId, seq) => blocksFrom(client, streamId, seq),
+    tileRoots: (streamId, level, from, to) => tileRoots(client, streamId, level, from, to),
+    write: (blocks, tiles, heads) => write(client, blocks, tiles, heads),
+  };
+}
+
+/** Ascending order of id: two groups that want the same streams never wait for each other in a circle. */
+async function lockStreams(client: pg.PoolClient, streamIds: readonly number[]): Promise<StreamHead[]> {
+  const { rows } = await client.query<{
+    id: number;
+    size: number;
+    head: Buffer;
+    frontier: Buffer;
+    recorded_at: number;
+    retain_until: number | null;
+  }>({
+    name: 'lock_streams',
+    text: `SELECT id, size, head, frontier, recorded_at, retain_until FROM sealog.stream
+           WHERE id = ANY ($1::integer[]) ORDER BY id FOR UPDATE`,
+    values: [arrayOf(streamIds)],
+  });
+  return rows.map((row) => ({
+    id: row.id,
+    size: row.size,
+    head: row.head,
+    frontier: row.frontier,
+    recordedAt: row.recorded_at,
+    retainUntil: row.retain_until ?? undefined,
+  }));
+}
+
+/**
+ * A statement of its own, after the locks: its snapshot then shows what the transaction before us committed, and the clock is read
+ * when nobody can come in between. The drop months stand in the text, because only constants let PostgreSQL leave out the other
+ * partitions when it plans; there are a few different texts a month.
+ */
+async function findSeen(
+  client: pg.PoolClient,
+  queries: readonly IdQuery[],
+): Promise<{ now: number; seqs: (number | undefined)[] }> {
+  const classes = new Map<string, { index: number; query: IdQuery }[]>();
+  for (const [index, query] of queries.entries()) {
+    const key = query.dropMonths.map((month) => month.toFixed(0)).join(', ');
+    const members = classes.get(key);
+    if (members === undefined) classes.set(key, [{ index, query }]);
+    else members.push({ index, query });
+  }
+  const values: string[] = [];
+  const branches = [...classes].map(([months, members]) => {
+    values.push(
+      arrayOf(members.map(({ index }) => index)),
+      arrayOf(members.map(({ query }) => query.streamId)),
+      arrayOf(members.map(({ query }) => query.idHash)),
+    );
+    const n = values.length;
+    return `SELECT w.n, e.seq FROM unnest($${n - 2}::integer[], $${n - 1}::integer[], $${n}::uuid[]) AS w (n, stream, id)
+            CROSS JOIN LATERAL (SELECT seq FROM sealog.entry_id
+              WHERE drop_month IN (${months}) AND stream = w.stream AND id = w.id ORDER BY seq DESC LIMIT 1) AS e`;
+  });
+  const found =
+    branches.length === 0
+      ? `'{}'::bigint[]`
+      : `ARRAY(SELECT unnest(ARRAY[f.n, f.seq]) FROM (${branches.join(' UNION ALL ')}) AS f)`;
+  const { rows } = await client.query<{ now: number; found: number[] }>({
+    name: `seen ${[...classes.keys()].join('; ')}`,
+    text: `SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now, ${found} AS found`,
+    values,
+  });
+  const row = rows[0];
+  assert(row !== undefined);
+  const seqs: (number | undefined)[] = Array.from({ length: queries.length });
+  for (let i = 0; i < row.found.length; i += 2) seqs[row.found[i]!] = row.found[i + 1]!;
+  return { now: row.now, seqs };
+}
+
+/** More blocks than entries of a tile there can not be. */
+async function blocksFrom(client: pg.PoolClient, streamId: number, seq: number): Promise<StoredBlock[]> {
+  const { rows } = await client.query<BlockRow>({
+    name: 'blocks_from',
+    text: `SELECT * FROM sealog.block WHERE stream = $1 AND first_seq > $2 - 1024 ORDER BY first_seq LIMIT 1280`,
+    values: [streamId, seq],
+  });
+  return rows.map(storedBlock).filter((block) => block.firstSeq + block.entries > seq);
+}
+
+async function tileRoots(
+  client: pg.PoolClient,
+  streamId: number,
+  level: number,
+  from: number,
+  to: number,
+): Promise<Buffer[]> {
+  const { rows } = await client.query<{ root: Buffer }>({
+    name: 'tile_roots',
+    text: `SELECT root FROM sealog.tile WHERE stream = $1 AND level = $2 AND tile_index >= $3 AND tile_index < $4 ORDER BY tile_index`,
+    values: [streamId, level, from, to],
+  });
+  return rows.map((row) => row.root);
+}
+
+const WRITE = `
+WITH new_block AS (
+  INSERT INTO sealog.block (tenant, stream, first_seq, entries, drop_month, recorded_from, recorded_to, occurred_from, occurred_to,
+                            key_id, severity_min, severity_max, outcomes, records, parts)
+  SELECT b.tenant, b.stream, b.first_seq, b.entries, b.drop_month, b.recorded_from, b.recorded_to, b.occurred_from, b.occurred_to,
+         b.key_id, b.severity_min, b.severity_max, b.outcomes,
+         substring($1::bytea FROM b.records_from FOR b.records_length), substring($1::bytea FROM b.parts_from FOR b.parts_length)
+  FROM unnest($2::integer[], $3::integer[], $4::bigint[], $5::integer[], $6::integer[], $7::bigint[], $8::bigint[], $9::bigint[],
+              $10::bigint[], $11::bigint[], $12::smallint[], $13::smallint[], $14::smallint[], $15::integer[], $16::integer[],
+              $17::integer[], $18::integer[])
+       AS b (tenant, stream, first_seq, entries, drop_month, recorded_from, recorded_to, occurred_from, occurred_to, key_id,
+             severity_min, severity_max, outcomes, records_from, records_length, parts_from, parts_length)
+),
+new_tag AS (
+  INSERT INTO sealog.tag (tenant, stream, tag, first_seq, drop_month)
+  SELECT b.tenant, b.stream, t.tag, b.first_seq, b.drop_month
+  FROM unnest($19::integer[], $20::bigint[]) AS t (n, tag)
+  JOIN unnest($2::integer[], $3::integer[], $4::bigint[], $6::integer[]) WITH ORDINALITY AS b (tenant, stream, first_seq, drop_month, n)
+    ON b.n = t.n
+),
+new_id AS (
+  INSERT INTO sealog.entry_id (tenant, stream, seq, id, drop_month)
+  SELECT b.tenant, b.stream, i.seq, i.id, b.drop_month
+  FROM unnest($21::integer[], $22::bigint[], $23::uuid[]) AS i (n, seq, id)
+  JOIN unnest($2::integer[], $3::integer[], $6::integer[]) WITH ORDINALITY AS b (tenant, stream, drop_month, n) ON b.n = i.n
+),
+new_tile AS (
+  INSERT INTO sealog.tile (tenant, stream, level, tile_index, hashes, root)
+  SELECT l.tenant, l.stream, l.level, l.tile_index,
+         substring($1::bytea FROM l.hashes_from FOR 8192), substring($1::bytea FROM l.hashes_from + 8192 FOR 32)
+  FROM unnest($24::integer[], $25::integer[], $26::smallint[], $27::bigint[], $28::integer[]) AS l (tenant, stream, level, tile_index, hashes_from)
+)
+UPDATE sealog.stream AS s
+SET size = h.size, recorded_at = h.recorded_at, retain_until = h.retain_until,
+    head = substring($1::bytea FROM h.head_from FOR 32), frontier = substring($1::bytea FROM h.head_from + 32 FOR h.frontier_length)
+FROM unnest($29::integer[], $30::bigint[], $31::bigint[], $32::bigint[], $33::bigint[], $34::integer[], $35::integer[])
+     AS h (id, size_before, size, recorded_at, retain_until, head_from, frontier_length)
+WHERE s.id = h.id AND s.size = h.size_before`;
+
+async function write(
+  client: pg.PoolClient,
+  blocks: readonly NewBlock[],
+  tiles: readonly NewTile[],
+  heads: readonly NewHead[],
+): Promise<void> {
+  const blob = new Blobs();
+  const records = blocks.map((block) => blob.add(block.records));
+  const parts = blocks.map((block) => blob.add(block.parts));
+  const tileAt = tiles.map((tile) => blob.add(tile.hashes, tile.root));
+  const headAt = heads.map((head) => blob.add(head.head, head.frontier));
+  const tags = blocks.flatMap((block, n) => block.tags.map((tag) => [n + 1, tag] as const));
+  const ids = blocks.flatMap((block, n) => block.idHashes.map((id, i) => [n + 1, block.firstSeq + i, id] as const));
+  const column = <R>(rows: readonly R[], pick: (row: R) => number | bigint | string | undefined): string =>
+    arrayOf(rows.map(pick));
+  const { rowCount } = await client.query({
+    name: 'write',
+    text: WRITE,
+    values: [
+      blob.bytes(),
+      column(blocks, (b) => b.stream.tenantId),
+      column(blocks, (b) => b.stream.id),
+      column(blocks, (b) => b.firstSeq),
+      column(blocks, (b) => b.entries),
+      column(blocks, (b) => b.dropMonth),
+      column(blocks, (b) => b.recordedFrom),
+      column(blocks, (b) => b.recordedTo),
+      column(blocks, (b) => b.occurredFrom),
+      column(blocks, (b) => b.occurredTo),
+      column(blocks, (b) => b.keyId),
+      column(blocks, (b) => b.severityMin),
+      column(blocks, (b) => b.severityMax),
+      column(blocks, (b) => b.outcomes),
+      arrayOf(records),
+      column(blocks, (b) => b.records.length),
+      arrayOf(parts),
+      column(blocks, (b) => b.parts.length),
+      column(tags, (t) => t[0]),
+      column(tags, (t) => t[1]),
+      column(ids, (i) => i[0]),
+      column(ids, (i) => i[1]),
+      column(ids, (i) => i[2]),
+      column(tiles, (t) => t.stream.tenantId),
+      column(tiles, (t) => t.stream.id),
+      column(tiles, (t) => t.level),
+      column(tiles, (t) => t.index),
+      arrayOf(tileAt),
+      column(heads, (h) => h.id),
+      column(heads, (h) => h.sizeBefore),
+      column(heads, (h) => h.size),
+      column(heads, (h) => h.recordedAt),
+      column(heads, (h) => h.retainUntil),
+      arrayOf(headAt),
+      column(heads, (h) => h.frontier.length),
+    ],
+  });
+  // A head that is not where it was locked: our own mistake, and nothing of the group may stay.
+  assert.equal(rowCount, heads.length, 'every head moved');
+}
+
+/** Bytes that go over as one parameter; positions count from 1, as SQL does. */
+class Blobs {
+  readonly #chunks: Uint8Array[] = [];
+  #length = 0;
+
+  add(...chunks: readonly Uint8Array[]): number {
+    const at = this.#length + 1;
+    for (const chunk of chunks) {
+      this.#chunks.push(chunk);
+      this.#length += chunk.length;
+    }
+    return at;
+  }
+
+  bytes(): Buffer {
+    return Buffer.concat(this.#chunks, this.#length);
+  }
+}
+
+/** A PostgreSQL array of numbers or UUIDs as text: none of them needs quoting. */
+function arrayOf(values: readonly (number | bigint | string | undefined)[]): string {
+  return `{${values.map((value) => value ?? 'NULL').join(',')}}`;
+}

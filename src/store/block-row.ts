@@ -1,0 +1,24 @@
+/** A row of the table `block` as the formats know it. */
+import type { Selectable } from 'kysely';
+import type { StoredBlock } from '../chain/block.ts';
+import type { Tables } from './tables.ts';
+
+export type BlockRow = Selectable<Tables['sealog.block']>;
+
+export function storedBlock(row: BlockRow): StoredBlock {
+  return {
+    dropMonth: row.drop_month,
+    firstSeq: row.first_seq,
+    entries: row.entries,
+    recordedFrom: row.recorded_from,
+    recordedTo: row.recorded_to,
+    occurredFrom: row.occurred_from,
+    occurredTo: row.occurred_to,
+    severityMin: row.severity_min,
+    severityMax: row.severity_max,
+    outcomes: row.outcomes,
+    keyId: String(row.key_id),
+    records: row.records,
+    parts: row.parts,
+  };
+}

@@ -1,0 +1,151 @@
+/**
+ * The ways into PostgreSQL. One login role, three pools, each under the role that its work needs and no more:
+ *
+ * - `writer` appends, for all tenants; few connections, because appending is one transaction at a time.
+ * - `reader` answers clients: each transaction names one tenant, and row-level security shows it nothing else.
+ * - `verifier` reads everything and writes nothing: verification.
+ *
+ * Every wait has an end. The client's limit is longer than the server's, so that the server's clear answer comes first; after a
+ * time-out a connection is thrown away, since nobody knows what it will still say.
+ */
+import { Kysely, PostgresDialect, sql, type Transaction } from 'kysely';
+import pg from 'pg';
+import { Problem } from '../errors.ts';
+import type { Tables } from './tables.ts';
+
+export interface DatabaseOptions {
+  /** Where to connect: a connection string, or host, port, user, password and database. */
+  readonly connection: pg.ClientConfig;
+  readonly readersMax: number;
+  readonly log: { warn(facts: object, message: string): void };
+}
+
+export type Role = 'sealog_writer' | 'sealog_reader' | 'sealog_verifier';
+
+export interface Database {
+  readonly writer: pg.Pool;
+  readonly reader: Kysely<Tables>;
+  readonly verifier: Kysely<Tables>;
+  /** For notices that change what an answer means: see `append.ts`. */
+  readonly notices: WeakMap<pg.ClientBase, string[]>;
+  close(): Promise<void>;
+}
+
+const CONNECT_MAX_MS = 2000;
+const LOCK_WAIT_MAX_MS = 2000;
+const STATEMENT_MAX_MS = 4000;
+const ANSWER_MAX_MS = 5000;
+const IDLE_IN_TRANSACTION_MAX_MS = 5000;
+const WRITERS_MAX = 4;
+const VERIFIERS_MAX = 2;
+
+/** bigint columns hold seq, size and milliseconds, all within a double's integers; a column that does not is read as text. */
+const types: pg.CustomTypesConfig = {
+  getTypeParser: ((oid: number, format?: 'text' | 'binary') => {
+    if (oid === pg.types.builtins.INT8) return (text: string) => safeInteger(text);
+    if (oid === 1016) return (text: string) => (text === '{}' ? [] : text.slice(1, -1).split(',').map(safeInteger));
+    return pg.types.getTypeParser(oid, format as 'text');
+  }) as pg.CustomTypesConfig['getTypeParser'],
+};
+
+function safeInteger(text: string): number {
+  const value = Number(text);
+  if (!Number.isSafeInteger(value)) throw new RangeError('a bigint column holds more than 2^53−1');
+  return value;
+}
+
+export function openDatabase(options: DatabaseOptions): Database {
+  const notices = new WeakMap<pg.ClientBase, string[]>();
+  const pool = (role: Role, max: number): pg.Pool => {
+    const settings = {
+      role,
+      search_path: 'pg_catalog',
+      synchronous_commit: 'on',
+      lock_timeout: `${LOCK_WAIT_MAX_MS}`,
+      statement_timeout: `${STATEMENT_MAX_MS}`,
+      idle_in_transaction_session_timeout: `${IDLE_IN_TRANSACTION_MAX_MS}`,
+    };
+    const made = new pg.Pool({
+      ...options.connection,
+      max,
+      types,
+      application_name: role,
+      keepAlive: true,
+      connectionTimeoutMillis: CONNECT_MAX_MS,
+      query_timeout: ANSWER_MAX_MS,
+      options: Object.entries(settings)
+        .map(([name, value]) => `-c ${name}=${value}`)
+        .join(' '),
+    });
+    made.on('error', (error) => options.log.warn({ err: error, role }, 'an idle database connection was lost'));
+    made.on('connect', (client) => {
+      notices.set(client, []);
+      client.on('notice', (notice) => notices.get(client)?.push(`${notice.code ?? ''} ${notice.message ?? ''}`));
+    });
+    return made;
+  };
+  const writer = pool('sealog_writer', WRITERS_MAX);
+  const reader = new Kysely<Tables>({
+    dialect: new PostgresDialect({ pool: pool('sealog_reader', options.readersMax) }),
+  });
+  const verifier = new Kysely<Tables>({
+    dialect: new PostgresDialect({ pool: pool('sealog_verifier', VERIFIERS_MAX) }),
+  });
+  return {
+    writer,
+    reader,
+    verifier,
+    notices,
+    async close() {
+      await Promise.all([writer.end(), reader.destroy(), verifier.destroy()]);
+    },
+  };
+}
+
+/** Runs `work` on a connection of the pool; one that failed for another reason than an answer of the server is thrown away. */
+export async function withClient<T>(pool: pg.Pool, work: (client: pg.PoolClient) => Promise<T>): Promise<T> {
+  let client: pg.PoolClient;
+  try {
+    client = await pool.connect();
+  } catch (cause) {
+    throw new Problem('not_ready', { detail: 'the database can not be reached', cause });
+  }
+  let broken = true;
+  try {
+    const result = await work(client);
+    broken = false;
+    return result;
+  } catch (error) {
+    broken = !(error instanceof pg.DatabaseError);
+    throw error;
+  } finally {
+    client.release(broken);
+  }
+}
+
+/** Runs `work` in a read-only transaction that sees one tenant, by its id. */
+export async function asTenant<T>(
+  reader: Kysely<Tables>,
+  tenantId: number,
+  work: (transaction: Transaction<Tables>) => Promise<T>,
+): Promise<T> {
+  return reader
+    .transaction()
+    .setAccessMode('read only')
+    .execute(async (transaction) => {
+      await sql`SELECT set_config('sealog.tenant', ${String(tenantId)}, true)`.execute(transaction);
+      return work(transaction);
+    });
+}
+
+/** Returns the database's clock in milliseconds since 1970, or undefined when it does not answer. */
+export async function databaseClock(writer: pg.Pool): Promise<number | undefined> {
+  try {
+    const { rows } = await writer.query<{ now: number }>(
+      'SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now',
+    );
+    return rows[0]?.now;
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,47 @@
+/** Tenants and streams by name, remembered: neither an id nor a name ever changes. */
+import type pg from 'pg';
+import type { Category } from '../chain/category.ts';
+import type { StreamRef } from '../chain/entry.ts';
+import { Problem } from '../errors.ts';
+import { openStream, tenantId } from './streams.ts';
+
+export interface DirectoryOptions {
+  readonly writer: pg.Pool;
+  /** Whether a tenant is made by its first valid token. */
+  readonly makeTenants: boolean;
+  readonly retentionMonths: (category: Category) => number | undefined;
+}
+
+export class Directory {
+  readonly #options: DirectoryOptions;
+  readonly #tenants = new Map<string, number>();
+  readonly #streams = new Map<string, StreamRef>();
+
+  constructor(options: DirectoryOptions) {
+    this.#options = options;
+  }
+
+  /** Returns a tenant's id, or undefined when there is none. */
+  async tenant(name: string): Promise<number | undefined> {
+    const known = this.#tenants.get(name);
+    if (known !== undefined) return known;
+    const id = await tenantId(this.#options.writer, name, false);
+    if (id !== undefined) this.#tenants.set(name, id);
+    return id;
+  }
+
+  /** Returns the stream that a tenant's new entries of a category go to; tenant and stream are made on first use. */
+  async open(tenant: string, category: Category): Promise<StreamRef> {
+    const key = `${tenant}/${category}`;
+    const known = this.#streams.get(key);
+    if (known !== undefined) return known;
+    const { writer, makeTenants, retentionMonths } = this.#options;
+    const id = this.#tenants.get(tenant) ?? (await tenantId(writer, tenant, makeTenants));
+    if (id === undefined) throw new Problem('forbidden', { detail: 'this tenant has not been opened' });
+    this.#tenants.set(tenant, id);
+    const stream = await openStream(writer, { id, name: tenant }, category);
+    const ref = { id: stream.id, tenantId: id, name: stream.name, retentionMonths: retentionMonths(category) };
+    this.#streams.set(key, ref);
+    return ref;
+  }
+}

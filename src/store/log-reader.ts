@@ -1,0 +1,176 @@
+/**
+ * Reading stored blocks. Every function is one short statement: no snapshot is held from one to the next, because entries that are
+ * committed never change, and a long snapshot would slow the heads' updates for everybody.
+ */
+import { type Kysely, sql } from 'kysely';
+import type { StoredBlock } from '../chain/block.ts';
+import { type BlockRow, storedBlock } from './block-row.ts';
+import type { Tables } from './tables.ts';
+
+export interface EntryPlace {
+  readonly streamId: number;
+  readonly seq: number;
+  readonly dropMonth: number;
+}
+
+/** Returns where an id stands in these streams, newest first; its hash decides, so the caller compares the id itself. */
+export async function placesOfId(
+  database: Kysely<Tables>,
+  streamIds: readonly number[],
+  idHash: string,
+): Promise<EntryPlace[]> {
+  if (streamIds.length === 0) return [];
+  const rows = await database
+    .selectFrom('sealog.entry_id')
+    .select(['stream', 'seq', 'drop_month'])
+    .where('stream', 'in', streamIds)
+    .where('id', '=', idHash)
+    .orderBy('seq', 'desc')
+    .limit(100)
+    .execute();
+  return rows.map((row) => ({ streamId: row.stream, seq: row.seq, dropMonth: row.drop_month }));
+}
+
+/** Returns the block that holds `seq`, or undefined. With the drop month only one partition is looked at. */
+export async function blockOf(
+  database: Kysely<Tables>,
+  streamId: number,
+  seq: number,
+  dropMonth?: number,
+): Promise<StoredBlock | undefined> {
+  let query = database
+    .selectFrom('sealog.block')
+    .selectAll()
+    .where('stream', '=', streamId)
+    .where('first_seq', '<=', seq);
+  if (dropMonth !== undefined) query = query.where('drop_month', '=', dropMonth);
+  const row = await query.orderBy('first_seq', 'desc').limit(1).executeTakeFirst();
+  const block = row === undefined ? undefined : storedBlock(row);
+  return block !== undefined && seq < block.firstSeq + block.entries ? block : undefined;
+}
+
+export interface BlockFilter {
+  /** Milliseconds since 1970; a block passes when an entry of it may lie between. */
+  readonly recordedFrom?: number | undefined;
+  readonly recordedTo?: number | undefined;
+  readonly occurredFrom?: number | undefined;
+  readonly occurredTo?: number | undefined;
+  readonly severityMin?: number | undefined;
+  /** Bit of an outcome. */
+  readonly outcome?: number | undefined;
+  /** For each condition the tags of which one must be the block's; the condition that fewest blocks meet first. */
+  readonly tags: readonly (readonly bigint[])[];
+}
+
+export interface BlockScan {
+  /** The blocks that pass, in order. */
+  readonly blocks: readonly StoredBlock[];
+  /** Blocks that were looked at, and the first seq of the last of them; undefined when there was none. */
+  readonly looked: number;
+  readonly lastFirstSeq: number | undefined;
+}
+
+/**
+ * Looks at up to `limit` blocks of one stream and drop month whose first seq is below `seq`, newest first (`desc`), or not below it,
+ * oldest first (`asc`), and returns those that the filter lets through. The candidates come in order out of one index, whatever the
+ * filter: the work is bounded by `limit`, not by how rare a match is.
+ */
+export async function scanBlocks(
+  database: Kysely<Tables>,
+  streamId: number,
+  dropMonth: number,
+  filter: BlockFilter,
+  order: 'asc' | 'desc',
+  seq: number,
+  limit: number,
+): Promise<BlockScan> {
+  const month = sql.lit(dropMonth);
+  const direction = sql.raw(order);
+  const within = (column: string) =>
+    order === 'desc' ? sql`${sql.ref(column)} < ${seq}` : sql`${sql.ref(column)} >= ${seq}`;
+  const [first, ...others] = filter.tags;
+  const hasTag = (tags: readonly bigint[], column: string) => sql`EXISTS (
+    SELECT FROM sealog.tag AS o WHERE o.drop_month = ${month} AND o.stream = ${streamId}
+    AND o.tag = ANY (${`{${tags.join(',')}}`}::bigint[]) AND o.first_seq = ${sql.ref(column)})`;
+  const candidates =
+    first === undefined
+      ? sql`SELECT c.first_seq FROM sealog.block AS c
+            WHERE c.drop_month = ${month} AND c.stream = ${streamId} AND ${within('c.first_seq')}
+            ORDER BY c.first_seq ${direction} LIMIT ${limit}`
+      : sql`SELECT DISTINCT u.first_seq FROM (${sql.join(
+          first.map(
+            (tag) => sql`(SELECT t.first_seq FROM sealog.tag AS t
+              WHERE t.drop_month = ${month} AND t.stream = ${streamId} AND t.tag = ${String(tag)}::bigint AND ${within('t.first_seq')}
+              ORDER BY t.first_seq ${direction} LIMIT ${limit})`,
+          ),
+          sql` UNION ALL `,
+        )}) AS u ORDER BY u.first_seq ${direction} LIMIT ${limit}`;
+  const conditions = [
+    filter.recordedFrom === undefined ? undefined : sql`b.recorded_to >= ${filter.recordedFrom}`,
+    filter.recordedTo === undefined ? undefined : sql`b.recorded_from <= ${filter.recordedTo}`,
+    filter.occurredFrom === undefined ? undefined : sql`b.occurred_to >= ${filter.occurredFrom}`,
+    filter.occurredTo === undefined ? undefined : sql`b.occurred_from <= ${filter.occurredTo}`,
+    filter.severityMin === undefined ? undefined : sql`b.severity_max >= ${filter.severityMin}`,
+    filter.outcome === undefined ? undefined : sql`(b.outcomes & ${filter.outcome}) <> 0`,
+    ...others.map((tags) => hasTag(tags, 'b.first_seq')),
+  ].filter((condition) => condition !== undefined);
+  const { rows } = await sql<{ candidate: number } & { [column in keyof BlockRow]: BlockRow[column] | null }>`
+    SELECT k.first_seq AS candidate, p.* FROM (${candidates}) AS k
+    LEFT JOIN LATERAL (
+      SELECT b.* FROM sealog.block AS b WHERE b.drop_month = ${month} AND b.stream = ${streamId} AND b.first_seq = k.first_seq
+      ${conditions.length === 0 ? sql`` : sql`AND ${sql.join(conditions, sql` AND `)}`}
+    ) AS p ON true
+    ORDER BY k.first_seq ${direction}`.execute(database);
+  return {
+    blocks: rows.filter((row) => row.first_seq !== null).map((row) => storedBlock(row as BlockRow)),
+    looked: rows.length,
+    lastFirstSeq: rows.at(-1)?.candidate,
+  };
+}
+
+/**
+ * Returns where in a stream and drop month the entries recorded up to `to` end (the first seq of a later block), or those recorded
+ * from `from` on begin; undefined when no block bounds them. recordedAt never decreases within a stream.
+ */
+export async function seqAtInstant(
+  database: Kysely<Tables>,
+  streamId: number,
+  dropMonth: number,
+  instant: { readonly after: number } | { readonly before: number },
+): Promise<number | undefined> {
+  const query = database
+    .selectFrom('sealog.block')
+    .select('first_seq')
+    .where('drop_month', '=', dropMonth)
+    .where('stream', '=', streamId);
+  const row =
+    'after' in instant
+      ? await query
+          .where('recorded_from', '>', instant.after)
+          .orderBy('recorded_from')
+          .orderBy('first_seq')
+          .limit(1)
+          .executeTakeFirst()
+      : await query
+          .where('recorded_from', '<', instant.before)
+          .orderBy('recorded_from', 'desc')
+          .orderBy('first_seq', 'desc')
+          .limit(1)
+          .executeTakeFirst();
+  return row?.first_seq;
+}
+
+/** Returns the keys of a stream, one a drop month: in which partitions it has ever stored, and what opens them there. */
+export async function monthsOf(
+  database: Kysely<Tables>,
+  streamIds: readonly number[],
+): Promise<{ streamId: number; dropMonth: number; keyId: string }[]> {
+  if (streamIds.length === 0) return [];
+  const rows = await database
+    .selectFrom('sealog.data_key')
+    .select(['stream', 'drop_month', 'id'])
+    .where('stream', 'in', streamIds)
+    .orderBy('drop_month')
+    .execute();
+  return rows.map((row) => ({ streamId: row.stream, dropMonth: row.drop_month, keyId: String(row.id) }));
+}

@@ -1,0 +1,85 @@
+/** Tenants and streams: found, or made on first use. Ids never change, so both are remembered for good. */
+import type { Kysely, Selectable } from 'kysely';
+import type pg from 'pg';
+import { type Category, streamName } from '../chain/category.ts';
+import type { StreamHead } from '../chain/sequencer.ts';
+import { Problem } from '../errors.ts';
+import type { Tables } from './tables.ts';
+
+export interface StreamRow extends StreamHead {
+  readonly name: string;
+  readonly tenantId: number;
+  readonly category: Category;
+  readonly epoch: number;
+}
+
+/** Returns a tenant's id, making the tenant where `make`; undefined when it is not there. Two makers at once: the name is unique, both find the first. */
+export async function tenantId(writer: pg.Pool, name: string, make: boolean): Promise<number | undefined> {
+  const find = async (): Promise<number | undefined> => {
+    const { rows } = await ask<{ id: number }>(writer, 'SELECT id FROM sealog.tenant WHERE name = $1', [name]);
+    return rows[0]?.id;
+  };
+  const found = await find();
+  if (found !== undefined || !make) return found;
+  await ask(writer, 'INSERT INTO sealog.tenant (name) VALUES ($1) ON CONFLICT (name) DO NOTHING', [name]);
+  return find();
+}
+
+/** Returns the id, name and epoch of the stream that a tenant's events of a category go to: its last epoch. Makes the first. */
+export async function openStream(
+  writer: pg.Pool,
+  tenant: { readonly id: number; readonly name: string },
+  category: Category,
+): Promise<{ id: number; name: string }> {
+  const find = async (): Promise<{ id: number; name: string } | undefined> => {
+    const { rows } = await ask<{ id: number; name: string }>(
+      writer,
+      'SELECT id, name FROM sealog.stream WHERE tenant = $1 AND category = $2 ORDER BY epoch DESC LIMIT 1',
+      [tenant.id, category],
+    );
+    return rows[0];
+  };
+  const found = await find();
+  if (found !== undefined) return found;
+  await ask(
+    writer,
+    'INSERT INTO sealog.stream (tenant, category, epoch, name) VALUES ($1, $2, 1, $3) ON CONFLICT DO NOTHING',
+    [tenant.id, category, streamName(tenant.name, category, 1)],
+  );
+  const made = await find();
+  if (made === undefined) throw new Problem('not_ready', { detail: 'the stream could not be made' });
+  return made;
+}
+
+/** Returns the streams that the connection's role may see, by name. */
+export async function listStreams(database: Kysely<Tables>): Promise<StreamRow[]> {
+  const rows = await database.selectFrom('sealog.stream').selectAll().orderBy('name').execute();
+  return rows.map(streamRow);
+}
+
+export function streamRow(row: Selectable<Tables['sealog.stream']>): StreamRow {
+  return {
+    id: row.id,
+    name: row.name,
+    tenantId: row.tenant,
+    category: row.category as Category,
+    epoch: row.epoch,
+    size: row.size,
+    head: row.head,
+    frontier: row.frontier,
+    recordedAt: row.recorded_at,
+    retainUntil: row.retain_until ?? undefined,
+  };
+}
+
+async function ask<R extends pg.QueryResultRow>(
+  writer: pg.Pool,
+  text: string,
+  values: unknown[],
+): Promise<pg.QueryResult<R>> {
+  try {
+    return await writer.query<R>(text, values);
+  } catch (cause) {
+    throw new Problem('not_ready', { detail: 'the database does not answer', cause });
+  }
+}

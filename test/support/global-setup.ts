@@ -1,0 +1,162 @@
+/**
+ * The PostgreSQL of a test run, from the first of these that there is:
+ *
+ * 1. `SEALOG_TEST_PG_BIN`, a folder with `initdb` and `postgres` of PostgreSQL 15 to 18 (`/usr/lib/postgresql/15/bin`);
+ * 2. a container of `postgres:18`, when a Docker engine answers; `SEALOG_TEST_PG_BIN=embedded` passes it over;
+ * 3. the embedded PostgreSQL.
+ *
+ * 1 and 3 run in a folder for temporary files and are stopped and removed at the end, also after Ctrl-C. What a run that was killed
+ * left behind is removed by the next.
+ */
+import { mkdtemp, readdir, rm, stat } from 'node:fs/promises';
+import { request } from 'node:http';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { TestProject } from 'vitest/node';
+import { type DataDirLock, lockDataDir } from '../../src/store/data-dir-lock.ts';
+import {
+  type ConnectionConfig,
+  readEmbeddedConnection,
+  startEmbeddedPostgres,
+} from '../../src/store/embedded-postgres.ts';
+
+declare module 'vitest' {
+  export interface ProvidedContext {
+    /** The superuser's connection to the PostgreSQL of this run. */
+    postgres: ConnectionConfig;
+  }
+}
+
+/** A PostgreSQL for tests. */
+interface TestServer {
+  readonly what: string;
+  readonly admin: ConnectionConfig;
+  stop(): Promise<void>;
+}
+
+const FOLDER_PREFIX = 'sealog-test-pg-';
+/** Younger folders may belong to a run that is just starting. */
+const LEFT_BEHIND_AFTER_MS = 60_000;
+const IMAGE = 'postgres:18';
+const ENGINE_PING_MS = 500;
+const CONTAINER_START_MS = 120_000;
+const silent = { info: () => undefined, warn: () => undefined };
+
+export async function setup(project: TestProject): Promise<() => Promise<void>> {
+  await removeLeftBehind();
+  const server = await startServer();
+  say(`tests run on ${server.what}`);
+  project.provide('postgres', server.admin);
+  return () => server.stop();
+}
+
+async function startServer(): Promise<TestServer> {
+  const chosen = process.env.SEALOG_TEST_PG_BIN || undefined;
+  if (chosen !== undefined && chosen !== 'embedded') return await startInFolder(chosen);
+  if (chosen === undefined && (await engineAnswers())) {
+    try {
+      return await startContainer();
+    } catch (error) {
+      say(
+        `${IMAGE} can not be run (${error instanceof Error ? error.message : error}): taking the embedded PostgreSQL`,
+      );
+    }
+  }
+  return await startInFolder(undefined);
+}
+
+async function startInFolder(bin: string | undefined): Promise<TestServer> {
+  const dataDir = await mkdtemp(join(temporaryParent(), FOLDER_PREFIX));
+  let lock: DataDirLock | undefined;
+  try {
+    lock = await lockDataDir(dataDir);
+    const server = await startEmbeddedPostgres({ dataDir, log: silent, bin });
+    return {
+      what: bin === undefined ? 'the embedded PostgreSQL' : `the PostgreSQL of ${bin}`,
+      admin: { ...server.admin, database: 'postgres' },
+      async stop() {
+        await server.stop();
+        await lock?.release();
+        await rm(dataDir, { recursive: true, force: true });
+      },
+    };
+  } catch (error) {
+    await lock?.release();
+    await rm(dataDir, { recursive: true, force: true });
+    throw error;
+  }
+}
+
+/** Workers are other processes: they need a path to the socket that is short enough for one, not a descriptor of ours. */
+function temporaryParent(): string {
+  return tmpdir().length > 40 ? '/tmp' : tmpdir();
+}
+
+async function startContainer(): Promise<TestServer> {
+  const { GenericContainer, Wait } = await import('testcontainers');
+  const user = 'postgres';
+  const password = 'only-for-tests';
+  const container = await new GenericContainer(IMAGE)
+    .withEnvironment({ POSTGRES_PASSWORD: password, POSTGRES_INITDB_ARGS: '--encoding=UTF8 --locale=C' })
+    .withExposedPorts(5432)
+    // The image starts a first server, for its own set-up, before the one that stays.
+    .withWaitStrategy(Wait.forLogMessage(/database system is ready to accept connections/, 2))
+    .withStartupTimeout(CONTAINER_START_MS)
+    .start();
+  const admin = {
+    host: container.getHost(),
+    port: container.getMappedPort(5432),
+    user,
+    password,
+    database: 'postgres',
+  };
+  return {
+    what: `a container of ${IMAGE}`,
+    admin,
+    async stop() {
+      await container.stop();
+    },
+  };
+}
+
+/** Asks the engine that `DOCKER_HOST` names, else the one at the usual socket. */
+async function engineAnswers(): Promise<boolean> {
+  const host = process.env.DOCKER_HOST || 'unix:///var/run/docker.sock';
+  const url = URL.parse(host);
+  if (url === null) return false;
+  const where =
+    url.protocol === 'unix:' ? { socketPath: url.pathname } : { host: url.hostname, port: url.port || '2375' };
+  return await new Promise((resolve) => {
+    const ping = request({ ...where, path: '/_ping', timeout: ENGINE_PING_MS }, (response) => {
+      response.resume();
+      resolve(response.statusCode === 200);
+    });
+    ping.once('timeout', () => ping.destroy());
+    ping.once('error', () => resolve(false));
+    ping.once('close', () => resolve(false));
+    ping.end();
+  });
+}
+
+/** A folder whose lock is free belongs to a run that was killed; its server may still live. */
+async function removeLeftBehind(): Promise<void> {
+  for (const name of await readdir(temporaryParent())) {
+    if (!name.startsWith(FOLDER_PREFIX)) continue;
+    const dataDir = join(temporaryParent(), name);
+    try {
+      if (Date.now() - (await stat(dataDir)).mtimeMs < LEFT_BEHIND_AFTER_MS) continue;
+      const lock = await lockDataDir(dataDir);
+      const running = await readEmbeddedConnection(dataDir);
+      running?.close();
+      if (running !== undefined) process.kill(running.pid, 'SIGQUIT');
+      await rm(dataDir, { recursive: true, force: true, maxRetries: 5, retryDelay: 100 });
+      await lock.release();
+    } catch {
+      // In use, or somebody else's.
+    }
+  }
+}
+
+function say(words: string): void {
+  process.stderr.write(`${words}\n`);
+}

@@ -1,0 +1,65 @@
+/** Databases for tests, on the PostgreSQL of the run (`global-setup.ts`). */
+import { randomBytes } from 'node:crypto';
+import { Client } from 'pg';
+import { inject } from 'vitest';
+import type { ConnectionConfig } from '../../src/store/embedded-postgres.ts';
+
+/** A fresh, empty database. */
+export interface TestDatabase {
+  readonly name: string;
+  /** The superuser in it: for migrations, and for the adversary. */
+  readonly adminConfig: ConnectionConfig;
+  readonly adminUrl: string;
+  /** A login role of this database alone, without any privilege yet, as `sealog` is in production. */
+  readonly appConfig: ConnectionConfig;
+  readonly appUrl: string;
+  readonly appRole: string;
+  /** Drops database and role, whoever is still connected. May be called twice. */
+  drop(): Promise<void>;
+}
+
+/**
+ * Makes a database (UTF8, collation C) and a login role for it. Roles belong to the whole server, so the role has a name of its own;
+ * those that migrations make are shared by all databases of the run.
+ */
+export async function createDatabase(): Promise<TestDatabase> {
+  const server = inject('postgres');
+  const id = randomBytes(6).toString('hex');
+  const name = `sealog_test_${id}`;
+  const appRole = `sealog_test_app_${id}`;
+  const password = randomBytes(16).toString('hex');
+  await onServer(server, [
+    `CREATE ROLE ${appRole} LOGIN NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE NOREPLICATION NOINHERIT PASSWORD '${password}'`,
+    `CREATE DATABASE ${name} TEMPLATE template0 ENCODING 'UTF8' LOCALE 'C'`,
+  ]);
+  const adminConfig = { ...server, database: name };
+  const appConfig = { ...adminConfig, user: appRole, password };
+  return {
+    name,
+    adminConfig,
+    adminUrl: urlOf(adminConfig),
+    appConfig,
+    appUrl: urlOf(appConfig),
+    appRole,
+    async drop() {
+      await onServer(server, [`DROP DATABASE IF EXISTS ${name} WITH (FORCE)`, `DROP ROLE IF EXISTS ${appRole}`]);
+    },
+  };
+}
+
+async function onServer(server: ConnectionConfig, statements: readonly string[]): Promise<void> {
+  const client = new Client(server);
+  await client.connect();
+  try {
+    for (const statement of statements) await client.query(statement);
+  } finally {
+    await client.end();
+  }
+}
+
+/** As DATABASE_URL has it; the folder of a Unix socket goes into the query, where it wins over the host that every URL has. */
+function urlOf({ host, port, user, password, database }: ConnectionConfig): string {
+  const who = `${encodeURIComponent(user)}:${encodeURIComponent(password)}`;
+  if (!host.startsWith('/')) return `postgresql://${who}@${host}:${port}/${database}`;
+  return `postgresql://${who}@localhost/${database}?host=${encodeURIComponent(host)}&port=${port}`;
+}
