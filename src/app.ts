@@ -4,12 +4,15 @@ import type pg from 'pg';
 import type { Logger } from 'pino';
 import { registerTokens, type TokenOptions } from './auth/tokens.ts';
 import { ClockGuard } from './chain/clock-guard.ts';
+import type { StreamRef } from './chain/entry.ts';
 import { Sequencer } from './chain/sequencer.ts';
 import type { Config } from './config.ts';
 import { SettingsError } from './errors.ts';
 import { healthRoutes } from './http/health.ts';
 import { closeServer, createServer } from './http/server.ts';
 import { Appender } from './ingest/appender.ts';
+import { BatchThreads } from './ingest/batch-threads.ts';
+import type { OpenStream } from './ingest/events.ts';
 import { ingestRoutes } from './ingest/routes.ts';
 import { fileMonthKeys } from './keys/file-month-keys.ts';
 import { Keyring } from './keys/keyring.ts';
@@ -38,6 +41,8 @@ export interface App {
   readonly server: FastifyInstance;
   readonly database: Database;
   readonly origin: string;
+  /** Starts what the first requests would otherwise wait for. */
+  warm(): void;
   /** Finishes what was taken, then lets go of the database. */
   close(): Promise<void>;
 }
@@ -80,9 +85,21 @@ export async function createApp({ config, connection, tokens, log, wallClock = D
     const asking = (tenantId: number): AsTenant => {
       return (work) => asTenant(database.reader, tenantId, work);
     };
+    const openStream: OpenStream = (tenant, category) => directory.open(tenant, category);
+    const entriesOf = (stream: StreamRef, seqs: readonly number[]) =>
+      readEntries(asking(stream.tenantId), keyring, stream, seqs);
+    const batches = new BatchThreads({
+      threads: config.ingestThreads,
+      limits: config.limits,
+      openStream,
+      keysFor: (stream, dropMonth) => keyring.keysFor(stream, dropMonth),
+      append: (submission) => sequencer.append(submission),
+      readEntries: entriesOf,
+      log,
+    });
     const appender = new Appender({
-      sequencer,
-      readEntries: (stream, seqs) => readEntries(asking(stream.tenantId), keyring, stream, seqs),
+      append: (entries, atomic) => sequencer.append({ kind: 'open', entries, atomic }),
+      readEntries: entriesOf,
     });
 
     const server = createServer({ log, limits: { bodyBudgetBytes: config.limits.bodyBudgetBytes } });
@@ -96,14 +113,7 @@ export async function createApp({ config, connection, tokens, log, wallClock = D
         },
       }),
     );
-    await server.register(
-      ingestRoutes({
-        appender,
-        openStream: (tenant, category) => directory.open(tenant, category),
-        wallClock,
-        limits: config.limits,
-      }),
-    );
+    await server.register(ingestRoutes({ appender, openStream, batches, wallClock, limits: config.limits }));
     await server.register(
       readRoutes({
         tenant: async (name) => {
@@ -118,10 +128,12 @@ export async function createApp({ config, connection, tokens, log, wallClock = D
       server,
       database,
       origin,
+      warm: () => batches.start(),
       async close() {
         partitions.stop();
         await closeServer(server, GRACE_MS);
         await sequencer.close();
+        await batches.close();
         await database.close();
       },
     };

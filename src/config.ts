@@ -3,6 +3,7 @@
  * and nothing is guessed: without `DATABASE_URL` everything that the embedded mode needs is made in the data folder; with it,
  * keys and secrets must be named.
  */
+import { availableParallelism } from 'node:os';
 import { join, resolve } from 'node:path';
 import { SettingsError } from './errors.ts';
 
@@ -10,8 +11,6 @@ export interface Config {
   /** PostgreSQL's address; undefined = the embedded server in `dataDir`. */
   readonly databaseUrl: string | undefined;
   readonly dataDir: string;
-  /** The data folder as given, undefined when it is the default: for words to the operator. */
-  readonly dataDirGiven: string | undefined;
   readonly host: string;
   /** 0 = any free port. */
   readonly port: number;
@@ -38,6 +37,8 @@ export interface Config {
     readonly bodyBudgetBytes: number;
     readonly readersMax: number;
   };
+  /** Threads that work out batches beside the main thread. */
+  readonly ingestThreads: number;
   /** How many days a repeated id finds its first receipt. */
   readonly repeatDays: number;
   readonly logLevel: string;
@@ -69,6 +70,7 @@ export const VARIABLES = [
   'SEALOG_QUEUE_BYTES_MAX',
   'SEALOG_BODY_BUDGET_BYTES',
   'SEALOG_READERS_MAX',
+  'SEALOG_INGEST_THREADS',
   'SEALOG_REPEAT_DAYS',
   'SEALOG_LOG_LEVEL',
 ] as const;
@@ -96,16 +98,15 @@ export function readConfig(environment: Environment): Config {
   };
 
   // A misspelled setting would silently be no setting.
-  for (const name of Object.keys(environment)) {
+  for (const name of Object.keys(environment).sort()) {
     if (name.startsWith('SEALOG_') && !name.startsWith('SEALOG_TEST_') && !known.has(name))
-      problems.push(`${name} is not a setting of Sealog`);
+      problems.push(`${name} is not a setting of Sealog: see docs/configuration.md`);
   }
 
   const databaseUrl = text('DATABASE_URL');
   if (databaseUrl !== undefined && !/^postgres(ql)?:\/\//.test(databaseUrl))
     problems.push('DATABASE_URL must begin with postgres:// or postgresql://');
-  const dataDirGiven = text('SEALOG_DATA_DIR');
-  const dataDir = resolve(dataDirGiven ?? 'data');
+  const dataDir = resolve(text('SEALOG_DATA_DIR') ?? 'data');
 
   const origin = text('SEALOG_ORIGIN');
   if (origin !== undefined && !/^[a-z0-9]([a-z0-9.:/_-]{0,200}[a-z0-9])?$/.test(origin)) {
@@ -128,7 +129,6 @@ export function readConfig(environment: Environment): Config {
   const config: Config = {
     databaseUrl,
     dataDir,
-    dataDirGiven,
     host: text('SEALOG_HOST') ?? '127.0.0.1',
     port: integer('SEALOG_PORT', 8080, 0, 65_535),
     origin,
@@ -151,9 +151,19 @@ export function readConfig(environment: Environment): Config {
       bodyBudgetBytes: integer('SEALOG_BODY_BUDGET_BYTES', 192 * MiB, MiB, 8192 * MiB),
       readersMax: integer('SEALOG_READERS_MAX', 10, 1, 200),
     },
+    // One a processor, but the database and the main thread need some too.
+    ingestThreads: integer('SEALOG_INGEST_THREADS', Math.min(4, availableParallelism()), 1, 64),
     repeatDays: integer('SEALOG_REPEAT_DAYS', 30, 30, 366),
     logLevel: oneOf('SEALOG_LOG_LEVEL', ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'], 'info'),
   };
+  const { limits, jwt } = config;
+  if (limits.eventBytesMax > limits.batchBytesMax)
+    problems.push('SEALOG_EVENT_BYTES_MAX must not be more than SEALOG_BATCH_BYTES_MAX');
+  // A compressed batch holds twice its size while its pieces are joined: with less it would never be taken.
+  if (limits.bodyBudgetBytes < 3 * limits.batchBytesMax)
+    problems.push('SEALOG_BODY_BUDGET_BYTES must be at least three times SEALOG_BATCH_BYTES_MAX');
+  if (jwt.rolesClaim === jwt.tenantClaim)
+    problems.push('SEALOG_JWT_ROLES_CLAIM and SEALOG_JWT_TENANT_CLAIM must be two claims');
   if (problems.length > 0) throw new SettingsError(problems);
   return config;
 }

@@ -94,10 +94,23 @@ describe('canonical order, where the engine has one of its own', () => {
     expect(canonicalText(value)).toBe(text);
   });
 
+  test('any number of names, sent in any order', () => {
+    for (let count = 0; count < 60; count++) {
+      // 61 is prime, so each name comes once.
+      const names = Array.from({ length: count }, (_, index) => `n${String((index * 37) % 61).padStart(2, '0')}`);
+      const value = Object.fromEntries(names.map((name) => [name, name]));
+      expect(canonicalText(value)).toBe(naiveCanonical(value));
+      expect(canonicalText({ 1: value })).toBe(`{"1":${naiveCanonical(value)}}`);
+    }
+  });
+
   test('the value itself is not changed', () => {
     const value = { b: { d: 1, c: [{ f: 1, e: 2 }] }, a: 1 };
     canonicalText(value);
     expect(JSON.stringify(value)).toBe('{"b":{"d":1,"c":[{"f":1,"e":2}]},"a":1}');
+    const sorted = { a: { d: 1, c: [{ f: 1, e: 2 }] }, b: [[{ h: 1, g: 2 }]] };
+    expect(canonicalText(sorted)).toBe('{"a":{"c":[{"e":2,"f":1}],"d":1},"b":[[{"g":2,"h":1}]]}');
+    expect(JSON.stringify(sorted)).toBe('{"a":{"d":1,"c":[{"f":1,"e":2}]},"b":[[{"h":1,"g":2}]]}');
   });
 });
 

@@ -1,6 +1,6 @@
 /**
- * An event on its way to becoming an entry. A `PendingEntry` has everything but a position; all of it is worked out before
- * any lock is taken.
+ * An event on its way to becoming an entry. A `PendingEntry` has everything but a place; all of it is worked out before any
+ * lock is taken.
  */
 import { randomBytes } from 'node:crypto';
 import { toHex, utf8 } from './bytes.ts';
@@ -32,16 +32,14 @@ export interface EventFields {
   readonly parts: { readonly [name in PartName]?: JsonValue | undefined };
 }
 
-export interface PendingEntry {
+/** What the sequencer needs of an entry to give it a place. */
+export interface PlacelessEntry {
   readonly stream: StreamRef;
   readonly id: string;
   readonly idHash: string;
   /** False where the id is ours and new: nothing can repeat it. */
   readonly mayRepeat: boolean;
   readonly frame: RecordFrame;
-  readonly parts: readonly OpenPart[];
-  readonly partsHash: Uint8Array;
-  readonly marks: readonly Mark[];
   /** Milliseconds since 1970. */
   readonly occurredAt: number;
   readonly severity: number | undefined;
@@ -49,6 +47,12 @@ export interface PendingEntry {
   readonly outcome: number;
   /** About what it takes in a block before compression. */
   readonly bytes: number;
+}
+
+export interface PendingEntry extends PlacelessEntry {
+  readonly parts: readonly OpenPart[];
+  readonly partsHash: Uint8Array;
+  readonly marks: readonly Mark[];
 }
 
 /** Returns the pending entry of an event: its parts committed to, its record framed. */

@@ -11,27 +11,15 @@
  * told so (`outcome_unknown`); any failure before means that nothing was stored.
  */
 import assert from 'node:assert/strict';
-import { EvidenceError, Problem } from '../errors.ts';
-import {
-  BLOCK_BYTES_MAX,
-  BLOCK_ENTRIES_MAX,
-  decodeRecords,
-  encodeParts,
-  encodeRecords,
-  packPayload,
-  packPayloadNow,
-  type StoredBlock,
-  spansOf,
-  unpackPayload,
-} from './block.ts';
+import { EvidenceError, KeyUnavailableError, Problem } from '../errors.ts';
+import { decodeRecords, encodeRecords, packPayload, type StoredBlock, spansOf, unpackPayload } from './block.ts';
 import { concatBytes, fromHex, toHex } from './bytes.ts';
 import type { ClockGuard } from './clock-guard.ts';
-import type { PendingEntry, StreamRef } from './entry.ts';
+import type { PendingEntry, PlacelessEntry, StreamRef } from './entry.ts';
 import { appendLeaves, decodeFrontier, encodeFrontier, leafHash } from './merkle.ts';
 import { placeRecord } from './record.ts';
 import { addMonths, dropMonthOf, formatInstant, nextMonth } from './retain-until.ts';
-import { sealParts } from './seal.ts';
-import { tagOf } from './tag.ts';
+import { type KeysFor, type SealedRun, sealRuns } from './sealed-run.ts';
 import { fullTilesBetween, TILE_WIDTH, tileRoot } from './tile.ts';
 
 /** What a client gets for an event: where it stands, for good. */
@@ -49,11 +37,19 @@ export type Outcome =
   | { readonly kind: 'appended'; readonly receipt: Receipt }
   | { readonly kind: 'seen'; readonly seq: number };
 
-/** Entries that are committed in one transaction; if `atomic`, then none when an id was seen. */
-export interface Submission {
-  readonly entries: readonly PendingEntry[];
-  readonly atomic: boolean;
-}
+/**
+ * Entries that are committed in one transaction; if `atomic`, then none when an id was seen. An open submission's entries are sealed
+ * here, together with what else waits for their streams; a sealed one brings its runs, and can seal some of a run's entries anew.
+ */
+export type Submission = { readonly atomic: boolean } & (
+  | { readonly kind: 'open'; readonly entries: readonly PendingEntry[] }
+  | {
+      readonly kind: 'sealed';
+      readonly entries: readonly PlacelessEntry[];
+      readonly runs: readonly SealedRun[];
+      readonly reseal: (entries: readonly PlacelessEntry[], dropMonth: number) => Promise<SealedRun>;
+    }
+);
 
 /** A stream's row, locked. Instants are milliseconds since 1970. */
 export interface StreamHead {
@@ -111,16 +107,9 @@ export interface AppendStore {
   transact<T>(work: (transaction: AppendTransaction) => Promise<T>, onWritten: () => void): Promise<T>;
 }
 
-/** The keys of one stream in one drop month. */
-export interface StreamKeys {
-  readonly id: string;
-  readonly dataKey: Uint8Array;
-  readonly tagKey: Uint8Array;
-}
-
 export interface SequencerOptions {
   readonly store: AppendStore;
-  readonly keysFor: (stream: StreamRef, dropMonth: number) => Promise<StreamKeys>;
+  readonly keysFor: KeysFor;
   readonly clock: ClockGuard;
   readonly wallClock: () => number;
   /** How long a repeated id finds its first receipt. */
@@ -150,16 +139,6 @@ interface Waiting {
   readonly reject: (error: unknown) => void;
 }
 
-/** A run of one stream's entries that will be one block, its parts sealed for a drop month. */
-interface SealedRun {
-  readonly stream: StreamRef;
-  readonly entries: readonly PendingEntry[];
-  readonly dropMonth: number;
-  readonly keys: StreamKeys;
-  readonly parts: Uint8Array;
-  readonly tags: readonly bigint[];
-}
-
 /** The leaf hashes of the level-0 tile that is not full yet. They are those of a stream exactly when size and head are its. */
 interface Edge {
   readonly size: number;
@@ -167,7 +146,7 @@ interface Edge {
   readonly leaves: readonly Uint8Array[];
 }
 
-type Verdict = Outcome | { readonly kind: 'twin'; readonly of: PendingEntry } | undefined;
+type Verdict = Outcome | { readonly kind: 'twin'; readonly of: PlacelessEntry } | undefined;
 
 export class Sequencer {
   readonly #options: SequencerOptions;
@@ -175,6 +154,7 @@ export class Sequencer {
   #queuedEntries = 0;
   #queuedBytes = 0;
   #running: Promise<void> | undefined;
+  #awaited: PromiseWithResolvers<void> | undefined;
   #closed = false;
   readonly #edges = new Map<number, Edge>();
   /** What this process knows a stream to hold: a database that shows less was put back to an older state. */
@@ -214,6 +194,8 @@ export class Sequencer {
       this.#queue.push({ submission, bytes, resolve, reject });
       this.#queuedEntries += entries.length;
       this.#queuedBytes += bytes;
+      this.#awaited?.resolve();
+      this.#awaited = undefined;
       this.#running ??= this.#run().finally(() => {
         this.#running = undefined;
       });
@@ -226,21 +208,24 @@ export class Sequencer {
     while (this.#running !== undefined) await this.#running;
   }
 
-  /** Takes groups while there are any: seals one while the one before commits. */
+  /** Takes groups while there are any: one gathers while another's statements run, and is sealed while its COMMIT is flushed. */
   async #run(): Promise<void> {
     let committing: Promise<void> = Promise.resolve();
     // Let what arrives in this turn of the event loop join the group.
     await Promise.resolve();
     while (this.#queue.length > 0) {
-      const group = this.#takeGroup();
       const written = Promise.withResolvers<void>();
-      const before = committing;
-      committing = this.#commitGroup(group, before, written.resolve).finally(written.resolve);
-      // The next group gathers until this one's statements are through, and is sealed while this one's COMMIT is flushed.
+      committing = this.#commitGroup(this.#takeGroup(), committing, written.resolve).finally(written.resolve);
       await written.promise;
-      if (this.#queue.length === 0) await committing;
+      if (this.#queue.length === 0) await Promise.race([committing, this.#arrival()]);
     }
     await committing;
+  }
+
+  /** Resolves when something is queued. */
+  #arrival(): Promise<void> {
+    this.#awaited ??= Promise.withResolvers<void>();
+    return this.#awaited.promise;
   }
 
   #takeGroup(): Waiting[] {
@@ -262,8 +247,8 @@ export class Sequencer {
     const started = performance.now();
     try {
       let guess = wallClock();
-      const all = group.flatMap((waiting) => waiting.submission.entries);
-      let runs = await this.#sealRuns(all, guess);
+      const entries = group.reduce((sum, waiting) => sum + waiting.submission.entries.length, 0);
+      let runs = await this.#sealGroup(group, guess);
       await before;
       for (let attempt = 1; ; attempt++) {
         const result = await this.#options.store.transact(
@@ -272,9 +257,9 @@ export class Sequencer {
         );
         if (result.kind === 'done') {
           for (const head of result.heads) this.#known.set(head.id, { size: head.size, head: toHex(head.head) });
-          for (const [waiting, outcomes] of result.outcomes) waiting.resolve(outcomes);
+          for (const [waiting, outcomes] of result.outcomes) this.#settle(waiting, () => waiting.resolve(outcomes));
           log.debug(
-            { entries: all.length, streams: result.heads.length, ms: Math.round(performance.now() - started) },
+            { entries, streams: result.heads.length, ms: Math.round(performance.now() - started) },
             'appended group',
           );
           break;
@@ -282,58 +267,62 @@ export class Sequencer {
         // The month turned between sealing and stamping: seal for the month that the database saw.
         assert(attempt < 3, 'the drop month keeps changing');
         guess = result.now;
-        runs = await this.#sealRuns(all, guess, result.heads);
+        runs = await this.#sealGroup(group, guess, result.heads);
       }
       this.#objection = undefined;
     } catch (error) {
-      if (!(error instanceof Problem && error.code === 'busy')) {
-        const refusal = error instanceof Problem ? error : new Problem('not_ready', { cause: error });
-        this.#objection = { detail: refusal.detail ?? refusal.title, at: performance.now() };
-        log.error(
-          { err: error, entries: group.reduce((sum, waiting) => sum + waiting.submission.entries.length, 0) },
-          'group not appended',
-        );
-        for (const waiting of group) waiting.reject(refusal);
-      } else {
-        log.warn({ err: error }, 'group not appended');
-        for (const waiting of group) waiting.reject(error);
-      }
+      await this.#refuse(group, error);
     } finally {
-      for (const waiting of group) {
-        this.#queuedEntries -= waiting.submission.entries.length;
-        this.#queuedBytes -= waiting.bytes;
-      }
+      onWritten();
     }
   }
 
-  /** Cuts the entries of each stream into blocks and seals their parts, for the drop month of an entry stamped now. */
-  async #sealRuns(
-    entries: readonly PendingEntry[],
+  /**
+   * Tells a group that it was not appended. What is wrong with one stream (its key, its state) is not the others' affair: a group that
+   * failed for that is tried again one by one. Where the database or the clock is in the way, all share it.
+   */
+  async #refuse(group: readonly Waiting[], error: unknown): Promise<void> {
+    const { log } = this.#options;
+    if (!(error instanceof Problem) && group.length > 1) {
+      for (const waiting of group) await this.#commitGroup([waiting], Promise.resolve(), () => {});
+      return;
+    }
+    const refusal =
+      error instanceof Problem ? error : new Problem('not_ready', { detail: reasonOf(error), cause: error });
+    const entries = group.reduce((sum, waiting) => sum + waiting.submission.entries.length, 0);
+    if (refusal.code === 'busy') {
+      log.warn({ err: refusal, entries }, 'group not appended');
+    } else {
+      this.#objection = { detail: refusal.detail ?? refusal.title, at: performance.now() };
+      log.error({ err: refusal, entries }, 'group not appended');
+    }
+    for (const waiting of group) this.#settle(waiting, () => waiting.reject(refusal));
+  }
+
+  #settle(waiting: Waiting, answer: () => void): void {
+    this.#queuedEntries -= waiting.submission.entries.length;
+    this.#queuedBytes -= waiting.bytes;
+    answer();
+  }
+
+  /** Returns the group's runs, sealed for the drop month of an entry that is stamped now. */
+  async #sealGroup(
+    group: readonly Waiting[],
     now: number,
     heads: ReadonlyMap<number, StreamHead> = new Map(),
   ): Promise<SealedRun[]> {
-    const byStream = Map.groupBy(entries, (entry) => entry.stream.id);
-    const runs: Promise<SealedRun>[] = [];
-    for (const [streamId, own] of byStream) {
-      const dropMonth = dropMonthOf(stampsOf(own[0]!.stream, now, heads.get(streamId)).retainUntil);
-      for (const run of cutRuns(own)) runs.push(this.#sealRun(run, dropMonth));
+    const dropMonth = (stream: StreamRef) => dropMonthOf(stampsOf(stream, now, heads.get(stream.id)).retainUntil);
+    const open = group.flatMap(({ submission }) => (submission.kind === 'open' ? submission.entries : []));
+    const runs = await sealRuns(open, dropMonth, this.#options.keysFor);
+    for (const { submission } of group) {
+      if (submission.kind === 'open') continue;
+      for (const run of submission.runs) {
+        runs.push(
+          run.dropMonth === dropMonth(run.stream) ? run : await submission.reseal(run.entries, dropMonth(run.stream)),
+        );
+      }
     }
-    return Promise.all(runs);
-  }
-
-  async #sealRun(entries: readonly PendingEntry[], dropMonth: number): Promise<SealedRun> {
-    const { stream } = entries[0]!;
-    const keys = await this.#options.keysFor(stream, dropMonth);
-    const payload = await packPayload(encodeParts(entries.map((entry) => entry.parts)));
-    const hashes = entries.map((entry) => entry.partsHash);
-    return {
-      stream,
-      entries,
-      dropMonth,
-      keys,
-      parts: sealParts(keys.dataKey, stream.name, hashes, payload),
-      tags: tagsOf(entries, keys),
-    };
+    return runs;
   }
 
   async #appendGroup(
@@ -372,9 +361,9 @@ export class Sequencer {
     );
     const { verdicts, dropped } = sortOut(group, seen);
     const plan = { blocks: [] as NewBlock[], tiles: [] as NewTile[], heads: [] as NewHead[] };
-    const receipts = new Map<PendingEntry, Receipt>();
+    const receipts = new Map<PlacelessEntry, Receipt>();
     for (const [streamId, own] of Map.groupBy(runs, (run) => run.stream.id)) {
-      const kept = dropped.size === 0 ? own : await this.#withoutDropped(own, dropped);
+      const kept = dropped.size === 0 ? own : await this.#withoutDropped(group, own, dropped);
       if (kept.length > 0) await this.#grow(transaction, heads.get(streamId)!, kept, now, plan, receipts);
     }
     if (plan.blocks.length > 0) await transaction.write(plan.blocks, plan.tiles, plan.heads);
@@ -402,30 +391,33 @@ export class Sequencer {
       known !== undefined &&
       (head.size < known.size || (head.size === known.size && toHex(head.head) !== known.head))
     ) {
-      throw new Problem('not_ready', {
-        detail: 'a stream went back behind what was committed: the database was restored or rewritten',
-        retryAfter: 60,
-      });
+      throw new EvidenceError('a stream went back behind what was committed: the database was restored or rewritten');
     }
-    try {
-      decodeFrontier(head.size, head.frontier);
-    } catch (cause) {
-      throw new Problem('not_ready', {
-        detail: 'the state of a stream contradicts itself: verify the log',
-        retryAfter: 60,
-        cause,
-      });
-    }
+    // Throws when frontier and size contradict each other.
+    decodeFrontier(head.size, head.frontier);
   }
 
-  async #withoutDropped(runs: readonly SealedRun[], dropped: ReadonlySet<PendingEntry>): Promise<SealedRun[]> {
+  /** Seals runs anew without the entries that are dropped. Rare: only a repeat or a conflict drops one. */
+  async #withoutDropped(
+    group: readonly Waiting[],
+    runs: readonly SealedRun[],
+    dropped: ReadonlySet<PlacelessEntry>,
+  ): Promise<SealedRun[]> {
     const kept: SealedRun[] = [];
     for (const run of runs) {
       const entries = run.entries.filter((entry) => !dropped.has(entry));
       if (entries.length === run.entries.length) kept.push(run);
-      else if (entries.length > 0) kept.push(await this.#sealRun(entries, run.dropMonth));
+      else if (entries.length > 0) kept.push(...(await this.#reseal(group, run, entries)));
     }
     return kept;
+  }
+
+  async #reseal(group: readonly Waiting[], run: SealedRun, entries: readonly PlacelessEntry[]): Promise<SealedRun[]> {
+    const owner = group.find(
+      ({ submission }) => submission.kind === 'sealed' && submission.entries.includes(entries[0]!),
+    )?.submission;
+    if (owner?.kind === 'sealed') return [await owner.reseal(entries, run.dropMonth)];
+    return sealRuns(entries as readonly PendingEntry[], () => run.dropMonth, this.#options.keysFor);
   }
 
   /** Numbers and links one stream's entries and grows its tree; adds what is to be written to the plan. */
@@ -435,7 +427,7 @@ export class Sequencer {
     runs: readonly SealedRun[],
     now: number,
     plan: { blocks: NewBlock[]; tiles: NewTile[]; heads: NewHead[] },
-    receipts: Map<PendingEntry, Receipt>,
+    receipts: Map<PlacelessEntry, Receipt>,
   ): Promise<void> {
     const { stream } = runs[0]!;
     const { recordedAt, retainUntil } = stampsOf(stream, now, head);
@@ -466,8 +458,8 @@ export class Sequencer {
         recordedFrom: recordedAt,
         recordedTo: recordedAt,
         ...spansOf(run.entries),
-        keyId: run.keys.id,
-        records: packPayloadNow(encodeRecords(records)),
+        keyId: run.keyId,
+        records: packPayload(encodeRecords(records)),
         parts: run.parts,
         tags: run.tags,
         idHashes: run.entries.map((entry) => entry.idHash),
@@ -546,13 +538,13 @@ export class Sequencer {
  */
 function sortOut(
   group: readonly Waiting[],
-  seen: ReadonlyMap<PendingEntry, number>,
-): { verdicts: Map<PendingEntry, Exclude<Verdict, undefined>>; dropped: Set<PendingEntry> } {
-  const verdicts = new Map<PendingEntry, Exclude<Verdict, undefined>>();
-  const dropped = new Set<PendingEntry>();
-  const firsts = new Map<string, PendingEntry>();
+  seen: ReadonlyMap<PlacelessEntry, number>,
+): { verdicts: Map<PlacelessEntry, Exclude<Verdict, undefined>>; dropped: Set<PlacelessEntry> } {
+  const verdicts = new Map<PlacelessEntry, Exclude<Verdict, undefined>>();
+  const dropped = new Set<PlacelessEntry>();
+  const firsts = new Map<string, PlacelessEntry>();
   for (const { submission } of group) {
-    const own = new Map<string, PendingEntry>();
+    const own = new Map<string, PlacelessEntry>();
     let repeats = false;
     for (const entry of submission.entries) {
       if (!entry.mayRepeat) continue;
@@ -604,36 +596,6 @@ async function edgeLeaves(
   return leaves;
 }
 
-/** Runs of entries that fit a block; an event larger than that stands alone. */
-function cutRuns(entries: readonly PendingEntry[]): PendingEntry[][] {
-  const runs: PendingEntry[][] = [];
-  let run: PendingEntry[] = [];
-  let bytes = 0;
-  for (const entry of entries) {
-    if (run.length > 0 && (bytes + entry.bytes > BLOCK_BYTES_MAX || run.length === BLOCK_ENTRIES_MAX)) {
-      runs.push(run);
-      run = [];
-      bytes = 0;
-    }
-    run.push(entry);
-    bytes += entry.bytes;
-  }
-  if (run.length > 0) runs.push(run);
-  return runs;
-}
-
-/** The distinct tags of a run. Marks repeat a lot within a block: each is hashed once. */
-function tagsOf(entries: readonly PendingEntry[], keys: StreamKeys): bigint[] {
-  const marks = new Map<string, bigint>();
-  for (const entry of entries) {
-    for (const mark of entry.marks) {
-      const key = `${mark.kind} ${mark.value}`;
-      if (!marks.has(key)) marks.set(key, tagOf(mark, keys.tagKey));
-    }
-  }
-  return [...new Set(marks.values())];
-}
-
 /** recordedAt never decreases and retainUntil is never lower than its predecessor's, so that what expires is always a prefix. */
 function stampsOf(
   stream: StreamRef,
@@ -653,4 +615,9 @@ function repeatMonths(stream: StreamRef, now: number, floor: number | undefined,
   const months = [dropMonthOf(addMonths(now - days * DAY_MS - slack, stream.retentionMonths))];
   while (months.at(-1)! < last) months.push(nextMonth(months.at(-1)!));
   return months;
+}
+
+/** What may be told of a failure that is no Problem: our own words, never another library's. */
+function reasonOf(error: unknown): string {
+  return error instanceof EvidenceError || error instanceof KeyUnavailableError ? error.message : 'appending failed';
 }

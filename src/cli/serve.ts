@@ -28,6 +28,7 @@ export async function serve(): Promise<number> {
     }
     const connection = postgres?.app ?? connectionOf(config.databaseUrl!);
     app = await createApp({ config, connection, tokens: await tokenOptions(config), log });
+    app.warm();
     const address = await listen(app, config);
     if (!stopping.signal.aborted) process.stdout.write(welcome(address, app.origin, config));
     code = await untilStopped(stopping, postgres, log);

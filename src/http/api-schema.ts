@@ -2,7 +2,7 @@
  * `openapi.yaml` at work: what it says is what is checked.
  *
  * Events are taken exactly as sent or refused (DESIGN section 3): no coercion, no defaults, nothing removed. An event is
- * checked in two steps. The first stops at the first mistake and is what each valid event costs (1 to 2 µs for the
+ * checked in two steps. The first stops at the first mistake and is what each valid event costs (about 1 µs for the
  * events of the corpus); only a refused event runs the second, which collects what there is to say about it, at most
  * `MAX_ERRORS` entries. The category picks the schema before either runs, so that nobody reads what the five other
  * categories would have wanted.

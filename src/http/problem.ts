@@ -42,6 +42,7 @@ export function toProblem(error: unknown): Problem {
 /** Sends a problem; the one place where headers of refusals are set. */
 export function sendProblem(reply: FastifyReply, problem: Problem): void {
   reply.code(problem.status).header('content-type', PROBLEM_TYPE);
+  setProtectingHeaders(reply);
   if (problem.retryAfter !== undefined) reply.header('retry-after', String(problem.retryAfter));
   // RFC 9110 section 11.6.1: a 401 names the scheme. It does not tell why (RFC 6750 section 3.1 allows that).
   if (problem.code === 'unauthenticated') reply.header('www-authenticate', 'Bearer');
@@ -50,6 +51,11 @@ export function sendProblem(reply: FastifyReply, problem: Problem): void {
   dropRestOfBody(reply);
   // As bytes, because Fastify adds a charset to JSON text, which this media type has not.
   reply.send(Buffer.from(JSON.stringify(problemFields(problem))));
+}
+
+/** On every answer: no cache keeps it, no browser takes it for something else. */
+export function setProtectingHeaders(reply: FastifyReply): void {
+  reply.header('cache-control', 'no-store').header('x-content-type-options', 'nosniff');
 }
 
 /** Answers what is no HTTP request, or came too slowly, on the bare socket, and closes it. */
@@ -94,10 +100,12 @@ function frameworkProblem(code: string, statusCode: unknown): ProblemCode {
  */
 function dropRestOfBody(reply: FastifyReply): void {
   const request = reply.request.raw;
-  // (Undefined on the requests of Fastify's inject, which have no socket.)
-  if (request.complete !== false) return;
-  // Fastify sets it after a refused body; Node would then close at once.
-  reply.removeHeader('connection');
+  const { 'content-length': length, 'transfer-encoding': coding } = request.headers;
+  const hasBody = (length !== undefined && length !== '0') || coding !== undefined;
+  // (`complete` is undefined on the requests of Fastify's inject, which have no socket.)
+  if (!hasBody || request.complete !== false) return;
+  // Fastify sets it after a refused body, and Node would then close at once.
+  if (reply.hasHeader('connection')) reply.removeHeader('connection');
 
   const { socket } = request;
   const timer = setTimeout(() => socket.destroy(), LINGER_MS);

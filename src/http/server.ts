@@ -18,7 +18,7 @@ import type { Socket } from 'node:net';
 import Fastify, { type FastifyBaseLogger, type FastifyInstance, type FastifyRequest, LogController } from 'fastify';
 import { Problem } from '../errors.ts';
 import { type BodyBudget, type BodyOptions, type BodyRules, registerBodies } from './body.ts';
-import { sendProblem, sendProblemOnSocket, toProblem } from './problem.ts';
+import { sendProblem, sendProblemOnSocket, setProtectingHeaders, toProblem } from './problem.ts';
 
 export interface ServerLimits extends BodyOptions {
   /** From the first byte, or from connecting, to the end of the headers. */
@@ -39,7 +39,7 @@ export interface ServerLimits extends BodyOptions {
 export const DEFAULT_LIMITS: ServerLimits = {
   bodyBytesMax: 256 * 1024,
   bodyBudgetBytes: 192 * 1024 * 1024,
-  gzipRatioMax: 100,
+  gzipRatioMax: 200,
   headersTimeoutMs: 5000,
   requestTimeoutMs: 15_000,
   keepAliveTimeoutMs: 30_000,
@@ -92,6 +92,8 @@ export function createServer({ log, limits: given = {}, trustProxy = [] }: Serve
       maxHeaderSize: HEADER_BYTES_MAX,
       // A second Authorization or Content-Type then shows, and is refused, instead of being passed over.
       joinDuplicateHeaders: true,
+      // Node's own refusal is no problem+json; namesOneHost has one.
+      requireHostHeader: false,
     },
     requestTimeout: limits.requestTimeoutMs,
     keepAliveTimeout: limits.keepAliveTimeoutMs,
@@ -99,7 +101,7 @@ export function createServer({ log, limits: given = {}, trustProxy = [] }: Serve
     routerOptions: { maxParamLength: PARAMETER_LENGTH_MAX, querystringParser: unparsed },
     trustProxy: trustProxy.length === 0 ? false : [...trustProxy],
     exposeHeadRoutes: false,
-    // Fastify's own 503 is no problem+json; refuseWhileClosing has one.
+    // Fastify's own 503 is no problem+json; the onRequest hook below has one.
     return503OnClosing: false,
     logController: new ShellLog(log),
     frameworkErrors: (error, _request, reply) => sendProblem(reply, toProblem(error)),
@@ -123,16 +125,16 @@ export function createServer({ log, limits: given = {}, trustProxy = [] }: Serve
     closing = true;
     done();
   });
-  app.addHook('onRequest', (_request, reply, done) => {
-    reply.header('cache-control', 'no-store').header('x-content-type-options', 'nosniff');
+  app.addHook('onRequest', (request, reply, done) => {
+    setProtectingHeaders(reply);
     if (closing) done(new Problem('not_ready', { detail: 'The service is stopping' }));
+    else if (!namesOneHost(request)) done(new Problem('invalid_request', { detail: 'A request names one host' }));
     else done();
   });
 
   app.setErrorHandler((error, request, reply) => {
     const problem = toProblem(error);
     if (problem.code === 'internal') log.error({ err: error, ...facts(request) }, 'request failed');
-    request.bodyLease?.responseEnds();
     sendProblem(reply, problem);
   });
   app.setNotFoundHandler((request, reply) => {
@@ -165,6 +167,12 @@ export async function closeServer(app: FastifyInstance, graceMs: number): Promis
     clearInterval(sweep);
     clearTimeout(cut);
   }
+}
+
+/** RFC 9112 section 3.2: HTTP/1.1 without a Host, or with two, is refused. */
+function namesOneHost({ raw }: FastifyRequest): boolean {
+  const { host } = raw.headers;
+  return host === undefined ? raw.httpVersion === '1.0' : !host.includes(',');
 }
 
 /** The query string stays text: what was sent twice, or wrongly encoded, must still be seen by `validateQuery`. */

@@ -3,15 +3,16 @@
  * is a conflict when it is not.
  */
 import assert from 'node:assert/strict';
-import type { StreamRef } from '../chain/entry.ts';
+import type { PendingEntry, StreamRef } from '../chain/entry.ts';
 import type { Entry } from '../chain/open-block.ts';
 import { isRepeat, receiptOf } from '../chain/repeat.ts';
-import type { Outcome, Receipt, Submission } from '../chain/sequencer.ts';
+import type { Outcome, Receipt } from '../chain/sequencer.ts';
 import { Problem } from '../errors.ts';
 import type { TakenEvent } from './events.ts';
 
 export interface AppenderDeps {
-  readonly sequencer: { append(submission: Submission): Promise<(Outcome | undefined)[]> };
+  /** Appends in one transaction, see `Sequencer`. */
+  readonly append: (entries: readonly PendingEntry[], atomic: boolean) => Promise<readonly (Outcome | undefined)[]>;
   /** Reads committed entries of one stream, by seq. */
   readonly readEntries: (stream: StreamRef, seqs: readonly number[]) => Promise<ReadonlyMap<number, Entry>>;
 }
@@ -31,10 +32,10 @@ export class Appender {
 
   /** Appends what is new; each event gets its receipt, or a Problem `id_conflict`. Throws a Problem when nothing was stored or nobody knows. */
   async append(events: readonly TakenEvent[]): Promise<(Settled | Problem)[]> {
-    const outcomes = await this.#deps.sequencer.append({
-      entries: events.map((event) => event.pending),
-      atomic: false,
-    });
+    const outcomes = await this.#deps.append(
+      events.map((event) => event.pending),
+      false,
+    );
     return this.#settle(events, outcomes.map(known));
   }
 
@@ -55,10 +56,10 @@ export class Appender {
     // Ends: each round settles at least one seen id for good, or appends.
     while (open.length > 0) {
       const batch = open.map((index) => events[index]!);
-      const outcomes = await this.#deps.sequencer.append({
-        entries: batch.map((event) => event.pending),
-        atomic: true,
-      });
+      const outcomes = await this.#deps.append(
+        batch.map((event) => event.pending),
+        true,
+      );
       const withheld = outcomes.some((outcome) => outcome === undefined || outcome.kind === 'seen');
       const decided = outcomes.flatMap((outcome, i) => (outcome === undefined ? [] : [{ index: open[i]!, outcome }]));
       const answers = await this.#settle(

@@ -7,7 +7,7 @@
  * `__proto__`, and nesting deeper than 32.
  *
  * One pass from left to right without recursion, in time linear in the input whatever it holds; the first thing wrong
- * is what is reported. On real events it takes 1.5 times as long as JSON.parse, which would hide all of the above.
+ * is what is reported. On real events it takes 1.7 times as long as JSON.parse, which would hide all of the above.
  */
 
 import assert from 'node:assert/strict';
@@ -95,11 +95,84 @@ export function readJsonArray(
   bytes: Uint8Array,
   { itemsMax, depthMax = DEPTH_MAX }: ReadArrayOptions,
 ): readonly ReadItem[] {
-  return readText(bytes, (reader) => {
-    const items = reader.readItems(itemsMax, depthMax);
-    reader.expectEnd();
-    return items;
-  });
+  return (
+    readItemsApart(bytes, itemsMax, depthMax) ??
+    readText(bytes, (reader) => {
+      const items = reader.readItems(itemsMax, depthMax);
+      reader.expectEnd();
+      return items;
+    })
+  );
+}
+
+/**
+ * Reads the items of a batch that is not all ASCII each from its own bytes, or returns undefined where any of it is to be refused: the
+ * whole is then read at once, which knows the words for it. One letter beyond Latin-1 would make the text of the whole batch, and every
+ * string that is cut from it, twice as wide and half as fast.
+ */
+function readItemsApart(bytes: Uint8Array, itemsMax: number, depthMax: number): ReadItem[] | undefined {
+  if (isAscii(bytes)) return undefined;
+  const spans = itemSpans(bytes);
+  if (spans === undefined || spans.length > itemsMax) return undefined;
+  try {
+    return spans.map((span) =>
+      readText(span, (reader) => {
+        const item = reader.readItem(depthMax);
+        reader.expectEnd();
+        return item;
+      }),
+    );
+  } catch (error) {
+    if (error instanceof Problem) return undefined;
+    throw error;
+  }
+}
+
+/** Returns the bytes of each item of an array, or undefined where brackets and quotes do not pair up. What is inside an item is not judged. */
+function itemSpans(bytes: Uint8Array): Uint8Array[] | undefined {
+  const spans: Uint8Array[] = [];
+  let at = 0;
+  while (isSpace(bytes[at] ?? 0)) at++;
+  if (bytes[at++] !== OPEN_BRACKET) return undefined;
+  let start = at;
+  let depth = 1;
+  for (; at < bytes.length; at++) {
+    switch (bytes[at]) {
+      case QUOTE:
+        do {
+          at = bytes.indexOf(QUOTE, at + 1);
+          if (at === -1) return undefined;
+        } while (isEscapedByte(bytes, at));
+        break;
+      case OPEN_BRACE:
+      case OPEN_BRACKET:
+        depth++;
+        break;
+      case CLOSE_BRACE:
+      case CLOSE_BRACKET:
+        depth--;
+        if (depth === 0) {
+          spans.push(bytes.subarray(start, at));
+          for (at++; at < bytes.length; at++) if (!isSpace(bytes[at] as number)) return undefined;
+          return spans;
+        }
+        break;
+      case COMMA:
+        if (depth === 1) {
+          spans.push(bytes.subarray(start, at));
+          start = at + 1;
+        }
+        break;
+    }
+  }
+  return undefined;
+}
+
+/** Whether the quote at a place has an odd number of backslashes before it. */
+function isEscapedByte(bytes: Uint8Array, quote: number): boolean {
+  let at = quote;
+  while (bytes[at - 1] === BACKSLASH) at--;
+  return (quote - at) % 2 === 1;
 }
 
 /**
@@ -257,6 +330,14 @@ class Reader {
         value = container;
       }
     }
+  }
+
+  /** Reads the value that starts here, with the length of its own text. */
+  readItem(depthMax: number): ReadItem {
+    this.#skipSpace();
+    const start = this.#position;
+    const value = this.readValue(depthMax);
+    return { value, bytes: this.#byteLength(start, this.#position) };
   }
 
   /** Reads an array that starts here as a batch: each item is a value of its own. */

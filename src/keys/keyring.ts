@@ -2,7 +2,7 @@
 import { randomBytes } from 'node:crypto';
 import type { StreamRef } from '../chain/entry.ts';
 import { DATA_KEY_BYTES } from '../chain/seal.ts';
-import type { StreamKeys } from '../chain/sequencer.ts';
+import type { StreamKeys } from '../chain/sealed-run.ts';
 import { tagKeyOf } from '../chain/tag.ts';
 import { KeyUnavailableError } from '../errors.ts';
 import type { KeyContext, MonthKeys } from './month-keys.ts';

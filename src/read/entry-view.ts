@@ -1,6 +1,6 @@
 /** An entry as readers get it: what the client sent, and what the log adds, which stands apart in `log`. */
 import { fromUtf8 } from '../chain/bytes.ts';
-import type { JsonValue } from '../chain/canonical.ts';
+import { decodeCanonical, type JsonValue } from '../chain/canonical.ts';
 import type { Category } from '../chain/category.ts';
 import type { Entry } from '../chain/open-block.ts';
 import { isOpen, type PartName } from '../chain/part.ts';
@@ -9,7 +9,7 @@ import { jsonDiff } from './json-diff.ts';
 /** Returns the value of an entry's part, or undefined when it has none or it was erased. */
 export function partValue(entry: Entry, name: PartName): JsonValue | undefined {
   const part = entry.parts.find((one) => one.name === name);
-  return part === undefined || !isOpen(part) ? undefined : (JSON.parse(fromUtf8(part.value)) as JsonValue);
+  return part === undefined || !isOpen(part) ? undefined : decodeCanonical(part.value);
 }
 
 /** Returns the event with `log` as JSON text. Parts are put in as the canonical text that was committed to, never parsed and written again. */

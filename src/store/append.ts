@@ -16,7 +16,7 @@ import type {
   NewTile,
   StreamHead,
 } from '../chain/sequencer.ts';
-import { Problem } from '../errors.ts';
+import { EvidenceError, KeyUnavailableError, Problem } from '../errors.ts';
 import { type BlockRow, storedBlock } from './block-row.ts';
 import { type Database, withClient } from './database.ts';
 
@@ -38,10 +38,17 @@ export function appendStore(database: Database): AppendStore {
           return result;
         });
       } catch (error) {
-        throw refusalOf(error);
+        throw isOwn(error) ? error : refusalOf(error);
       }
     },
   };
+}
+
+/** What is wrong with a stream, or with us, is no failure of the database; nothing was stored. */
+function isOwn(error: unknown): boolean {
+  return (
+    error instanceof EvidenceError || error instanceof KeyUnavailableError || error instanceof assert.AssertionError
+  );
 }
 
 /** Why nothing was stored, or why that is not known. */

@@ -10,8 +10,8 @@
  * that lie where the database's owner can not reach them.
  */
 import { decodeRecords, type StoredBlock, spansOf, unpackPayload } from '../chain/block.ts';
-import { concatBytes, equalBytes, fromUtf8, toHex } from '../chain/bytes.ts';
-import type { JsonValue } from '../chain/canonical.ts';
+import { concatBytes, equalBytes, toHex } from '../chain/bytes.ts';
+import { decodeCanonical, type JsonValue } from '../chain/canonical.ts';
 import { OUTCOMES } from '../chain/category.ts';
 import { entryIdHash } from '../chain/entry.ts';
 import { appendLeaves, encodeFrontier, type Frontier, leafHash } from '../chain/merkle.ts';
@@ -590,15 +590,7 @@ class TreeCheck {
 
 function partValue(parts: readonly Part[], name: PartName): JsonValue | undefined {
   const part = parts.find((one) => one.name === name);
-  return part === undefined || !isOpen(part) ? undefined : parsed(part.value, name);
-}
-
-function parsed(bytes: Uint8Array, name: PartName): JsonValue {
-  try {
-    return JSON.parse(fromUtf8(bytes)) as JsonValue;
-  } catch (cause) {
-    throw new EvidenceError(`the part ${name} is not JSON`, { cause });
-  }
+  return part === undefined || !isOpen(part) ? undefined : decodeCanonical(part.value);
 }
 
 function recordAt(block: StoredBlock, seq: number): Rec | undefined {

@@ -1,0 +1,105 @@
+/**
+ * A batch thread: reads, validates, commits to and seals the events of batches, so that the main thread is left with giving places.
+ * Asks the main thread for what only it has: streams, keys, places, stored entries.
+ */
+import assert from 'node:assert/strict';
+import { parentPort, workerData } from 'node:worker_threads';
+import type { PendingEntry, StreamRef } from '../chain/entry.ts';
+import type { Entry } from '../chain/open-block.ts';
+import { addMonths, dropMonthOf } from '../chain/retain-until.ts';
+import { type KeysFor, type StreamKeys, sealRuns } from '../chain/sealed-run.ts';
+import type { Outcome } from '../chain/sequencer.ts';
+import { Appender } from './appender.ts';
+import { answerBatch, type Batch, type BatchAnswer, type BatchLimits } from './batch.ts';
+import { encodeEntries, encodeRun, type RunColumns, type SealedColumns } from './batch-wire.ts';
+import { ThreadCalls } from './thread-calls.ts';
+
+assert(parentPort !== null, 'runs as a worker thread');
+
+/** Streams and keys that are remembered; both are asked for again when they were forgotten. */
+const REMEMBERED_MAX = 10_000;
+
+const open = new Map<number, { readonly entries: readonly PendingEntry[] }>();
+let submissions = 0;
+
+const main = new ThreadCalls(parentPort, {
+  answer: (batch: Batch) => answer(batch),
+  reseal: (asked: { submission: number; entries: Uint32Array; dropMonth: number }) => reseal(asked),
+});
+
+const openStream = remembered(
+  (tenant: string, category: string) => `${tenant}/${category}`,
+  (tenant, category) => main.call<StreamRef>('openStream', { tenant, category }),
+);
+const keysFor: KeysFor = remembered(
+  (stream: StreamRef, dropMonth: number) => `${stream.id} ${dropMonth}`,
+  (stream, dropMonth) => main.call<StreamKeys>('keysFor', { stream, dropMonth }),
+);
+
+async function answer(batch: Batch): Promise<BatchAnswer> {
+  // The month in which an entry stamped now may be dropped. Where the sequencer sees another, it asks for sealing anew.
+  const dropMonth = ({ retentionMonths }: StreamRef) =>
+    dropMonthOf(retentionMonths === undefined ? undefined : addMonths(batch.now, retentionMonths));
+  const appender = new Appender({
+    append: (entries, atomic) => append(entries, atomic, dropMonth),
+    readEntries: (stream, seqs) => main.call<ReadonlyMap<number, Entry>>('readEntries', { stream, seqs }),
+  });
+  return answerBatch(batch, { appender, openStream, limits: workerData as BatchLimits });
+}
+
+async function append(
+  entries: readonly PendingEntry[],
+  atomic: boolean,
+  dropMonth: (stream: StreamRef) => number,
+): Promise<readonly (Outcome | undefined)[]> {
+  if (entries.length === 0) return [];
+  const indexOf = new Map(entries.map((entry, index) => [entry, index]));
+  const runs = (await sealRuns(entries, dropMonth, keysFor)).map((run) =>
+    encodeRun(run, indexOf as Map<never, number>),
+  );
+  const submission = submissions++;
+  open.set(submission, { entries });
+  try {
+    const sealed: SealedColumns = { submission, atomic, entries: encodeEntries(entries), runs };
+    return await main.call<readonly (Outcome | undefined)[]>(
+      'append',
+      sealed,
+      runs.map((run) => run.parts.buffer as ArrayBuffer),
+    );
+  } finally {
+    open.delete(submission);
+  }
+}
+
+async function reseal({
+  submission,
+  entries,
+  dropMonth,
+}: {
+  submission: number;
+  entries: Uint32Array;
+  dropMonth: number;
+}): Promise<RunColumns> {
+  const all = open.get(submission)?.entries;
+  assert(all !== undefined, 'the submission is open');
+  const kept = Array.from(entries, (index) => all[index]!);
+  const [run] = await sealRuns(kept, () => dropMonth, keysFor);
+  return encodeRun(run!, new Map(kept.map((entry, i) => [entry, entries[i]!])));
+}
+
+function remembered<A, B, T>(
+  keyOf: (a: A, b: B) => string,
+  ask: (a: A, b: B) => Promise<T>,
+): (a: A, b: B) => Promise<T> {
+  const known = new Map<string, Promise<T>>();
+  return (a, b) => {
+    const key = keyOf(a, b);
+    const found = known.get(key);
+    if (found !== undefined) return found;
+    const asked = ask(a, b);
+    known.set(key, asked);
+    asked.catch(() => known.delete(key));
+    if (known.size > REMEMBERED_MAX) known.delete(known.keys().next().value ?? key);
+    return asked;
+  };
+}

@@ -1,0 +1,87 @@
+/** A batch from its bytes to its answer: reading, validating, appending, and one answer an event, in order. */
+import { type FieldError, Problem } from '../errors.ts';
+import { problemFields } from '../http/problem.ts';
+import type { Appender, Settled } from './appender.ts';
+import { type OpenStream, type TakenEvent, takeEvent } from './events.ts';
+import { type ReadItem, readJson, readJsonArray, splitLines } from './json-reader.ts';
+
+export interface BatchLimits {
+  /** Of one event's text. */
+  readonly eventBytesMax: number;
+  readonly batchEventsMax: number;
+}
+
+export interface Batch {
+  readonly body: Uint8Array;
+  /** NDJSON, else a JSON array. */
+  readonly isLines: boolean;
+  readonly atomic: boolean;
+  readonly tenant: string;
+  /** The service's clock, milliseconds since 1970. */
+  readonly now: number;
+}
+
+export interface BatchAnswer {
+  readonly status: 200 | 201;
+  /** The JSON text of the answer. */
+  readonly text: string;
+}
+
+export interface BatchDeps {
+  readonly appender: Appender;
+  readonly openStream: OpenStream;
+  readonly limits: BatchLimits;
+}
+
+/** Returns the answer to a batch. Throws a Problem that is the whole call's. */
+export async function answerBatch(batch: Batch, { appender, openStream, limits }: BatchDeps): Promise<BatchAnswer> {
+  const { body, isLines, atomic, tenant, now } = batch;
+  const max = limits.batchEventsMax;
+  const items: readonly Item[] = isLines ? splitLines(body, { linesMax: max }) : readJsonArray(body, { itemsMax: max });
+  if (items.length === 0) throw new Problem('invalid_batch', { errors: [{ field: '', message: 'has no event' }] });
+
+  const taken: (TakenEvent | Problem)[] = [];
+  for (const item of items) {
+    try {
+      taken.push(await takeEvent(readItem(item, limits), tenant, openStream, now));
+    } catch (error) {
+      // What is wrong with this item is its own; everything else is the whole call's.
+      if (!(error instanceof Problem) || error.status >= 500 || error.code === 'forbidden') throw error;
+      taken.push(error);
+    }
+  }
+  const valid = taken.filter((one): one is TakenEvent => !(one instanceof Problem));
+  if (atomic) {
+    if (valid.length < taken.length) throw new Problem('invalid_batch', { errors: errorsOf(taken) });
+    return { status: 201, text: answerText(await appender.appendAll(valid)) };
+  }
+  const answers = await appender.append(valid);
+  let next = 0;
+  return { status: 200, text: answerText(taken.map((one) => (one instanceof Problem ? one : answers[next++]!))) };
+}
+
+/** A line, or an item of an array, that is read already. */
+type Item = ReadItem | Uint8Array;
+
+function readItem(item: Item, { eventBytesMax }: BatchLimits): ReadItem['value'] {
+  const length = item instanceof Uint8Array ? item.length : item.bytes;
+  if (length > eventBytesMax) throw new Problem('too_large', { detail: `An event has at most ${eventBytesMax} bytes` });
+  return item instanceof Uint8Array ? readJson(item) : item.value;
+}
+
+/** The errors of all items, their fields behind the item's index; as many as a person reads. */
+function errorsOf(taken: readonly (TakenEvent | Problem)[]): FieldError[] {
+  const errors = taken.flatMap((one, index) => {
+    if (!(one instanceof Problem)) return [];
+    const own = one.errors.length > 0 ? one.errors : [{ field: '', message: one.message }];
+    return own.map((error) => ({ ...error, field: error.field === '' ? `[${index}]` : `[${index}].${error.field}` }));
+  });
+  return errors.slice(0, 20);
+}
+
+function answerText(answers: readonly (Settled | Problem)[]): string {
+  const items = answers.map((answer) =>
+    answer instanceof Problem ? problemFields(answer) : { status: answer.status, ...answer.receipt },
+  );
+  return JSON.stringify({ errors: answers.some((answer) => answer instanceof Problem), items });
+}

@@ -1,0 +1,684 @@
+/**
+ * Writes the worked examples of `docs/format.md` between their markers: `node tools/format-examples.ts`.
+ *
+ * One tiny stream of three entries in two blocks, and a few values that it is too small to show. Everything is fixed: salts, ids,
+ * times and keys. The bytes come from the project's own code; where that draws randomness (sealing, wrapping), from node:crypto with
+ * fixed bytes in place of random ones, and the project's code opens what was made. zstd may write other bytes in another version, so
+ * its frames are kept here as they came once, and only opened.
+ *
+ * `test/format-examples.test.ts` fails when the document is stale, and works all of it out a second time from the document's words.
+ */
+import assert from 'node:assert/strict';
+import { createCipheriv, hkdfSync } from 'node:crypto';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { encodeParts, encodeRecords, packPayload, spansOf, unpackPayload } from '../src/chain/block.ts';
+import { concatBytes, fromHex, lengthPrefixed, toHex, u32be, utf8 } from '../src/chain/bytes.ts';
+import { canonicalText, type JsonObject, type JsonValue } from '../src/chain/canonical.ts';
+import { OUTCOMES, type Outcome } from '../src/chain/category.ts';
+import { encodeCheckpoint } from '../src/chain/checkpoint.ts';
+import { entryIdHash } from '../src/chain/entry.ts';
+import {
+  appendLeaves,
+  checkConsistency,
+  checkInclusion,
+  consistencyPath,
+  encodeFrontier,
+  frontierRoot,
+  inclusionPath,
+  leafHash,
+  perfectRoot,
+} from '../src/chain/merkle.ts';
+import { type ClosedPart, type OpenPart, PART_NAMES, type Part, partCommitment, partsHash } from '../src/chain/part.ts';
+import { encodeRecord, NO_PREVIOUS } from '../src/chain/record.ts';
+import { addMonths, dropMonthOf, formatInstant } from '../src/chain/retain-until.ts';
+import { openSealed } from '../src/chain/seal.ts';
+import { sha256Hex } from '../src/chain/sha256.ts';
+import { type Mark, marksOf, tagKeyOf, tagOf } from '../src/chain/tag.ts';
+import { tileRoot } from '../src/chain/tile.ts';
+import { readJson } from '../src/ingest/json-reader.ts';
+import { retentionMonths } from '../src/retention/policy.ts';
+
+const DOCUMENT = new URL('../docs/format.md', import.meta.url);
+const BEGIN = '<!-- examples: begin (tools/format-examples.ts writes this) -->\n';
+const END = '<!-- examples: end -->\n';
+
+// What is fixed.
+
+const ORIGIN = 'audit.example.com';
+const STREAM = 'acme/configuration_change';
+const DATA_KEY = bytesFrom(0x00, 32);
+const MONTH_KEY = bytesFrom(0x40, 32);
+const WRAP_NONCE = bytesFrom(0x60, 12);
+
+interface ExampleEntry {
+  /** The event as a client might send it. */
+  readonly sent: string;
+  readonly evidence?: 'incomplete';
+  /** The database's clock when it was sequenced. */
+  readonly clock: string;
+}
+
+const ENTRIES: readonly ExampleEntry[] = [
+  {
+    sent: `{
+  "id": "cr-1182.1", "category": "configuration_change", "action": "role.update",
+  "outcome": "success", "severity": 4, "occurredAt": "2024-02-29T12:59:58.5+01:00",
+  "source": { "site": "plant-7", "service": "mes-gateway" },
+  "actor": { "type": "user", "id": "u-17", "name": "Zoë Weiß",
+             "email": " Zoe.Weiss@Example.COM", "ip": "::FFFF:192.0.2.7" },
+  "target": { "type": "role", "id": "operator" },
+  "reason": "CR-1182",
+  "changes": { "before": { "limit": 1.50 }, "after": { "limit": 1E20 } }
+}`,
+    clock: '2024-02-29T12:00:00.000Z',
+  },
+  {
+    sent: `{
+  "id": "cr-1182.2", "category": "configuration_change", "action": "setting.update",
+  "outcome": "unknown", "occurredAt": "2024-02-29T11:59:59Z",
+  "source": { "service": "mes-gateway" }
+}`,
+    evidence: 'incomplete',
+    clock: '2024-02-29T12:00:00.000Z',
+  },
+  {
+    sent: `{
+  "id": "Az09._:~-", "category": "configuration_change", "action": "data_source.update",
+  "outcome": "failure", "severity": 0, "occurredAt": "2024-02-29T12:00:00.123456789-00:00",
+  "source": { "zone": "L3", "service": "mes-gateway", "host": "edge-2" },
+  "actor": { "type": "service", "id": "mes-gateway" },
+  "target": { "type": "data_source", "id": "plc 7", "name": "\\ufb00" },
+  "changes": { "diff": [ { "op": "replace", "path": "/host", "value": "a" } ] },
+  "details": { "\\ufb00": 2, "\\ud83d\\ude00": 1, "9": null, "10": 0.0000001,
+               "\\u20ac\\"\\\\\\/\\u001f\\u007f": true },
+  "raw": { "base64": "AP8=" }
+}`,
+    clock: '2024-02-29T12:00:00.250Z',
+  },
+];
+
+/** The blocks that the entries were committed in, with their sealing salts. */
+const BLOCKS = [
+  { first: 0, entries: 2, sealSalt: bytesFrom(0x80, 32) },
+  { first: 2, entries: 1, sealSalt: bytesFrom(0xa0, 32) },
+] as const;
+const RESEAL_SALT = bytesFrom(0xc0, 32);
+
+/** Frames that zstd 1.5.7 wrote at level 3, by label. Any frame that opens to the payload would do. */
+const ZSTD_FRAMES: Readonly<Record<string, string>> = {
+  'block2.parts':
+    '28b52ffd604300bd0900341201000000012f00c0c1c2c3c4c5c6c7c8c9cacbcccdcecfd0d1d2d3d4d5d6d7d8d9dadbdcddde' +
+    'dfe0e1e2e3e4e5e6e7e8e9eaebecedeeeff0f1f2f3f4f5f6f7f8f9fafbfcfdfeff101112131415161718191a1b1c1d1e1f00' +
+    '0000257b226964223a226d65732d67617465776179222c2274797065223a2273657276696365227d000000367b2264696666' +
+    '223a5b7b226f70223a227265706c616365222c2270617468223a222f686f7374222c2276616c7565223a2261227d5d7d0000' +
+    '003c7b223130223a31652d372c2239223a6e756c6c2c22e282ac5c225c5c2f5c75303031667f223a747275652c22f09f9880' +
+    '223a312c22efac80223a32117b22626173653634223a224150383d2230706c632037222c226e616d646174615f736f757263' +
+    '65227d060042539035c01dc17726591c03f9c1c268',
+  'block2.records':
+    '28b52ffd60e200b50a00f6574a2c9025690effffffff3f975fffaf90b56d1b2d690ed5be6da12d592ab1db1e2f22d484b426' +
+    '9b44566c727b54023e003b003e00e8065b8a4a09b28741b5a9b63d06b035568d6475df3e0b604bf9bc178f6e20680703d384' +
+    '82b743e6e83d192a1e433ff944e7c093e1db9bc8ccc7574800208b968aa3278e5921dc6e2dabd0bd4e12659326bcd4c2f754' +
+    '2b8bd9a1285e692d5d441386ef504a62a6cd927bbb33252be473c0f0f2f64ec4379ff8ced1b61b6867a9036636041a866701' +
+    '4d0b657c2d8faeb0e45625a8a4e71cb35d0f714c2933d66fd9235910556e419c526a59c521c7a10b17b7a872ce13990b47fb' +
+    'e2e88d68d8e01d583e086669e20bd089c76f4f70cbe91c2d1c11d0c484a323f0819e8c309c4ebcbd1fb3905fa311b09d6870' +
+    '85f6236d47988cec45070f0031af70e18ca13476d306536d0d662a03d883c61816caa56d3e361162e8ee69621b6f61056f84' +
+    '1905',
+  'block0.parts':
+    '28b52ffd6029001d0800a40e010000000233000000000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c' +
+    '1d1e1f404142434445464748494a4b4c4d4e4f505152535455565758595a5b5c5d5e5f000000687b22656d61696c223a2220' +
+    '5a6f652e5765697373404578616d706c652e434f4d222c226964223a22752d313770223a223a3a464646463a3139322e302e' +
+    '322e6e616d65223a225a6fc3ab20576569c39f222c2274797075736572227d000000407b226166746572223a7b226c696d69' +
+    '74223a31307d2c226265666f72652e357d092243522d31313832220000001f7b6f70657261746f72726f6c65227d0800776c' +
+    'ee63538f1038a638292ef39b21ee0c9b3f2851',
+  'block0.records':
+    '28b52ffd6086023d0d00561e592870a7c903fc555555d5431002f4e58a3e9151a3b04c32cd420006fe221152842f29c37e3e' +
+    'a0ffd1864e004c005200af383609b16d699dcdd863297df7846edb5f48af89dc63995b6100e8b05063a8993280198361c331' +
+    '6cb66d15e07ecec45deeb1e560562986e9dbd6c13df66b3b467278859cdb364a58bd17614121fb3e1349f7386d0f2a9cdf78' +
+    'ba07b74df0742505ac9140845d0b30f381b931bb29fde71ecb89848d9fea24c49157ecade389f141e711e48e90b763974a42' +
+    'cff1e24eeed763c9d9518883d60a2e99a40e7b97a2818c0862c28a790563213dc2f80e363e1161ad4f1514124adbc61efb89' +
+    'd807dc40cf24015f941ee017dedb76d13f2bdd236195a1c65630b6ed5748f7d88336f8da0903fdc5c2c67cba082da59b153b' +
+    '283d67d241c9315aee9c31f5cc23ae18752a05e167a58cb3abc7ac4d59cc3876cea36710636c1d3f273d7a2cbd69576fd877' +
+    '411682201c721087b94b0b51d47a67b57bab03180006af09d2cb39c0c07400202344fb5e0085c50e080c1861beceed68c579' +
+    'a1b9bcb1507631a4cbfa4c1d8038b88c608d5c7af5adf98eb8dc28accc1c2b4801',};
+
+const CANONICAL: readonly string[] = [
+  '1.50',
+  '1E20',
+  '1e21',
+  '-0.5',
+  '0e5',
+  '0.000001',
+  '0.0000001',
+  '123456789012345680000.0',
+  '5e-324',
+  '1.7976931348623157e308',
+  '9007199254740991',
+  '"\\u0041\\/\\u00e9"',
+  '"\\u0008\\u0009\\u000a\\u000c\\u000d\\u001f\\"\\\\"',
+  '{ "b": [ ], "a": { }, "B": null }',
+  '{ "\\ufb00": 1, "\\ud83d\\ude00": 2, "10": 3, "9": 4, "": 5 }',
+];
+
+const REFUSED: readonly (readonly [string, string])[] = [
+  ['9007199254740992', 'an integer beyond 2^53−1'],
+  ['100000000000000000000', 'the same, though `1E20` passes'],
+  ['1e400', 'becomes infinite'],
+  ['1e-400', 'becomes 0'],
+  ['0.1000000000000000055', 'does not survive: its canonical text is `0.1`'],
+  ['333333333.33333329', 'does not survive either, though RFC 8785 rounds it'],
+  ['-0', 'minus zero'],
+  ['"\\ud83d"', 'a lone surrogate'],
+  ['"\\u0000"', 'U+0000'],
+  ['{"a":1,"a":1}', 'a name twice'],
+  ['{"__proto__":1}', 'this name'],
+];
+
+const CALENDAR: readonly (readonly [string, number])[] = [
+  ['2024-02-29T12:00:00.000Z', 12],
+  ['2024-02-29T12:00:00.000Z', 24],
+  ['2024-02-29T12:00:00.000Z', 36],
+  ['2024-02-29T12:00:00.000Z', 48],
+  ['2023-02-28T23:59:59.999Z', 12],
+  ['2024-01-31T00:00:00.000Z', 1],
+  ['2024-08-31T00:00:00.000Z', 6],
+  ['2024-12-31T23:59:59.999Z', 12],
+  ['2025-01-01T00:00:00.000Z', 12],
+  ['2024-11-30T08:00:00.000Z', 12],
+];
+
+const MARKS: readonly Mark[] = [
+  ...marksOf({ action: 'user.login', source: {}, actor: { email: ' ZOE\u0308@Example.COM\t' } }),
+  ...[
+    '2001:DB8:0:0:1:0:0:1',
+    '::ffff:c000:0207%eth0',
+    '64:ff9b::192.0.2.1',
+    'FE80::1%Eth0',
+    '1:2:3:4:5:6:7::',
+    '192.0.2.07',
+    ' Host ',
+  ].flatMap((ip) => marksOf({ action: 'user.login', source: {}, actor: { ip } })),
+];
+
+// What follows.
+
+/** Returns the text between the markers. */
+export function exampleSection(): string {
+  const out = new Section();
+  canonicalExamples(out);
+  const entries = streamExamples(out);
+  blockExamples(out, entries);
+  rowExamples(out, entries);
+  erasureExamples(out, entries);
+  treeExamples(out, entries);
+  otherExamples(out);
+  return out.text();
+}
+
+/** Returns the document with its examples written anew. */
+export function withExamples(document: string): string {
+  const begin = document.indexOf(BEGIN);
+  const end = document.indexOf(END);
+  assert(begin >= 0 && end > begin, 'the document has both markers');
+  return document.slice(0, begin + BEGIN.length) + exampleSection() + document.slice(end);
+}
+
+interface Entry {
+  readonly seq: number;
+  readonly record: string;
+  readonly leaf: Uint8Array;
+  readonly parts: readonly OpenPart[];
+  readonly partsHash: Uint8Array;
+  readonly marks: readonly Mark[];
+  readonly recordedAt: number;
+  readonly retainUntil: number;
+  readonly event: JsonObject;
+}
+
+function canonicalExamples(out: Section): void {
+  out.heading('Canonical JSON');
+  out.prose('What may be sent, and the canonical text that is hashed and stored:');
+  out.table(
+    ['label', 'sent', 'canonical'],
+    CANONICAL.map((sent, i) => [`json.${i}`, sent, canonicalText(readJson(utf8(sent)))]),
+  );
+  out.prose('What is refused:');
+  out.table(
+    ['sent', 'why'],
+    REFUSED.map(([sent, why]) => {
+      assert.throws(() => readJson(utf8(sent)));
+      return [sent, new Plain(why)];
+    }),
+  );
+}
+
+function streamExamples(out: Section): Entry[] {
+  out.heading('The stream: what goes in');
+  out.table(
+    ['label', 'value', ''],
+    [
+      ['stream', STREAM, new Plain('the name of the stream')],
+      ['data-key', toHex(DATA_KEY), new Plain('of this stream and the drop month 202603')],
+    ],
+  );
+  for (const [seq, entry] of ENTRIES.entries()) {
+    out.block(`entry${seq}.sent`, entry.sent, `the event of entry ${seq} as the client sent it`);
+  }
+  out.prose(
+    'Entry 1 lacks the evidence of its category; its tenant has it taken and marked all the same. Entries 0 and 1 were committed ' +
+      'together, entry 2 later:',
+  );
+  out.table(
+    ['label', 'the database’s clock'],
+    ENTRIES.map((entry, seq) => [`entry${seq}.clock`, entry.clock]),
+  );
+
+  out.heading('Parts, records, hashes');
+  const entries: Entry[] = [];
+  let previous = NO_PREVIOUS;
+  for (const [seq, { sent, evidence, clock }] of ENTRIES.entries()) {
+    const event = readJson(utf8(sent)) as JsonObject;
+    const parts: OpenPart[] = [];
+    const commitments: { name: OpenPart['name']; commitment: Uint8Array }[] = [];
+    for (const [index, name] of PART_NAMES.entries()) {
+      const value = event[name];
+      if (value === undefined) continue;
+      const part: OpenPart = { name, salt: partSalt(seq, index), value: utf8(canonicalText(value)) };
+      const commitment = partCommitment(name, part.salt, part.value);
+      const label = `entry${seq}.${name}`;
+      const message = concatBytes(
+        utf8('sealog/part/v1\0'),
+        part.salt,
+        lengthPrefixed(utf8(name)),
+        lengthPrefixed(part.value),
+      );
+      assert.equal(toHex(commitment), sha256Hex(message));
+      out.block(`${label}.value`, canonicalText(value), `JCS(value) of the part \`${name}\` of entry ${seq}`);
+      out.hex(`${label}.message`, message, 'what is hashed');
+      out.table(
+        ['label', 'hex'],
+        [
+          [`${label}.salt`, toHex(part.salt)],
+          [`${label}.commitment`, toHex(commitment)],
+        ],
+      );
+      parts.push(part);
+      commitments.push({ name, commitment });
+    }
+    const hash = partsHash(commitments);
+    const message = concatBytes(
+      utf8('sealog/parts/v1\0'),
+      ...commitments.flatMap(({ name, commitment }) => [lengthPrefixed(utf8(name)), commitment]),
+    );
+    assert.equal(toHex(hash), sha256Hex(message));
+    out.hex(`entry${seq}.parts.message`, message, `what the parts hash of entry ${seq} is taken over`);
+
+    const recordedAt = Date.parse(clock);
+    const retainUntil = addMonths(recordedAt, retentionMonths('configuration_change')!);
+    const record = encodeRecord({
+      stream: STREAM,
+      seq,
+      previous,
+      id: event['id'] as string,
+      action: event['action'] as string,
+      outcome: event['outcome'] as Outcome,
+      ...(event['severity'] === undefined ? {} : { severity: event['severity'] as number }),
+      occurredAt: event['occurredAt'] as string,
+      recordedAt: formatInstant(recordedAt),
+      retainUntil: formatInstant(retainUntil),
+      source: event['source'] as JsonObject,
+      ...(evidence === undefined ? {} : { evidence }),
+      parts: toHex(hash),
+    });
+    const leaf = leafHash(utf8(record));
+    out.block(`entry${seq}.record`, record, `the record of entry ${seq}, one line`);
+    out.table(
+      ['label', 'hex', ''],
+      [
+        [`entry${seq}.parts.hash`, toHex(hash), new Plain('the parts hash, `parts` of the record')],
+        [`entry${seq}.hash`, toHex(leaf), new Plain('the hash of the entry: H(0x00 ‖ record)')],
+      ],
+    );
+    previous = toHex(leaf);
+    entries.push({
+      seq,
+      record,
+      leaf,
+      parts,
+      partsHash: hash,
+      marks: marksOf({
+        action: event['action'] as string,
+        source: event['source'] as JsonObject,
+        actor: event['actor'],
+        target: event['target'],
+      }),
+      recordedAt,
+      retainUntil,
+      event,
+    });
+  }
+  return entries;
+}
+
+function blockExamples(out: Section, entries: readonly Entry[]): void {
+  out.heading('Blocks');
+  for (const { first, entries: count, sealSalt } of BLOCKS) {
+    const own = entries.slice(first, first + count);
+    const label = `block${first}`;
+    const which = count === 1 ? `entry ${first}` : `entries ${first} to ${first + count - 1}`;
+    const records = encodeRecords(own.map((entry) => utf8(entry.record)));
+    out.hex(`${label}.records.payload`, records, `the records payload of the block of ${which}`);
+    out.hex(`${label}.records`, packed(`${label}.records`, records), 'behind its codec byte: the column `records`');
+    const parts = encodeParts(own.map((entry) => entry.parts));
+    out.hex(`${label}.parts.payload`, parts, `the parts payload of the block of ${which}`);
+    const packedParts = packed(`${label}.parts`, parts);
+    out.hex(`${label}.parts.packed`, packedParts, 'behind its codec byte: what is sealed');
+    sealExample(out, label, own, sealSalt, packedParts);
+  }
+}
+
+function sealExample(
+  out: Section,
+  label: string,
+  own: readonly Entry[],
+  salt: Uint8Array,
+  payload: Uint8Array,
+): Uint8Array {
+  const info = utf8('sealog/seal/v1\0');
+  const key = new Uint8Array(hkdfSync('sha256', DATA_KEY, salt, info, 32));
+  const hashes = own.map((entry) => entry.partsHash);
+  const associated = concatBytes(info, lengthPrefixed(utf8(STREAM)), ...hashes);
+  const cipher = createCipheriv('aes-256-gcm', key, new Uint8Array(12));
+  cipher.setAAD(associated);
+  const sealed = concatBytes(salt, cipher.update(payload), cipher.final(), cipher.getAuthTag());
+  assert.equal(toHex(openSealed(DATA_KEY, STREAM, hashes, sealed)), toHex(payload));
+  out.table(
+    ['label', 'hex', ''],
+    [
+      [`${label}.seal.salt`, toHex(salt), new Plain('random in a real sealing')],
+      [`${label}.seal.key`, toHex(key), new Plain('derived from the data key and the salt')],
+    ],
+  );
+  out.hex(`${label}.seal.aad`, associated, 'the associated data');
+  out.hex(`${label}.parts`, sealed, 'salt, ciphertext and GCM tag: the column `parts`');
+  return sealed;
+}
+
+function rowExamples(out: Section, entries: readonly Entry[]): void {
+  out.heading('Tags, id hashes and rows');
+  const tagKey = tagKeyOf(DATA_KEY);
+  out.table(['label', 'hex'], [['tag-key', toHex(tagKey)]]);
+  out.prose('The rows of `tag`, by block and in the order of the marks; each stands once, though two entries may have it:');
+  out.table(
+    ['label', 'first_seq', 'kind', 'value', 'first 8 bytes', 'tag'],
+    BLOCKS.flatMap(({ first, entries: count }) => {
+      const marks = new Map<string, Mark>();
+      for (const entry of entries.slice(first, first + count))
+        for (const mark of entry.marks) marks.set(JSON.stringify(mark), mark);
+      return [...marks.values()].map((mark, i) => [
+        `tag.${first}.${i}`,
+        String(first),
+        mark.kind,
+        mark.value,
+        ...tagColumns(mark, tagKey),
+      ]);
+    }),
+  );
+  out.prose('The rows of `entry_id`:');
+  out.table(
+    ['label', 'seq', 'id of the event', 'id of the row'],
+    entries.map(({ seq, event }) => [
+      `id.${seq}`,
+      String(seq),
+      event['id'] as string,
+      entryIdHash(event['id'] as string),
+    ]),
+  );
+  out.prose('The rows of `block` (the columns `records` and `parts` stand above; `tenant`, `stream` and `key_id` are 1):');
+  const columns = BLOCKS.map(({ first, entries: count }) => {
+    const own = entries.slice(first, first + count);
+    const spans = spansOf(
+      own.map(({ event }) => ({
+        occurredAt: Date.parse(event['occurredAt'] as string),
+        severity: event['severity'] as number | undefined,
+        outcome: OUTCOMES.indexOf(event['outcome'] as Outcome),
+      })),
+    );
+    return {
+      first_seq: first,
+      entries: count,
+      drop_month: dropMonthOf(own[0]!.retainUntil),
+      recorded_from: own[0]!.recordedAt,
+      recorded_to: own.at(-1)!.recordedAt,
+      occurred_from: spans.occurredFrom,
+      occurred_to: spans.occurredTo,
+      severity_min: spans.severityMin,
+      severity_max: spans.severityMax,
+      outcomes: spans.outcomes,
+    };
+  });
+  out.table(
+    ['label', ...Object.keys(columns[0]!)],
+    columns.map((row) => [`row.block${row.first_seq}`, ...Object.values(row).map(String)]),
+  );
+  out.prose('The row of `stream` (`category` is `configuration_change`, `epoch` 1):');
+  const last = entries.at(-1)!;
+  const frontier = encodeFrontier(
+    appendLeaves(
+      0,
+      [],
+      entries.map((entry) => entry.leaf),
+    ),
+  );
+  out.table(
+    ['label', 'name', 'size', 'recorded_at', 'retain_until'],
+    [['row.stream', STREAM, String(entries.length), String(last.recordedAt), String(last.retainUntil)]],
+  );
+  out.table(['label', 'hex'], [['row.stream.head', toHex(last.leaf)]]);
+  out.hex('row.stream.frontier', frontier, 'the column `frontier`');
+
+  out.prose('The row of `data_key` (`drop_month` is 202603, `month_key` is `202603`):');
+  const associated = concatBytes(utf8('sealog/data-key/v1\0'), lengthPrefixed(utf8(STREAM)), u32be(202603));
+  const cipher = createCipheriv('aes-256-gcm', MONTH_KEY, WRAP_NONCE);
+  cipher.setAAD(associated);
+  const wrapped = concatBytes(WRAP_NONCE, cipher.update(DATA_KEY), cipher.final(), cipher.getAuthTag());
+  out.table(
+    ['label', 'hex', ''],
+    [
+      ['month-key', toHex(MONTH_KEY), new Plain('the file `202603.key` holds this and a line feed')],
+      ['wrap.nonce', toHex(WRAP_NONCE), new Plain('random in a real wrapping')],
+    ],
+  );
+  out.hex('wrap.aad', associated, 'the associated data');
+  out.hex('wrap.wrapped', wrapped, 'the column `wrapped`');
+}
+
+function erasureExamples(out: Section, entries: readonly Entry[]): void {
+  out.heading('After an erasure');
+  out.prose(
+    'The block of entries 0 and 1 once the actor of entry 0 is erased. Record, hash and parts hash stay as they are; the part is closed; ' +
+      'the block is sealed anew, with the same data key and associated data and another salt.',
+  );
+  const [erased, ...others] = entries.slice(0, 2);
+  const closed: readonly Part[] = erased!.parts.map((part): OpenPart | ClosedPart =>
+    part.name === 'actor' ? { name: part.name, commitment: partCommitment(part.name, part.salt, part.value) } : part,
+  );
+  const payload = encodeParts([closed, ...others.map((entry) => entry.parts)]);
+  out.hex('erased.parts.payload', payload, 'the parts payload');
+  const packedParts = packed('erased.parts', payload);
+  out.hex('erased.parts.packed', packedParts, 'behind its codec byte');
+  sealExample(out, 'erased', entries.slice(0, 2), RESEAL_SALT, packedParts);
+}
+
+function treeExamples(out: Section, entries: readonly Entry[]): void {
+  out.heading('Trees, proofs and tiles');
+  const leaves = entries.map((entry) => entry.leaf);
+  const rootOf = (size: number) => frontierRoot(size, appendLeaves(0, [], leaves.slice(0, size)));
+  const node = (level: number, index: number) => perfectRoot(leaves.slice(index * 2 ** level, (index + 1) * 2 ** level));
+  out.prose('Over the three entries of the stream:');
+  out.table(
+    ['label', 'hex', ''],
+    [0, 1, 2, 3].map((size) => [`tree.root.${size}`, toHex(rootOf(size)), new Plain(`the root at size ${size}`)]),
+  );
+  out.prose('Inclusion paths in the tree of size 3, lowest first, and consistency paths to it:');
+  const path = (hashes: readonly Uint8Array[]) => (hashes.length === 0 ? '(empty)' : hashes.map(toHex).join(' '));
+  out.table(
+    ['label', 'hashes'],
+    [
+      ...leaves.map((leaf, seq) => {
+        const hashes = inclusionPath(seq, 3, node);
+        checkInclusion(seq, 3, leaf, hashes, rootOf(3));
+        return [`path.inclusion.${seq}`, path(hashes)];
+      }),
+      ...[0, 1, 2, 3].map((from) => {
+        const hashes = consistencyPath(from, 3, node);
+        checkConsistency(from, 3, rootOf(from), rootOf(3), hashes);
+        return [`path.consistency.${from}`, path(hashes)];
+      }),
+    ],
+  );
+  out.block(
+    'checkpoint',
+    encodeCheckpoint({ origin: `${ORIGIN}/${STREAM}`, size: 3, root: rootOf(3) }).trimEnd(),
+    `the text of a checkpoint of this state, unsigned, of the deployment \`${ORIGIN}\`; its last line ends in a line feed too`,
+  );
+
+  out.prose(
+    'A stream of three entries fills no tile. So, as a second tree, the 256 records that are one byte each, 0x00 to 0xff in order ' +
+      '(real records are JSON):',
+  );
+  const bytes = Array.from({ length: 256 }, (_, i) => leafHash(Uint8Array.of(i)));
+  const frontier = (size: number) => appendLeaves(0, [], bytes.slice(0, size));
+  out.table(
+    ['label', 'hex', ''],
+    [
+      ...[1, 2, 4, 5, 6, 7, 8, 255].map((size) => [
+        `bytes.root.${size}`,
+        toHex(frontierRoot(size, frontier(size))),
+        new Plain(`the root at size ${size}`),
+      ]),
+      ['bytes.tile.hash', sha256Hex(concatBytes(...bytes)), new Plain('SHA-256 of the 8,192 bytes of its tile')],
+      [
+        'bytes.tile.root',
+        toHex(tileRoot(concatBytes(...bytes))),
+        new Plain('the column `root` of that tile, and the root at size 256'),
+      ],
+    ],
+  );
+  out.hex('bytes.frontier.7', encodeFrontier(frontier(7)), 'the frontier at size 7: over records 0 to 3, 4 and 5, and 6');
+}
+
+function otherExamples(out: Section): void {
+  out.heading('Calendar');
+  out.table(
+    ['label', 'recordedAt', 'months', 'retainUntil', 'drop month'],
+    CALENDAR.map(([from, months], i) => {
+      const until = addMonths(Date.parse(from), months);
+      return [`month.${i}`, from, String(months), formatInstant(until), String(dropMonthOf(until))];
+    }),
+  );
+  out.heading('More tags');
+  out.prose(
+    'With the tag key above. The e-mail address was sent as a space, `ZOE`, U+0308, `@Example.COM` and a tab; in its tag Ë is one character.',
+  );
+  const tagKey = tagKeyOf(DATA_KEY);
+  const sent = [
+    '2001:DB8:0:0:1:0:0:1',
+    '::ffff:c000:0207%eth0',
+    '64:ff9b::192.0.2.1',
+    'FE80::1%Eth0',
+    '1:2:3:4:5:6:7::',
+    '192.0.2.07',
+    ' Host ',
+  ];
+  out.table(
+    ['label', 'kind', 'sent (as JSON)', 'value', 'first 8 bytes', 'tag'],
+    MARKS.filter((mark) => mark.kind !== 'action').map((mark, i) => [
+      `more.${i}`,
+      mark.kind,
+      JSON.stringify(i === 0 ? ' ZOE\u0308@Example.COM\t' : sent[i - 1]!).replace('\u0308', '\\u0308'),
+      mark.value,
+      ...tagColumns(mark, tagKey),
+    ]),
+  );
+}
+
+function tagColumns(mark: Mark, tagKey: Uint8Array): [string, string] {
+  const tag = tagOf(mark, tagKey);
+  return [BigInt.asUintN(64, tag).toString(16).padStart(16, '0'), String(tag)];
+}
+
+/** The payload behind its codec byte, in bytes that do not depend on the version of zstd. */
+function packed(label: string, payload: Uint8Array): Uint8Array {
+  const now = packPayload(payload);
+  if (now[0] === 0) return now;
+  const frame = fromHex(ZSTD_FRAMES[label] ?? '');
+  const kept = concatBytes(Uint8Array.of(1), frame);
+  if (frame.length === 0 || toHex(unpackPayload(kept)) !== toHex(payload)) {
+    throw new Error(`the frame of ${label} is to be ${toHex(now.subarray(1))}`);
+  }
+  return kept;
+}
+
+function partSalt(seq: number, index: number): Uint8Array {
+  return bytesFrom(16 * (6 * seq + index), 16);
+}
+
+/** Returns `length` bytes that count up from `first`. */
+function bytesFrom(first: number, length: number): Uint8Array {
+  return Uint8Array.from({ length }, (_, i) => (first + i) & 0xff);
+}
+
+/** Text in a table that is no code. */
+class Plain {
+  readonly text: string;
+
+  constructor(text: string) {
+    this.text = text;
+  }
+}
+
+/** Markdown, with each value under a label by which the test finds it. */
+class Section {
+  readonly #parts: string[] = [];
+
+  heading(text: string): void {
+    this.#parts.push(`### ${text}\n`);
+  }
+
+  prose(text: string): void {
+    this.#parts.push(`${text}\n`);
+  }
+
+  /** A value of one or more lines. */
+  block(label: string, value: string, what: string): void {
+    this.#parts.push(`\`${label}\`: ${what}\n`, `\`\`\`text\n${value}\n\`\`\`\n`);
+  }
+
+  /** Bytes, 32 a line. */
+  hex(label: string, bytes: Uint8Array, what: string): void {
+    const lines = toHex(bytes).match(/.{1,64}/g) ?? [];
+    this.block(label, lines.join('\n'), `${what} (${bytes.length} bytes)`);
+  }
+
+  table(head: readonly string[], rows: readonly (readonly (string | Plain)[])[]): void {
+    const line = (cells: readonly string[]) => `| ${cells.join(' | ')} |\n`;
+    const cell = (value: string | Plain) => (value instanceof Plain ? value.text : code(value));
+    this.#parts.push(
+      line(head) + line(head.map(() => '---')) + rows.map((row) => line(row.map(cell))).join(''),
+    );
+  }
+
+  text(): string {
+    return `\n${this.#parts.join('\n')}\n`;
+  }
+}
+
+/** A code span; Markdown's rules for what may stand in one in a table. */
+function code(text: string): string {
+  assert(!/[`|\n]/.test(text), 'this text can not stand in a table');
+  return text.startsWith(' ') && text.endsWith(' ') ? `\` ${text} \`` : `\`${text}\``;
+}
+
+export type { JsonValue };
+
+if (import.meta.main) writeFileSync(DOCUMENT, withExamples(readFileSync(DOCUMENT, 'utf8')));
