@@ -148,7 +148,9 @@ CREATE FUNCTION guard_stream() RETURNS trigger LANGUAGE plpgsql SET search_path 
 BEGIN
   IF current_user = 'sealog_owner' THEN RETURN NEW; END IF;
   IF (NEW.id, NEW.tenant, NEW.category, NEW.epoch, NEW.name) IS DISTINCT FROM (OLD.id, OLD.tenant, OLD.category, OLD.epoch, OLD.name)
-     OR NEW.size <= OLD.size OR NEW.recorded_at < OLD.recorded_at OR NEW.retain_until < OLD.retain_until THEN
+     OR NEW.size <= OLD.size OR NEW.recorded_at < OLD.recorded_at OR NEW.retain_until < OLD.retain_until
+     -- Kept for ever (NULL) is later than any time.
+     OR (OLD.size > 0 AND OLD.retain_until IS NULL AND NEW.retain_until IS NOT NULL) THEN
     RAISE EXCEPTION 'stream % only moves forward', OLD.name USING ERRCODE = 'insufficient_privilege';
   END IF;
   RETURN NEW;

@@ -13,7 +13,7 @@ import { createCipheriv, hkdfSync } from 'node:crypto';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { encodeParts, encodeRecords, packPayload, spansOf, unpackPayload } from '../src/chain/block.ts';
 import { concatBytes, fromHex, lengthPrefixed, toHex, u32be, utf8 } from '../src/chain/bytes.ts';
-import { canonicalText, type JsonObject, type JsonValue } from '../src/chain/canonical.ts';
+import { canonicalText, type JsonObject } from '../src/chain/canonical.ts';
 import { OUTCOMES, type Outcome } from '../src/chain/category.ts';
 import { encodeCheckpoint } from '../src/chain/checkpoint.ts';
 import { entryIdHash } from '../src/chain/entry.ts';
@@ -107,39 +107,37 @@ const RESEAL_SALT = bytesFrom(0xc0, 32);
 /** Frames that zstd 1.5.7 wrote at level 3, by label. Any frame that opens to the payload would do. */
 const ZSTD_FRAMES: Readonly<Record<string, string>> = {
   'block2.parts':
-    '28b52ffd604300bd0900341201000000012f00c0c1c2c3c4c5c6c7c8c9cacbcccdcecfd0d1d2d3d4d5d6d7d8d9dadbdcddde' +
-    'dfe0e1e2e3e4e5e6e7e8e9eaebecedeeeff0f1f2f3f4f5f6f7f8f9fafbfcfdfeff101112131415161718191a1b1c1d1e1f00' +
-    '0000257b226964223a226d65732d67617465776179222c2274797065223a2273657276696365227d000000367b2264696666' +
-    '223a5b7b226f70223a227265706c616365222c2270617468223a222f686f7374222c2276616c7565223a2261227d5d7d0000' +
-    '003c7b223130223a31652d372c2239223a6e756c6c2c22e282ac5c225c5c2f5c75303031667f223a747275652c22f09f9880' +
-    '223a312c22efac80223a32117b22626173653634223a224150383d2230706c632037222c226e616d646174615f736f757263' +
-    '65227d060042539035c01dc17726591c03f9c1c268',
+    '28b52ffd604300cd0800b6903f3830e5361daa81c1c0c0c040550621d03e48d03e4888d59f2e6dfcb69716dbdf1b24b32dd4' +
+    '3cba954e030b48f1f08f0901bf80a681c101fc323a002a002c0003bbcbb2a292827262524232221202f2e1d1c1b1a1918161' +
+    'ba28912cc20a906234210a7dd5eb242807facc0888cdd3d13ac338f26129ccee62028f6f4c4edaddf9943bc8c0d7b42d3ba8' +
+    'd9ddf08d6da1aebdf39b8eeae34752d45576325e7fcecfb683019a5555df455dd7af93e9e571ce0fc43f78dc64dae257d641' +
+    '84dd0d1bc2cbf3fb9b32f4f8ea711eea7c4f9534e11beb3ece739055661f097afc46009bb47a82c182c2f9059af624e76000' +
+    '01bf7402f068f14b2d2e011efbeb2a9f14090042539035c01dc17726591c03ba015b044804241e51c4',
   'block2.records':
-    '28b52ffd60e200b50a00f6574a2c9025690effffffff3f975fffaf90b56d1b2d690ed5be6da12d592ab1db1e2f22d484b426' +
-    '9b44566c727b54023e003b003e00e8065b8a4a09b28741b5a9b63d06b035568d6475df3e0b604bf9bc178f6e20680703d384' +
-    '82b743e6e83d192a1e433ff944e7c093e1db9bc8ccc7574800208b968aa3278e5921dc6e2dabd0bd4e12659326bcd4c2f754' +
-    '2b8bd9a1285e692d5d441386ef504a62a6cd927bbb33252be473c0f0f2f64ec4379ff8ced1b61b6867a9036636041a866701' +
-    '4d0b657c2d8faeb0e45625a8a4e71cb35d0f714c2933d66fd9235910556e419c526a59c521c7a10b17b7a872ce13990b47fb' +
-    'e2e88d68d8e01d583e086669e20bd089c76f4f70cbe91c2d1c11d0c484a323f0819e8c309c4ebcbd1fb3905fa311b09d6870' +
-    '85f6236d47988cec45070f0031af70e18ca13476d306536d0d662a03d883c61816caa56d3e361162e8ee69621b6f61056f84' +
-    '1905',
+    '28b52ffd60e200a50a0076584b2b9025690effffffff3f975fffaf90b56d1b2d698e22dfb62429592ab1db1e2f42ba511311' +
+    '21c88a4d6e8f4a40003e003e00f3e7864b9076b0a59201a187d0536980538642065348fdbd16c4a6b4619e3f3710bc83c1a1' +
+    '8482bf47f9f3ae1b158da1993693396cddf8f765caca7b850400024c33e5a2a9e2e76bdb4ad2c190e3a4528451714a841171' +
+    'cc6d5309c656a28a09d20aaec61a827a8f766c44168c0a2df877a6d255d0e640aef2f74e4cae4d47bd1b68266907b22e0416' +
+    'b9b5003a54a4939bfe1c2249e1c52e69c7e25da8b4e3866c918b2931848d8e236949c28a134a103ad61ab7b620a2b0c890f5' +
+    'f70be97df1f3462c6bc087a50d422acbe4009de0fd7b629b56e667e14bc032137e8eb007ba2ec2603af1f766b9a057462362' +
+    '33d3e00aef3fe81da14ada8b661e0d0031af70e18ca13476d306536d0d662a03d883c61816caa56dfe8c2de42dace08d30a3',
   'block0.parts':
-    '28b52ffd6029001d0800a40e010000000233000000000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c' +
-    '1d1e1f404142434445464748494a4b4c4d4e4f505152535455565758595a5b5c5d5e5f000000687b22656d61696c223a2220' +
-    '5a6f652e5765697373404578616d706c652e434f4d222c226964223a22752d313770223a223a3a464646463a3139322e302e' +
-    '322e6e616d65223a225a6fc3ab20576569c39f222c2274797075736572227d000000407b226166746572223a7b226c696d69' +
-    '74223a31307d2c226265666f72652e357d092243522d31313832220000001f7b6f70657261746f72726f6c65227d0800776c' +
-    'ee63538f1038a638292ef39b21ee0c9b3f2851',
+    '28b52ffd602900750700a2cd33312073d301000c40c8249000d01158c0c8552da73a57bd75dbbe6354d7d253cefaf83dd12d' +
+    '00809120727777375955f59b0cdf3ba3b5d24ed6dea847b1bbbf4462ac4e3ccf7c1bd895861ae5d467457e37b599dde3d7ee' +
+    '42f25e6777bfd7e6445b4b77ea2ea3d99fe9654441e7b72657e0052d788d44c6300c633e7fe3c44a747eca3cf512130fec6c' +
+    'd3240b4987e3667f6053d0747e36a5d6f754769713b201d15cd1fa8015e5d1c1b1a191817161f18a69422202e2c1a1816141' +
+    '2101e1c020534030201000809176773598dd95020a00776cee63538f1038a638292ef39b21ee0c8b2f6103086e44c103',
   'block0.records':
-    '28b52ffd6086023d0d00561e592870a7c903fc555555d5431002f4e58a3e9151a3b04c32cd420006fe221152842f29c37e3e' +
-    'a0ffd1864e004c005200af383609b16d699dcdd863297df7846edb5f48af89dc63995b6100e8b05063a8993280198361c331' +
-    '6cb66d15e07ecec45deeb1e560562986e9dbd6c13df66b3b467278859cdb364a58bd17614121fb3e1349f7386d0f2a9cdf78' +
-    'ba07b74df0742505ac9140845d0b30f381b931bb29fde71ecb89848d9fea24c49157ecade389f141e711e48e90b763974a42' +
-    'cff1e24eeed763c9d9518883d60a2e99a40e7b97a2818c0862c28a790563213dc2f80e363e1161ad4f1514124adbc61efb89' +
-    'd807dc40cf24015f941ee017dedb76d13f2bdd236195a1c65630b6ed5748f7d88336f8da0903fdc5c2c67cba082da59b153b' +
-    '283d67d241c9315aee9c31f5cc23ae18752a05e167a58cb3abc7ac4d59cc3876cea36710636c1d3f273d7a2cbd69576fd877' +
-    '411682201c721087b94b0b51d47a67b57bab03180006af09d2cb39c0c07400202344fb5e0085c50e080c1861beceed68c579' +
-    'a1b9bcb1507631a4cbfa4c1d8038b88c608d5c7af5adf98eb8dc28accc1c2b4801',};
+    '28b52ffd608602350d00669e59298027c9032b83199819fef7c1b77265b4464c1481dd4452c21f4ee1ac84b0b2a494146d0b' +
+    'e5602efe084e004c005300c8d96b10ad5b5a672bd6584adf7da1ebf6138ad7455963999d61036560ca35e58e11d0ce71f848' +
+    '87cfbaad01decfb9b82b6bac311c66cc317dddbeb8c67eeda7580c8f50e6ba954aacdeab90a020fb3e1785ae91dc26d4387f' +
+    'f1740d767be0295b8858e50019bb1e30b381d931bfa9f8cf359617252e7e26d35aad8767a97ecc94392669b3925fdd90bfe4' +
+    'a9c3203c10f543fddd1a7a6921ff2feb2c24b57f4b2228d2805c0e9a398f5024149751fe8b8b3fc858eb5304050bc6ed628d' +
+    'fd83ec024ea0e77288502a0ee013deeb36d13f2b5d636191a3ca4628d6edd748d7d88446f8da87837e62e3623e5d0517a6a5' +
+    '031b821277b77fc42030396cc839a9971ab3afe7f4ecdf383ff8cf9eac578c902479ea0d72546b8d254f69bd826dfd6947fe' +
+    'b46f93b024412f4928357f8b21833098583fc8fa05170006af09d2cb39c0c074002023c4e67b1d828b0123ccd7b91dad382f' +
+    '34973716ca2e8674599fa90310079711ac914bafbe35df11971b859599630529',
+};
 
 const CANONICAL: readonly string[] = [
   '1.50',
@@ -186,17 +184,17 @@ const CALENDAR: readonly (readonly [string, number])[] = [
   ['2024-11-30T08:00:00.000Z', 12],
 ];
 
-const MARKS: readonly Mark[] = [
-  ...marksOf({ action: 'user.login', source: {}, actor: { email: ' ZOE\u0308@Example.COM\t' } }),
-  ...[
-    '2001:DB8:0:0:1:0:0:1',
-    '::ffff:c000:0207%eth0',
-    '64:ff9b::192.0.2.1',
-    'FE80::1%Eth0',
-    '1:2:3:4:5:6:7::',
-    '192.0.2.07',
-    ' Host ',
-  ].flatMap((ip) => marksOf({ action: 'user.login', source: {}, actor: { ip } })),
+/** Members of actors, as JSON text. */
+const ACTORS: readonly string[] = [
+  '{"email":" ZOE\\u0308@Example.COM\\t"}',
+  '{"email":"\\u03a3\\u0391\\u03a3@example.gr"}',
+  '{"ip":"2001:DB8:0:0:1:0:0:1"}',
+  '{"ip":"::ffff:c000:0207%eth0"}',
+  '{"ip":"64:ff9b::192.0.2.1"}',
+  '{"ip":"FE80::1%Eth0"}',
+  '{"ip":"1:2:3:4:5:6:7::"}',
+  '{"ip":"192.0.2.07"}',
+  '{"ip":" Host "}',
 ];
 
 // What follows.
@@ -407,7 +405,9 @@ function rowExamples(out: Section, entries: readonly Entry[]): void {
   out.heading('Tags, id hashes and rows');
   const tagKey = tagKeyOf(DATA_KEY);
   out.table(['label', 'hex'], [['tag-key', toHex(tagKey)]]);
-  out.prose('The rows of `tag`, by block and in the order of the marks; each stands once, though two entries may have it:');
+  out.prose(
+    'The rows of `tag`, by block and in the order of the marks; each stands once, though two entries may have it:',
+  );
   out.table(
     ['label', 'first_seq', 'kind', 'value', 'first 8 bytes', 'tag'],
     BLOCKS.flatMap(({ first, entries: count }) => {
@@ -423,6 +423,14 @@ function rowExamples(out: Section, entries: readonly Entry[]): void {
       ]);
     }),
   );
+  const message = (mark: Mark, key: Uint8Array) =>
+    concatBytes(utf8('sealog/tag/v1\0'), key, lengthPrefixed(utf8(mark.kind)), lengthPrefixed(utf8(mark.value)));
+  out.hex(
+    'tag.0.0.message',
+    message(entries[0]!.marks[0]!, new Uint8Array(0)),
+    'what the plain tag 0.0 is the hash of',
+  );
+  out.hex('tag.0.3.message', message(entries[0]!.marks[3]!, tagKey), 'what the keyed tag 0.3 is the hash of');
   out.prose('The rows of `entry_id`:');
   out.table(
     ['label', 'seq', 'id of the event', 'id of the row'],
@@ -433,7 +441,9 @@ function rowExamples(out: Section, entries: readonly Entry[]): void {
       entryIdHash(event['id'] as string),
     ]),
   );
-  out.prose('The rows of `block` (the columns `records` and `parts` stand above; `tenant`, `stream` and `key_id` are 1):');
+  out.prose(
+    'The rows of `block` (the columns `records` and `parts` stand above; `tenant`, `stream` and `key_id` are 1):',
+  );
   const columns = BLOCKS.map(({ first, entries: count }) => {
     const own = entries.slice(first, first + count);
     const spans = spansOf(
@@ -513,7 +523,8 @@ function treeExamples(out: Section, entries: readonly Entry[]): void {
   out.heading('Trees, proofs and tiles');
   const leaves = entries.map((entry) => entry.leaf);
   const rootOf = (size: number) => frontierRoot(size, appendLeaves(0, [], leaves.slice(0, size)));
-  const node = (level: number, index: number) => perfectRoot(leaves.slice(index * 2 ** level, (index + 1) * 2 ** level));
+  const node = (level: number, index: number) =>
+    perfectRoot(leaves.slice(index * 2 ** level, (index + 1) * 2 ** level));
   out.prose('Over the three entries of the stream:');
   out.table(
     ['label', 'hex', ''],
@@ -564,7 +575,11 @@ function treeExamples(out: Section, entries: readonly Entry[]): void {
       ],
     ],
   );
-  out.hex('bytes.frontier.7', encodeFrontier(frontier(7)), 'the frontier at size 7: over records 0 to 3, 4 and 5, and 6');
+  out.hex(
+    'bytes.frontier.7',
+    encodeFrontier(frontier(7)),
+    'the frontier at size 7: over records 0 to 3, 4 and 5, and 6',
+  );
 }
 
 function otherExamples(out: Section): void {
@@ -577,28 +592,16 @@ function otherExamples(out: Section): void {
     }),
   );
   out.heading('More tags');
-  out.prose(
-    'With the tag key above. The e-mail address was sent as a space, `ZOE`, U+0308, `@Example.COM` and a tab; in its tag Ë is one character.',
-  );
+  out.prose('What stands in an actor, and its tag with the tag key above:');
   const tagKey = tagKeyOf(DATA_KEY);
-  const sent = [
-    '2001:DB8:0:0:1:0:0:1',
-    '::ffff:c000:0207%eth0',
-    '64:ff9b::192.0.2.1',
-    'FE80::1%Eth0',
-    '1:2:3:4:5:6:7::',
-    '192.0.2.07',
-    ' Host ',
-  ];
   out.table(
-    ['label', 'kind', 'sent (as JSON)', 'value', 'first 8 bytes', 'tag'],
-    MARKS.filter((mark) => mark.kind !== 'action').map((mark, i) => [
-      `more.${i}`,
-      mark.kind,
-      JSON.stringify(i === 0 ? ' ZOE\u0308@Example.COM\t' : sent[i - 1]!).replace('\u0308', '\\u0308'),
-      mark.value,
-      ...tagColumns(mark, tagKey),
-    ]),
+    ['label', 'in the actor', 'kind', 'value', 'first 8 bytes', 'tag'],
+    ACTORS.map((sent, i) => {
+      const marks = marksOf({ action: '', source: {}, actor: readJson(utf8(sent)) });
+      const [mark, ...others] = marks.filter(({ kind }) => kind !== 'action');
+      assert(mark !== undefined && others.length === 0);
+      return [`more.${i}`, sent, mark.kind, mark.value, ...tagColumns(mark, tagKey)];
+    }),
   );
 }
 
@@ -609,18 +612,18 @@ function tagColumns(mark: Mark, tagKey: Uint8Array): [string, string] {
 
 /** The payload behind its codec byte, in bytes that do not depend on the version of zstd. */
 function packed(label: string, payload: Uint8Array): Uint8Array {
+  const frame = ZSTD_FRAMES[label];
+  const kept =
+    frame === undefined ? concatBytes(Uint8Array.of(0), payload) : concatBytes(Uint8Array.of(1), fromHex(frame));
   const now = packPayload(payload);
-  if (now[0] === 0) return now;
-  const frame = fromHex(ZSTD_FRAMES[label] ?? '');
-  const kept = concatBytes(Uint8Array.of(1), frame);
-  if (frame.length === 0 || toHex(unpackPayload(kept)) !== toHex(payload)) {
+  if (toHex(unpackPayload(kept)) !== toHex(payload) || (frame === undefined && now[0] !== 0)) {
     throw new Error(`the frame of ${label} is to be ${toHex(now.subarray(1))}`);
   }
   return kept;
 }
 
 function partSalt(seq: number, index: number): Uint8Array {
-  return bytesFrom(16 * (6 * seq + index), 16);
+  return bytesFrom(8 * (6 * seq + index), 16);
 }
 
 /** Returns `length` bytes that count up from `first`. */
@@ -663,9 +666,7 @@ class Section {
   table(head: readonly string[], rows: readonly (readonly (string | Plain)[])[]): void {
     const line = (cells: readonly string[]) => `| ${cells.join(' | ')} |\n`;
     const cell = (value: string | Plain) => (value instanceof Plain ? value.text : code(value));
-    this.#parts.push(
-      line(head) + line(head.map(() => '---')) + rows.map((row) => line(row.map(cell))).join(''),
-    );
+    this.#parts.push(line(head) + line(head.map(() => '---')) + rows.map((row) => line(row.map(cell))).join(''));
   }
 
   text(): string {
@@ -673,12 +674,9 @@ class Section {
   }
 }
 
-/** A code span; Markdown's rules for what may stand in one in a table. */
 function code(text: string): string {
-  assert(!/[`|\n]/.test(text), 'this text can not stand in a table');
-  return text.startsWith(' ') && text.endsWith(' ') ? `\` ${text} \`` : `\`${text}\``;
+  assert(!/[`|\n]|^ | $/.test(text), 'this text can not stand as code in a table');
+  return `\`${text}\``;
 }
-
-export type { JsonValue };
 
 if (import.meta.main) writeFileSync(DOCUMENT, withExamples(readFileSync(DOCUMENT, 'utf8')));

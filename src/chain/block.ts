@@ -202,9 +202,14 @@ export function unpackPayload(packed: Uint8Array): Uint8Array {
   const body = packed.subarray(1);
   if (packed[0] === STORED) return body;
   if (packed[0] !== ZSTD) throw new EvidenceError('the payload has an unknown codec');
+  let opened: { readonly buffer: Uint8Array; readonly engine: { readonly bytesWritten: number } };
   try {
-    return zlib.zstdDecompressSync(body, { maxOutputLength: PAYLOAD_BYTES_MAX });
+    const options = { maxOutputLength: PAYLOAD_BYTES_MAX, info: true };
+    opened = zlib.zstdDecompressSync(body, options) as unknown as typeof opened;
   } catch (cause) {
     throw new EvidenceError('the payload does not decompress', { cause });
   }
+  // The library stops at the frame's end and says nothing of what follows.
+  if (opened.engine.bytesWritten !== body.length) throw new EvidenceError('bytes follow the compressed payload');
+  return opened.buffer;
 }

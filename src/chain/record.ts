@@ -92,11 +92,23 @@ export function decodeRecord(bytes: Uint8Array): Rec {
     text = fromUtf8(bytes);
     value = JSON.parse(text) as JsonValue;
   } catch (cause) {
-    throw new EvidenceError('the record is not JSON', { cause });
+    // The engine's own message would quote the text.
+    throw new EvidenceError('the record is not JSON', { cause: cause instanceof EvidenceError ? cause : undefined });
   }
   const record = asRecord(value);
-  if (encodeRecord(record) !== text) throw new EvidenceError('the record is not in canonical form');
+  if (encodeAgain(record) !== text) throw new EvidenceError('the record is not in canonical form');
   return record;
+}
+
+/** Canonical JSON has no lone surrogates and a bounded depth: what has is not what `encodeRecord` was ever given. */
+function encodeAgain(record: Rec): string {
+  const wellFormed = [record.stream, record.id, record.action, record.occurredAt].every((text) => text.isWellFormed());
+  if (!wellFormed) throw new EvidenceError('the record has a lone surrogate');
+  try {
+    return encodeRecord(record);
+  } catch (cause) {
+    throw new EvidenceError("the record's source has no canonical form", { cause });
+  }
 }
 
 function asRecord(value: JsonValue): Rec {

@@ -1,8 +1,8 @@
 /**
  * The sequencer: gives each entry its place, by group commit.
  *
- * What waits is one transaction: lock the streams' rows in one order → drop repeats → number, link, grow the tree → blocks,
- * tags, ids, full tiles and heads in one statement → commit → answer with receipts. The lock on a stream's row is the only
+ * What waits is one transaction: lock the streams' rows in one order and look for repeats → drop these → number, link, grow the
+ * tree → blocks, tags, ids, full tiles and heads in one statement → commit → answer with receipts. The lock on a stream's row is the only
  * lock, and what the row holds (size, head, frontier, last stamps) is the sequencer's whole state: several replicas may append,
  * and a crash at any point leaves either the whole group or nothing of it. What does not need the position is done before
  * the lock; while a group commits, the next is being sealed.
@@ -86,25 +86,40 @@ export interface NewHead extends StreamHead {
   readonly sizeBefore: number;
 }
 
-/** One open transaction of the sequencer. */
+/** An open transaction of the sequencer: the locked rows, and what was read under the locks. */
 export interface AppendTransaction {
-  /** Locks the streams' rows in ascending order of id and returns them. */
-  lock(streamIds: readonly number[]): Promise<StreamHead[]>;
-  /** Returns the database's clock (milliseconds since 1970, read now, under the locks) and for each query the newest seq, or undefined. */
-  seen(queries: readonly IdQuery[]): Promise<{ now: number; seqs: (number | undefined)[] }>;
+  /** The streams that were asked for, locked, in ascending order of id. */
+  readonly heads: readonly StreamHead[];
+  /** The database's clock, read under the locks, milliseconds since 1970. */
+  readonly now: number;
+  /** For each query the newest seq with that id, or undefined. */
+  readonly seqs: readonly (number | undefined)[];
+  /** Looks for ids again. */
+  seen(queries: readonly IdQuery[]): Promise<readonly (number | undefined)[]>;
   /** The newest blocks from the one that holds `seq` on, in order. */
   blocksFrom(streamId: number, seq: number): Promise<StoredBlock[]>;
   /** The roots of full tiles [from, to) of a level, in order. */
   tileRoots(streamId: number, level: number, from: number, to: number): Promise<Uint8Array[]>;
-  write(blocks: readonly NewBlock[], tiles: readonly NewTile[], heads: readonly NewHead[]): Promise<void>;
+}
+
+export interface NewRows {
+  readonly blocks: readonly NewBlock[];
+  readonly tiles: readonly NewTile[];
+  readonly heads: readonly NewHead[];
 }
 
 export interface AppendStore {
   /**
-   * Runs `work` in a transaction and commits it. `onWritten` is called before COMMIT is sent. Throws a Problem: `outcome_unknown` when
-   * the reply to COMMIT was lost, else 503 with nothing stored.
+   * Locks the streams' rows, looks for the ids, lets `work` decide what to write, writes it and commits; without rows nothing is committed.
+   * `onWritten` is called when everything is on its way. Throws a Problem: `outcome_unknown` when the reply to COMMIT was lost, else 503
+   * with nothing stored; what `work` throws comes back as it is.
    */
-  transact<T>(work: (transaction: AppendTransaction) => Promise<T>, onWritten: () => void): Promise<T>;
+  transact<T>(
+    streamIds: readonly number[],
+    queries: readonly IdQuery[],
+    work: (transaction: AppendTransaction) => Promise<{ readonly result: T; readonly rows: NewRows | undefined }>,
+    onWritten: () => void,
+  ): Promise<T>;
 }
 
 export interface SequencerOptions {
@@ -135,7 +150,7 @@ const DAY_MS = 86_400_000;
 interface Waiting {
   readonly submission: Submission;
   readonly bytes: number;
-  readonly resolve: (outcomes: (Outcome | undefined)[]) => void;
+  readonly resolve: (outcomes: readonly (Outcome | undefined)[]) => void;
   readonly reject: (error: unknown) => void;
 }
 
@@ -145,6 +160,14 @@ interface Edge {
   readonly head: string;
   readonly leaves: readonly Uint8Array[];
 }
+
+type GroupResult =
+  | {
+      readonly kind: 'done';
+      readonly outcomes: ReadonlyMap<Waiting, readonly (Outcome | undefined)[]>;
+      readonly heads: readonly NewHead[];
+    }
+  | { readonly kind: 'month_turned'; readonly now: number; readonly heads: ReadonlyMap<number, StreamHead> };
 
 type Verdict = Outcome | { readonly kind: 'twin'; readonly of: PlacelessEntry } | undefined;
 
@@ -180,7 +203,7 @@ export class Sequencer {
    * seen before, nothing is appended and the outcomes of the others are missing (undefined). Throws a Problem: `busy` when too much
    * waits, `not_ready`, or `outcome_unknown`.
    */
-  async append(submission: Submission): Promise<(Outcome | undefined)[]> {
+  async append(submission: Submission): Promise<readonly (Outcome | undefined)[]> {
     const { entries } = submission;
     if (entries.length === 0) return [];
     const bytes = entries.reduce((sum, entry) => sum + entry.bytes, 0);
@@ -251,10 +274,7 @@ export class Sequencer {
       let runs = await this.#sealGroup(group, guess);
       await before;
       for (let attempt = 1; ; attempt++) {
-        const result = await this.#options.store.transact(
-          (transaction) => this.#appendGroup(transaction, group, runs),
-          onWritten,
-        );
+        const result = await this.#transact(group, runs, onWritten);
         if (result.kind === 'done') {
           for (const head of result.heads) this.#known.set(head.id, { size: head.size, head: toHex(head.head) });
           for (const [waiting, outcomes] of result.outcomes) this.#settle(waiting, () => waiting.resolve(outcomes));
@@ -325,35 +345,56 @@ export class Sequencer {
     return runs;
   }
 
+  async #transact(group: readonly Waiting[], runs: readonly SealedRun[], onWritten: () => void): Promise<GroupResult> {
+    const streamIds = [...new Set(runs.map((run) => run.stream.id))].sort((a, b) => a - b);
+    const asking = group.flatMap((waiting) => waiting.submission.entries.filter((entry) => entry.mayRepeat));
+    const queries = this.#idQueries(asking);
+    return this.#options.store.transact(
+      streamIds,
+      queries,
+      async (transaction) => {
+        const heads = new Map(transaction.heads.map((head) => [head.id, head]));
+        assert.equal(heads.size, streamIds.length, 'every stream has a row');
+        // Where a stream's retention was longer before, its newest entries lie in later months than the clock says.
+        const all = this.#idQueries(asking, heads);
+        const enough = all.every((query, i) => query.dropMonths.length === queries[i]!.dropMonths.length);
+        const seqs = enough ? transaction.seqs : await transaction.seen(all);
+        return this.#appendGroup(transaction, heads, group, runs, asking, seqs);
+      },
+      onWritten,
+    );
+  }
+
+  #idQueries(asking: readonly PlacelessEntry[], heads?: ReadonlyMap<number, StreamHead>): IdQuery[] {
+    const now = this.#options.wallClock();
+    const months = new Map<number, number[]>();
+    return asking.map(({ stream, idHash }) => {
+      let dropMonths = months.get(stream.id);
+      if (dropMonths === undefined) {
+        dropMonths = repeatMonths(stream, now, heads?.get(stream.id)?.retainUntil, this.#options.repeatDays);
+        months.set(stream.id, dropMonths);
+      }
+      return { streamId: stream.id, idHash, dropMonths };
+    });
+  }
+
   async #appendGroup(
     transaction: AppendTransaction,
+    heads: ReadonlyMap<number, StreamHead>,
     group: readonly Waiting[],
     runs: readonly SealedRun[],
-  ): Promise<
-    | { kind: 'done'; outcomes: Map<Waiting, (Outcome | undefined)[]>; heads: NewHead[] }
-    | { kind: 'month_turned'; now: number; heads: ReadonlyMap<number, StreamHead> }
-  > {
-    const streamIds = [...new Set(runs.map((run) => run.stream.id))].sort((a, b) => a - b);
-    const heads = new Map((await transaction.lock(streamIds)).map((head) => [head.id, head]));
-    assert.equal(heads.size, streamIds.length, 'every stream has a row');
+    asking: readonly PlacelessEntry[],
+    seqs: readonly (number | undefined)[],
+  ): Promise<{ result: GroupResult; rows: NewRows | undefined }> {
     for (const head of heads.values()) this.#checkKnown(head);
-
-    const asking = group.flatMap((waiting) => waiting.submission.entries.filter((entry) => entry.mayRepeat));
-    const wall = this.#options.wallClock();
-    const { now, seqs } = await transaction.seen(
-      asking.map((entry) => ({
-        streamId: entry.stream.id,
-        idHash: entry.idHash,
-        dropMonths: repeatMonths(entry.stream, wall, heads.get(entry.stream.id)?.retainUntil, this.#options.repeatDays),
-      })),
-    );
+    const { now } = transaction;
     const newest = Math.max(...[...heads.values()].map((head) => head.recordedAt));
     const objection = this.#options.clock.objection(now, newest);
     if (objection !== undefined) throw new Problem('not_ready', { detail: objection, retryAfter: 60 });
 
     for (const run of runs) {
       if (dropMonthOf(stampsOf(run.stream, now, heads.get(run.stream.id)).retainUntil) !== run.dropMonth)
-        return { kind: 'month_turned', now, heads };
+        return { result: { kind: 'month_turned', now, heads }, rows: undefined };
     }
 
     const seen = new Map(
@@ -366,7 +407,6 @@ export class Sequencer {
       const kept = dropped.size === 0 ? own : await this.#withoutDropped(group, own, dropped);
       if (kept.length > 0) await this.#grow(transaction, heads.get(streamId)!, kept, now, plan, receipts);
     }
-    if (plan.blocks.length > 0) await transaction.write(plan.blocks, plan.tiles, plan.heads);
 
     const outcomes = new Map<Waiting, (Outcome | undefined)[]>();
     for (const waiting of group) {
@@ -381,7 +421,7 @@ export class Sequencer {
         }),
       );
     }
-    return { kind: 'done', outcomes, heads: plan.heads };
+    return { result: { kind: 'done', outcomes, heads: plan.heads }, rows: plan.blocks.length > 0 ? plan : undefined };
   }
 
   /** Refuses a stream that shows less than this process saw committed, and a head that contradicts itself. */
@@ -603,7 +643,9 @@ function stampsOf(
   head: StreamHead | undefined,
 ): { recordedAt: number; retainUntil: number | undefined } {
   const recordedAt = Math.max(now, head?.recordedAt ?? 0);
-  if (stream.retentionMonths === undefined) return { recordedAt, retainUntil: undefined };
+  // What is kept for ever is followed by nothing that is kept for less.
+  const forEver = head !== undefined && head.size > 0 && head.retainUntil === undefined;
+  if (stream.retentionMonths === undefined || forEver) return { recordedAt, retainUntil: undefined };
   return { recordedAt, retainUntil: Math.max(addMonths(recordedAt, stream.retentionMonths), head?.retainUntil ?? 0) };
 }
 

@@ -1,50 +1,71 @@
 /** The `sealog` command. Exit codes: 0 done, 1 failed (verify: tampered), 2 not everything could be checked, 64 wrong usage. */
-import { SettingsError } from '../errors.ts';
-import { migrateCommand } from './migrate.ts';
-import { serve } from './serve.ts';
-import { tokenCommand } from './token.ts';
+import { tell } from './failure.ts';
 import { UsageError } from './usage.ts';
-import { verifyCommand } from './verify.ts';
 
-const COMMANDS: Readonly<Record<string, { readonly run: (args: string[]) => Promise<number>; readonly says: string }>> =
-  {
-    serve: { run: serve, says: 'run the service (embedded PostgreSQL unless DATABASE_URL is set)' },
-    migrate: {
-      run: migrateCommand,
+interface Command {
+  readonly says: string;
+  /** Loads what the command needs, and that alone: a token takes a fraction of what the service does. */
+  readonly load: () => Promise<(args: string[]) => Promise<number>>;
+}
+
+const COMMANDS: ReadonlyMap<string, Command> = new Map([
+  [
+    'serve',
+    {
+      says: 'run the service (embedded PostgreSQL unless DATABASE_URL is set)',
+      load: async () => (await import('./serve.ts')).serve,
+    },
+  ],
+  [
+    'migrate',
+    {
       says: "set up or update the schema: DATABASE_URL of a role that may create roles, [--app-role NAME] for the service's",
+      load: async () => (await import('./migrate.ts')).migrateCommand,
     },
-    verify: {
-      run: verifyCommand,
+  ],
+  [
+    'verify',
+    {
       says: '--database: check every stored byte of every stream, or of [--stream NAME]; [--json]',
+      load: async () => (await import('./verify.ts')).verifyCommand,
     },
-    token: {
-      run: tokenCommand,
+  ],
+  [
+    'token',
+    {
       says: '--role ROLE [--role ROLE] --tenant NAME [--subject NAME]: print a development token (12 h)',
+      load: async () => (await import('./token.ts')).tokenCommand,
     },
-  };
+  ],
+]);
 
-const usage = `usage: sealog COMMAND\n\n${Object.entries(COMMANDS)
-  .map(([name, { says }]) => `  ${name.padEnd(9)}${says}`)
-  .join('\n')}\n`;
+const USAGE = `usage: sealog COMMAND
 
-async function main([name, ...args]: string[]): Promise<number> {
-  const command = name === undefined ? undefined : COMMANDS[name];
+${[...COMMANDS].map(([name, { says }]) => `  ${name.padEnd(9)}${says}`).join('\n')}
+
+Settings come from the environment: docs/configuration.md.
+`;
+
+async function main([name = '', ...args]: string[]): Promise<number> {
+  if (name === 'help' || name === '--help' || args.includes('--help')) {
+    process.stdout.write(USAGE);
+    return 0;
+  }
+  const command = COMMANDS.get(name);
   if (command === undefined) {
-    process.stderr.write(usage);
+    process.stderr.write(USAGE);
     return 64;
   }
   try {
-    return await command.run(args);
+    const run = await command.load();
+    return await run(args);
   } catch (error) {
     if (error instanceof UsageError) {
-      process.stderr.write(`sealog ${name}: ${error.message}\n\n${usage}`);
+      process.stderr.write(`sealog ${name}: ${error.message}\n\n${USAGE}`);
       return 64;
     }
-    if (error instanceof SettingsError) {
-      for (const problem of error.problems) process.stderr.write(`sealog: ${problem}\n`);
-      return 1;
-    }
-    throw error;
+    tell(error);
+    return 1;
   }
 }
 

@@ -2,19 +2,19 @@
 import { parseArgs } from 'node:util';
 import { readDatabaseUrl } from '../config.ts';
 import { SettingsError } from '../errors.ts';
+import { connectionOf } from '../store/connection.ts';
 import { migrate } from '../store/migrate.ts';
-import { connectionOf } from './environment.ts';
 import { orUsage } from './usage.ts';
 
 export async function migrateCommand(args: string[]): Promise<number> {
-  const { values } = orUsage(() => parseArgs({ args, options: { 'app-role': { type: 'string' } } }));
+  const { values } = orUsage(() => parseArgs({ args, options: { 'app-role': { type: 'string', default: 'sealog' } } }));
   const url = readDatabaseUrl(process.env);
   if (url === undefined) {
     throw new SettingsError([
       'migrate needs DATABASE_URL, of a role that may create roles; the embedded server is migrated by `serve`',
     ]);
   }
-  const role = values['app-role'] ?? 'sealog';
+  const role = values['app-role'];
   const done = await migrate(connectionOf(url), role);
   process.stdout.write(`${done.length === 0 ? 'the schema is up to date' : `ran ${done.join(', ')}`}\n`);
   process.stdout.write(

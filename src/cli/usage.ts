@@ -1,3 +1,5 @@
+/** How commands are called, and what it is when they are called wrongly. */
+
 /** The command was called in a way that it does not know. */
 export class UsageError extends Error {
   override readonly name = 'UsageError';

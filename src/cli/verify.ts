@@ -1,19 +1,30 @@
-/** `sealog verify --database`: checks every stored byte of every stream. Exit 0 intact, 1 tampered, 2 not everything could be checked. */
+/**
+ * `sealog verify --database`: checks every stored byte of every stream.
+ *
+ * Exit 0 intact, 1 tampered, 2 not everything could be checked: also where nothing could be, for whatever reason. That must never
+ * look like a finding, nor like none.
+ */
+import { stat } from 'node:fs/promises';
 import { parseArgs } from 'node:util';
 import type pg from 'pg';
-import { pino } from 'pino';
+import { type Logger, pino } from 'pino';
 import type { Config } from '../config.ts';
 import { SettingsError } from '../errors.ts';
 import { fileMonthKeys } from '../keys/file-month-keys.ts';
 import { Keyring } from '../keys/keyring.ts';
+import { connectionOf } from '../store/connection.ts';
 import { lockDataDir } from '../store/data-dir-lock.ts';
 import { findOrStoreKey, keyById } from '../store/data-keys.ts';
 import { openDatabase } from '../store/database.ts';
+import { clusterOf } from '../store/embedded/cluster.ts';
+import { ifThere } from '../store/embedded/files.ts';
 import { readEmbeddedConnection, startEmbeddedPostgres } from '../store/embedded-postgres.ts';
+import { newerSchema, unknownMigrations } from '../store/migrate.ts';
 import { listStreams } from '../store/streams.ts';
 import { verifySource } from '../store/verify-source.ts';
 import { type StreamReport, type Verdict, verifyStream } from '../verify/verify-stream.ts';
-import { configuration, connectionOf } from './environment.ts';
+import { configuration } from './environment.ts';
+import { tell } from './failure.ts';
 import { orUsage, UsageError } from './usage.ts';
 
 const EXIT: Readonly<Record<Verdict, number>> = { intact: 0, tampered: 1, incomplete: 2 };
@@ -26,32 +37,35 @@ export async function verifyCommand(args: string[]): Promise<number> {
     }),
   );
   if (values.database !== true) throw new UsageError('say what to verify: --database');
-  const config = configuration();
-  return withConnection(config, async (connection) => {
-    let reports: StreamReport[];
-    try {
-      reports = await verifyAll(config, connection, values.stream);
-    } catch (error) {
-      if (error instanceof UsageError || error instanceof SettingsError) throw error;
-      process.stderr.write(`sealog verify: the database could not be read: ${(error as Error).message}\n`);
-      return EXIT.incomplete;
-    }
+  try {
+    const config = configuration();
+    const log = pino({ level: config.logLevel, base: null }, pino.destination({ dest: 2, sync: true }));
+    const reports = await withConnection(config, log, (connection) =>
+      verifyAll(config, log, connection, values.stream),
+    );
     const verdict = worst(reports.map((report) => report.verdict));
     process.stdout.write(
       values.json === true ? `${JSON.stringify({ verdict, streams: reports })}\n` : summary(reports, verdict),
     );
     return EXIT[verdict];
-  });
+  } catch (error) {
+    if (error instanceof UsageError) throw error;
+    process.stderr.write('sealog: the log could not be checked\n');
+    tell(error);
+    return EXIT.incomplete;
+  }
 }
 
 async function verifyAll(
   config: Config,
+  log: Logger,
   connection: pg.ClientConfig,
   name: string | undefined,
 ): Promise<StreamReport[]> {
-  const log = pino({ level: config.logLevel, base: null }, pino.destination(2));
   const database = openDatabase({ connection, readersMax: 1, log });
   try {
+    const newer = await unknownMigrations(database.verifier);
+    if (newer.length > 0) throw newerSchema(newer);
     const keyring = new Keyring(fileMonthKeys(config.monthKeysDir), {
       findOrStore: (stream, month, make) => findOrStoreKey(database.writer, stream, month, make),
       byId: (id) => keyById(database.verifier, id),
@@ -69,7 +83,11 @@ async function verifyAll(
 }
 
 /** The service's database; that of the embedded mode is started for the check when the service does not run. */
-async function withConnection(config: Config, work: (connection: pg.ClientConfig) => Promise<number>): Promise<number> {
+async function withConnection<T>(
+  config: Config,
+  log: Logger,
+  work: (connection: pg.ClientConfig) => Promise<T>,
+): Promise<T> {
   if (config.databaseUrl !== undefined) return work(connectionOf(config.databaseUrl));
   const running = await readEmbeddedConnection(config.dataDir);
   if (running !== undefined) {
@@ -79,14 +97,22 @@ async function withConnection(config: Config, work: (connection: pg.ClientConfig
       running.close();
     }
   }
+  // Nothing is made here: an empty log where somebody mistook the folder would be found intact.
+  if ((await ifThere(stat(clusterOf(config.dataDir)))) === undefined)
+    throw new SettingsError([`there is no log in ${config.dataDir}: set SEALOG_DATA_DIR to the service's data folder`]);
   const lock = await lockDataDir(config.dataDir);
   try {
-    const log = pino({ level: config.logLevel, base: null }, pino.destination(2));
     const postgres = await startEmbeddedPostgres({ dataDir: config.dataDir, log });
+    // Interrupted, we leave no server behind.
+    const end = () => void postgres.stop().finally(() => process.exit(EXIT.incomplete));
+    process.once('SIGINT', end);
+    process.once('SIGTERM', end);
     try {
       return await work(postgres.app);
     } finally {
       await postgres.stop();
+      process.off('SIGINT', end);
+      process.off('SIGTERM', end);
     }
   } finally {
     await lock.release();

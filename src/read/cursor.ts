@@ -3,43 +3,57 @@
  * continued with another. They carry no authority: streams that are not the caller's are not looked at, whatever a cursor says.
  */
 
+import assert from 'node:assert/strict';
 import { toHex } from '../chain/bytes.ts';
 import { sha256 } from '../chain/sha256.ts';
 import { Problem } from '../errors.ts';
 
-const CURSOR_CHARS_MAX = 4096;
+/** As openapi.yaml has it: room for a hundred streams, which is fourteen epochs of every category. */
+const CURSOR_CHARS_MAX = 2048;
+const VERSION = 1;
 
-/** Returns the cursor that continues a question. */
-export function encodeCursor(question: string, positions: ReadonlyMap<string, number>): string {
-  return Buffer.from(JSON.stringify([1, hashOf(question), [...positions]])).toString('base64url');
+/** Where a search goes on, by a short name for each stream. */
+export type Positions = ReadonlyMap<string, number>;
+
+/** Returns the cursor that continues a question. `question` says everything that decides which entries are found, and whose. */
+export function encodeCursor(question: string, positions: Positions): string {
+  const cursor = Buffer.from(JSON.stringify([VERSION, hashOf(question), [...positions]])).toString('base64url');
+  assert(cursor.length <= CURSOR_CHARS_MAX, 'a cursor that we would refuse');
+  return cursor;
 }
 
 /** Returns the positions of a cursor. Throws a Problem that names the parameter. */
-export function decodeCursor(question: string, cursor: string): Map<string, number> {
-  const refuse = (message: string) => new Problem('invalid_request', { errors: [{ field: 'cursor', message }] });
-  if (cursor.length > CURSOR_CHARS_MAX) throw refuse('is longer than any cursor');
+export function decodeCursor(question: string, cursor: string): Positions {
+  const positions = readCursor(cursor);
+  if (positions === undefined) throw refusal('is not one that Sealog gave');
+  if (positions.question !== hashOf(question))
+    throw refusal('belongs to another question: send the same parameters with it');
+  return positions.positions;
+}
+
+function readCursor(cursor: string): { question: unknown; positions: Positions } | undefined {
   let value: unknown;
   try {
     value = JSON.parse(Buffer.from(cursor, 'base64url').toString('utf8'));
   } catch {
-    throw refuse('is not one that Sealog gave');
+    return undefined;
   }
-  if (!Array.isArray(value) || value.length !== 3 || value[0] !== 1 || !Array.isArray(value[2]))
-    throw refuse('is not one that Sealog gave');
-  if (value[1] !== hashOf(question)) throw refuse('belongs to another question: send the same parameters with it');
+  if (!Array.isArray(value) || value.length !== 3) return undefined;
+  const [version, question, pairs] = value as unknown[];
+  if (version !== VERSION || !Array.isArray(pairs)) return undefined;
   const positions = new Map<string, number>();
-  for (const pair of value[2] as unknown[]) {
-    if (
-      !Array.isArray(pair) ||
-      typeof pair[0] !== 'string' ||
-      !Number.isSafeInteger(pair[1]) ||
-      (pair[1] as number) < 0
-    ) {
-      throw refuse('is not one that Sealog gave');
-    }
-    positions.set(pair[0], pair[1] as number);
+  for (const pair of pairs as unknown[]) {
+    if (!Array.isArray(pair) || pair.length !== 2) return undefined;
+    const [stream, seq] = pair as unknown[];
+    if (typeof stream !== 'string' || typeof seq !== 'number' || !Number.isSafeInteger(seq) || seq < 0)
+      return undefined;
+    positions.set(stream, seq);
   }
-  return positions;
+  return { question, positions };
+}
+
+function refusal(message: string): Problem {
+  return new Problem('invalid_request', { errors: [{ field: 'cursor', message }] });
 }
 
 function hashOf(question: string): string {

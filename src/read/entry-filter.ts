@@ -1,13 +1,13 @@
 /** What a search asks for, as conditions on blocks (to pass over those that can not match) and on entries (to decide). */
 import type { JsonObject, JsonValue } from '../chain/canonical.ts';
-import { type Category, OUTCOMES, type Outcome } from '../chain/category.ts';
+import { OUTCOMES, type Outcome } from '../chain/category.ts';
 import type { Entry } from '../chain/open-block.ts';
 import { type Mark, marksOf, normalizeEmail, normalizeIp, tagOf } from '../chain/tag.ts';
 import type { BlockFilter } from '../store/log-reader.ts';
 import { partValue } from './entry-view.ts';
+import { compareInstants, type Instant, instantOf } from './instant.ts';
 
 export interface EntryQuery {
-  readonly category?: readonly Category[] | undefined;
   readonly action?: string | undefined;
   readonly outcome?: Outcome | undefined;
   readonly actor?: string | undefined;
@@ -16,11 +16,11 @@ export interface EntryQuery {
   readonly service?: string | undefined;
   readonly ip?: string | undefined;
   readonly severityMin?: number | undefined;
-  /** recordedAt, milliseconds since 1970: from this on, and before that. The same for occurredAt. */
-  readonly from?: number | undefined;
-  readonly to?: number | undefined;
-  readonly occurredFrom?: number | undefined;
-  readonly occurredTo?: number | undefined;
+  /** recordedAt: from this on, and before that. The same for occurredAt. */
+  readonly from?: Instant | undefined;
+  readonly to?: Instant | undefined;
+  readonly occurredFrom?: Instant | undefined;
+  readonly occurredTo?: Instant | undefined;
 }
 
 /** For each condition the marks of which an entry must have one; the one that fewest blocks are likely to meet first. */
@@ -38,13 +38,16 @@ function wantedMarks(query: EntryQuery): Mark[][] {
   return wanted;
 }
 
-/** Returns the conditions on the blocks of a stream and drop month, whose tags are made with its tag key. */
+/**
+ * Returns the conditions on the blocks of a stream and drop month, whose tags are made with its tag key. Blocks know whole milliseconds:
+ * those of times let through a little more than was asked for.
+ */
 export function blockFilter(query: EntryQuery, tagKey: Uint8Array): BlockFilter {
   return {
-    recordedFrom: query.from,
-    recordedTo: query.to,
-    occurredFrom: query.occurredFrom,
-    occurredTo: query.occurredTo,
+    recordedFrom: query.from?.ms,
+    recordedTo: query.to?.ms,
+    occurredFrom: query.occurredFrom?.ms,
+    occurredTo: query.occurredTo?.ms,
     severityMin: query.severityMin,
     outcome: query.outcome === undefined ? undefined : 1 << OUTCOMES.indexOf(query.outcome),
     tags: wantedMarks(query).map((marks) => marks.map((mark) => tagOf(mark, tagKey))),
@@ -57,8 +60,8 @@ export function matches(query: EntryQuery, entry: Entry): boolean {
   if (query.outcome !== undefined && record.outcome !== query.outcome) return false;
   if (query.severityMin !== undefined && (record.severity === undefined || record.severity < query.severityMin))
     return false;
-  if (!between(Date.parse(record.recordedAt), query.from, query.to)) return false;
-  if (!between(Date.parse(record.occurredAt), query.occurredFrom, query.occurredTo)) return false;
+  if (!between(record.recordedAt, query.from, query.to)) return false;
+  if (!between(record.occurredAt, query.occurredFrom, query.occurredTo)) return false;
   if (query.action !== undefined && record.action !== query.action) return false;
   if (query.site !== undefined && record.source['site'] !== query.site) return false;
   if (query.service !== undefined && record.source['service'] !== query.service) return false;
@@ -87,6 +90,11 @@ function isActor(actor: JsonValue | undefined, wanted: string): boolean {
   );
 }
 
-function between(value: number, from: number | undefined, to: number | undefined): boolean {
-  return (from === undefined || value >= from) && (to === undefined || value < to);
+function between(text: string, from: Instant | undefined, to: Instant | undefined): boolean {
+  if (from === undefined && to === undefined) return true;
+  const instant = instantOf(text);
+  return (
+    (from === undefined || compareInstants(instant, from) >= 0) &&
+    (to === undefined || compareInstants(instant, to) < 0)
+  );
 }

@@ -11,9 +11,10 @@ import { tenantOf } from '../http/caller.ts';
 import { placesOfId } from '../store/log-reader.ts';
 import { listStreams, type StreamRow } from '../store/streams.ts';
 import { decodeCursor, encodeCursor } from './cursor.ts';
-import { readEntries } from './entries.ts';
+import { type Keys, readEntries } from './entries.ts';
 import { entryText } from './entry-view.ts';
-import { type AsTenant, instantOf, type Keys, search } from './search.ts';
+import { type Instant, instantOf } from './instant.ts';
+import { type AsTenant, search } from './search.ts';
 
 export interface ReadDeps {
   /** Returns how to ask for one tenant, or undefined when there is no such tenant. */
@@ -24,21 +25,16 @@ export interface ReadDeps {
 export function readRoutes({ tenant, keys }: ReadDeps) {
   return async function read(app: FastifyInstance): Promise<void> {
     app.get('/v1/events', { config: { permission: 'events:read' } }, async (request, reply) => {
-      const { cursor, limit, order, ...asked } = validateQuery('searchEvents', request.query);
-      const question = JSON.stringify([order, Object.entries(asked).sort()]);
-      const positions = cursor === undefined ? new Map<string, number>() : decodeCursor(question, cursor);
-      const ask = await tenant(tenantOf(request));
+      const { cursor, limit, order, category, ...asked } = validateQuery('searchEvents', request.query);
+      const owner = tenantOf(request);
+      const question = JSON.stringify([owner, order, category ?? null, Object.entries(asked).sort()]);
+      const positions = cursor === undefined ? undefined : decodeCursor(question, cursor);
+      const ask = await tenant(owner);
       if (ask === undefined) return sendJson(reply, '{"items":[],"next":null}');
-      const streams = (await ask(listStreams)).filter(
-        (stream) => asked.category === undefined || stream.category === asked.category,
-      );
-      const page = await search(
-        ask,
-        keys,
-        streams,
-        {
+      const { items, next } = await search(ask, keys, {
+        streams: (await ask(listStreams)).filter((stream) => category === undefined || stream.category === category),
+        query: {
           ...asked,
-          category: undefined,
           from: instant(asked.from),
           to: instant(asked.to),
           occurredFrom: instant(asked.occurredFrom),
@@ -47,10 +43,10 @@ export function readRoutes({ tenant, keys }: ReadDeps) {
         order,
         limit,
         positions,
-      );
-      const items = page.entries.map(({ entry, stream }) => entryText(entry, stream.category)).join(',');
-      const next = page.next === undefined ? null : encodeCursor(question, page.next);
-      return sendJson(reply, `{"items":[${items}],"next":${JSON.stringify(next)}}`);
+        view: (entry, stream) => entryText(entry, stream.category),
+      });
+      const following = next === undefined ? null : encodeCursor(question, next);
+      return sendJson(reply, `{"items":[${items.join(',')}],"next":${JSON.stringify(following)}}`);
     });
 
     app.get('/v1/events/:id', { config: { permission: 'events:read' } }, async (request, reply) => {
@@ -99,7 +95,7 @@ async function findById(
   for (const stream of streams.toSorted((a, b) => b.epoch - a.epoch)) {
     if (newest.has(stream.category)) continue;
     for (const place of places.filter((one) => one.streamId === stream.id)) {
-      const entry = (await readEntries(ask, keys, stream, [place.seq])).get(place.seq);
+      const entry = (await readEntries(ask, keys, stream, [place.seq], place.dropMonth)).get(place.seq);
       if (entry?.record.id !== id) continue;
       newest.set(stream.category, { entry, stream });
       break;
@@ -120,7 +116,7 @@ function streamView(stream: StreamRow) {
   };
 }
 
-function instant(text: string | undefined): number | undefined {
+function instant(text: string | undefined): Instant | undefined {
   return text === undefined ? undefined : instantOf(text);
 }
 

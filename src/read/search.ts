@@ -8,25 +8,40 @@
  */
 import type { Kysely } from 'kysely';
 import type { StoredBlock } from '../chain/block.ts';
+import { CATEGORIES } from '../chain/category.ts';
 import { type Entry, openBlock } from '../chain/open-block.ts';
-import { parseInstant } from '../chain/retain-until.ts';
 import { blockOf, monthsOf, scanBlocks, seqAtInstant } from '../store/log-reader.ts';
 import type { StreamRow } from '../store/streams.ts';
 import type { Tables } from '../store/tables.ts';
+import type { Positions } from './cursor.ts';
+import { type Keys, openKeys } from './entries.ts';
 import { blockFilter, type EntryQuery, matches } from './entry-filter.ts';
+import type { Instant } from './instant.ts';
 
-/** Blocks that one request looks at: at about 0.3 ms each, well under a second. */
+/** Blocks that one request looks at: at about 0.3 ms each, well under a second. Each stream is given one look in any case, or a cursor might never move. */
 const BLOCKS_LOOKED_MAX = 256;
 const BLOCKS_A_LOOK = 16;
+/** A page ends when its items have so many characters: the memory of one answer, and at most one event more. */
+const PAGE_CHARS_MAX = 8 * 1024 * 1024;
 
-export interface Keys {
-  keysById(id: string): Promise<{ readonly dataKey: Uint8Array; readonly tagKey: Uint8Array }>;
+export type Order = 'asc' | 'desc';
+
+export interface Question {
+  readonly streams: readonly StreamRow[];
+  readonly query: EntryQuery;
+  readonly order: Order;
+  /** Items of a page, at most. */
+  readonly limit: number;
+  /** Of the page before, from its cursor. */
+  readonly positions: Positions | undefined;
+  /** Writes an entry as it is given out. */
+  readonly view: (entry: Entry, stream: StreamRow) => string;
 }
 
 export interface Page {
-  readonly entries: readonly { readonly entry: Entry; readonly stream: StreamRow }[];
-  /** For each stream name the seq to go on from; undefined when everything was seen. */
-  readonly next: ReadonlyMap<string, number> | undefined;
+  readonly items: readonly string[];
+  /** Undefined when everything was seen. */
+  readonly next: Positions | undefined;
 }
 
 /** How the lookups reach the database: each as a short transaction of the tenant. */
@@ -36,39 +51,20 @@ interface Budget {
   blocks: number;
 }
 
-/** Returns a page. `positions` comes from a cursor; a stream that it does not name is walked from its end (`desc`) or start (`asc`). */
-export async function search(
-  ask: AsTenant,
-  keys: Keys,
-  streams: readonly StreamRow[],
-  query: EntryQuery,
-  order: 'asc' | 'desc',
-  limit: number,
-  positions: ReadonlyMap<string, number>,
-): Promise<Page> {
+/** Returns a page. */
+export async function search(ask: AsTenant, keys: Keys, question: Question): Promise<Page> {
+  const { streams, query, order, limit, view } = question;
+  const streamIds = streams.map((stream) => stream.id);
+  const months = await ask((database) => monthsOf(database, streamIds));
   const budget: Budget = { blocks: BLOCKS_LOOKED_MAX };
-  const months = await ask((database) =>
-    monthsOf(
-      database,
-      streams.map((stream) => stream.id),
-    ),
-  );
-  const walks = streams.map(
-    (stream) =>
-      new Walk(
-        ask,
-        keys,
-        stream,
-        months.filter((month) => month.streamId === stream.id),
-        query,
-        order,
-        budget,
-        positions.get(stream.name),
-      ),
-  );
-  const entries: { entry: Entry; stream: StreamRow }[] = [];
+  const walks = streams.map((stream) => {
+    const own = months.filter((month) => month.streamId === stream.id);
+    return new Walk(ask, keys, stream, own, query, order, budget, startOf(stream, question));
+  });
+  const items: string[] = [];
+  let chars = 0;
   let starved = false;
-  while (entries.length < limit && !starved) {
+  while (items.length < limit && chars < PAGE_CHARS_MAX && !starved) {
     let best: Walk | undefined;
     for (const walk of walks) {
       await walk.fill();
@@ -77,14 +73,29 @@ export async function search(
       else if (walk.head !== undefined && (best === undefined || precedes(walk.head, best.head!, order))) best = walk;
     }
     if (starved || best === undefined) break;
-    entries.push({ entry: best.take(), stream: best.stream });
+    const item = view(best.take(), best.stream);
+    items.push(item);
+    chars += item.length;
   }
-  const done = walks.every((walk) => walk.head === undefined && !walk.starved);
-  return { entries, next: done ? undefined : new Map(walks.map((walk) => [walk.stream.name, walk.position])) };
+  const done = walks.every((walk) => walk.ended);
+  return { items, next: done ? undefined : new Map(walks.map((walk) => [keyOf(walk.stream), walk.position])) };
+}
+
+/** Names a stream of a tenant in a cursor, shorter than its name. */
+function keyOf({ category, epoch }: StreamRow): string {
+  return `${CATEGORIES.indexOf(category)}.${epoch}`;
+}
+
+/** Where a stream's walk begins: before this seq (`desc`), or at it (`asc`). */
+function startOf(stream: StreamRow, { positions, order }: Question): number {
+  const start = order === 'asc' ? 0 : stream.size;
+  if (positions === undefined) return start;
+  // A stream that a cursor does not know was made since: newest first, all of it belongs before the pages that were given.
+  return positions.get(keyOf(stream)) ?? 0;
 }
 
 /** By recordedAt; entries stamped alike by stream, then seq. Both ways round the same, so that `asc` is `desc` reversed. */
-function precedes(a: Entry, b: Entry, order: 'asc' | 'desc'): boolean {
+function precedes(a: Entry, b: Entry, order: Order): boolean {
   const difference =
     compare(a.record.recordedAt, b.record.recordedAt) ||
     compare(a.record.stream, b.record.stream) ||
@@ -100,20 +111,21 @@ function compare(a: string, b: string): number {
 /** The matching entries of one stream, one after the other. */
 class Walk {
   readonly stream: StreamRow;
-  /** Where to go on: entries before this seq (`desc`), or from it on (`asc`), have not been given out. */
+  /** Where to go on: of the entries before this seq (`desc`), or from it on (`asc`), none has been given out; all others are done with. */
   position: number;
   starved = false;
   readonly #ask: AsTenant;
   readonly #keys: Keys;
   readonly #query: EntryQuery;
-  readonly #order: 'asc' | 'desc';
+  readonly #order: Order;
   readonly #budget: Budget;
   readonly #months: { dropMonth: number; keyId: string }[];
-  /** Entries found and not given out, in order; with the position after each. */
+  /** Entries found and not given out, in order. */
   #found: Entry[] = [];
   #blocks: StoredBlock[] = [];
-  /** Where the scan of the current month stands: behind what was found and the blocks at hand. */
+  /** Where the scan stands: behind what was found and the blocks at hand. */
   #scanned: number;
+  #looked = false;
   #month: { dropMonth: number; keyId: string; end: number } | undefined;
 
   constructor(
@@ -122,9 +134,9 @@ class Walk {
     stream: StreamRow,
     months: readonly { dropMonth: number; keyId: string }[],
     query: EntryQuery,
-    order: 'asc' | 'desc',
+    order: Order,
     budget: Budget,
-    position: number | undefined,
+    position: number,
   ) {
     this.#ask = ask;
     this.#keys = keys;
@@ -134,12 +146,19 @@ class Walk {
     this.#budget = budget;
     // A stream's drop months rise with seq, but for what is kept for ever (0), which is then the only one.
     this.#months = order === 'asc' ? [...months] : [...months].reverse();
-    this.position = position ?? (order === 'asc' ? 0 : stream.size);
+    this.position = position;
     this.#scanned = this.position;
   }
 
   get head(): Entry | undefined {
     return this.#found[0];
+  }
+
+  /** Whether there is nothing more, as far as is known without another look. */
+  get ended(): boolean {
+    if (this.#order === 'asc' ? this.position >= this.stream.size : this.position === 0) return true;
+    const atHand = this.#found.length + this.#blocks.length;
+    return atHand === 0 && this.#month === undefined && this.#months.length === 0;
   }
 
   take(): Entry {
@@ -156,7 +175,7 @@ class Walk {
         await this.#open(block);
       } else if (this.#month === undefined) {
         if (!(await this.#nextMonth())) return;
-      } else if (this.#budget.blocks <= 0) {
+      } else if (this.#budget.blocks <= 0 && this.#looked) {
         this.starved = true;
         this.#advance();
       } else {
@@ -166,12 +185,15 @@ class Walk {
   }
 
   async #open(block: StoredBlock): Promise<void> {
-    const { dataKey } = await this.#keys.keysById(block.keyId);
+    const { dataKey } = await openKeys(this.#keys, block.keyId);
     const entries = openBlock(block, this.stream.name, dataKey).filter(
       (entry) => this.#isAhead(entry) && matches(this.#query, entry),
     );
     this.#found = this.#order === 'asc' ? entries : entries.reverse();
-    if (this.#found.length === 0 && this.#blocks.length === 0) this.#advance();
+    const first = this.#found[0];
+    // What was passed over on the way to a rare match is not looked at again, even if another stream's entries come first.
+    if (first !== undefined) this.position = this.#order === 'asc' ? first.record.seq : first.record.seq + 1;
+    else if (this.#blocks.length === 0) this.#advance();
   }
 
   #isAhead(entry: Entry): boolean {
@@ -187,37 +209,40 @@ class Walk {
       if (begun !== undefined) this.#scanned = begun.firstSeq;
     }
     const { from, to } = this.#query;
-    const { id } = this.stream;
+    const isUp = this.#order === 'asc';
     // Bounds of recordedAt become bounds of seq, which the blocks are in order of.
-    const start = this.#order === 'asc' ? from : to;
-    const end = this.#order === 'asc' ? to : from;
-    const [first, last] = await this.#ask(async (database) => [
-      start === undefined
-        ? undefined
-        : await seqAtInstant(
-            database,
-            id,
-            month.dropMonth,
-            this.#order === 'asc' ? { before: start } : { after: start },
-          ),
-      end === undefined
-        ? undefined
-        : await seqAtInstant(database, id, month.dropMonth, this.#order === 'asc' ? { after: end } : { before: end }),
-    ]);
-    if (first !== undefined)
-      this.#scanned = this.#order === 'asc' ? Math.max(this.#scanned, first) : Math.min(this.#scanned, first);
-    this.#month = { ...month, end: last ?? (this.#order === 'asc' ? Infinity : -1) };
+    const first = await this.#boundary(month.dropMonth, isUp ? 'before' : 'after', isUp ? from : to);
+    if (first !== undefined) this.#scanned = isUp ? Math.max(this.#scanned, first) : Math.min(this.#scanned, first);
+    const last = await this.#boundary(month.dropMonth, isUp ? 'after' : 'before', isUp ? to : from);
+    // Months rise with recordedAt: behind one that holds the end there is nothing.
+    if (last !== undefined) this.#months.length = 0;
+    this.#month = { ...month, end: last ?? (isUp ? Infinity : -1) };
     return true;
+  }
+
+  /** The first seq of the block of a month that is next `before` or `after` an instant. */
+  async #boundary(
+    dropMonth: number,
+    side: 'before' | 'after',
+    instant: Instant | undefined,
+  ): Promise<number | undefined> {
+    if (instant === undefined) return undefined;
+    const { ms } = instant;
+    return this.#ask((database) =>
+      seqAtInstant(database, this.stream.id, dropMonth, side === 'after' ? { after: ms } : { before: ms }),
+    );
   }
 
   async #look(): Promise<void> {
     const month = this.#month!;
-    const { tagKey } = await this.#keys.keysById(month.keyId);
-    const limit = Math.min(BLOCKS_A_LOOK, this.#budget.blocks);
+    const { tagKey } = await openKeys(this.#keys, month.keyId);
+    // Two at least: the first of them can be the one that the position lies in, which moves nothing.
+    const limit = Math.max(2, this.#budget.blocks <= 0 ? BLOCKS_A_LOOK : Math.min(BLOCKS_A_LOOK, this.#budget.blocks));
     const filter = blockFilter(this.#query, tagKey);
     const scan = await this.#ask((database) =>
       scanBlocks(database, this.stream.id, month.dropMonth, filter, this.#order, this.#scanned, limit),
     );
+    this.#looked ||= scan.looked > 0;
     this.#budget.blocks -= scan.looked;
     this.#blocks.push(...scan.blocks);
     const last = scan.lastFirstSeq;
@@ -233,9 +258,4 @@ class Walk {
     this.position =
       this.#order === 'asc' ? Math.max(this.position, this.#scanned) : Math.min(this.position, this.#scanned);
   }
-}
-
-/** Returns the instant that a query parameter names, in milliseconds: `YYYY-MM-DDThh:mm:ss.sssZ` or any RFC 3339 with an offset. */
-export function instantOf(text: string): number {
-  return parseInstant(text) ?? Date.parse(text);
 }

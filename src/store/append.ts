@@ -1,5 +1,6 @@
 /**
- * The sequencer's transaction in PostgreSQL: begin, lock, look for repeats, one statement that writes everything, commit.
+ * The sequencer's transaction in PostgreSQL: begin, lock and look for repeats in one way there and
+ * back, write everything and commit in another.
  *
  * Statements are prepared once a connection. Binary data goes over as one parameter that the statement cuts up, because arrays of
  * bytea travel as text of twice the size.
@@ -7,40 +8,53 @@
 import assert from 'node:assert/strict';
 import pg from 'pg';
 import type { StoredBlock } from '../chain/block.ts';
-import type {
-  AppendStore,
-  AppendTransaction,
-  IdQuery,
-  NewBlock,
-  NewHead,
-  NewTile,
-  StreamHead,
-} from '../chain/sequencer.ts';
+import type { AppendStore, AppendTransaction, IdQuery, NewRows, StreamHead } from '../chain/sequencer.ts';
+import { sha256Hex } from '../chain/sha256.ts';
 import { EvidenceError, KeyUnavailableError, Problem } from '../errors.ts';
 import { type BlockRow, storedBlock } from './block-row.ts';
 import { type Database, withClient } from './database.ts';
 
 export function appendStore(database: Database): AppendStore {
   return {
-    async transact<T>(work: (transaction: AppendTransaction) => Promise<T>, onWritten: () => void): Promise<T> {
+    async transact(streamIds, queries, work, onWritten) {
       try {
         return await withClient(database.writer, async (client) => {
-          await client.query('BEGIN');
-          let result: T;
+          let decided: Awaited<ReturnType<typeof work>>;
           try {
-            result = await work(appendTransaction(client));
+            decided = await work(await begin(client, streamIds, queries));
           } catch (error) {
             await client.query('ROLLBACK');
             throw error;
           }
-          onWritten();
-          await commit(client, database.notices.get(client) ?? []);
-          return result;
+          if (decided.rows === undefined) await client.query('ROLLBACK');
+          else await writeAndCommit(client, decided.rows, database.notices.get(client) ?? [], onWritten);
+          return decided.result;
         });
       } catch (error) {
         throw isOwn(error) ? error : refusalOf(error);
       }
     },
+  };
+}
+
+/** One way there and back: the connection is a pipeline, in which each statement still begins when the one before has ended. */
+async function begin(
+  client: pg.PoolClient,
+  streamIds: readonly number[],
+  queries: readonly IdQuery[],
+): Promise<AppendTransaction> {
+  const [, heads, { now, seqs }] = await Promise.all([
+    client.query('BEGIN'),
+    lockStreams(client, streamIds),
+    findSeen(client, queries),
+  ]);
+  return {
+    heads,
+    now,
+    seqs,
+    seen: async (again) => (await findSeen(client, again)).seqs,
+    blocksFrom: (streamId, seq) => blocksFrom(client, streamId, seq),
+    tileRoots: (streamId, level, from, to) => tileRoots(client, streamId, level, from, to),
   };
 }
 
@@ -66,32 +80,32 @@ function refusalOf(error: unknown): Problem {
 }
 
 /**
- * Commits. Only an answer of the server settles it: without one the outcome is unknown. A commit whose wait for the synchronous
- * standby was cancelled looks like success but for a notice; the standby may not have it, so it is no success.
+ * Writes and commits in one go; when the write fails, the server makes a ROLLBACK of the COMMIT that follows it. Only an answer of the
+ * server settles the outcome: without one it is unknown. A commit whose wait for the synchronous standby was cancelled looks like
+ * success but for a notice; the standby may not have it, so it is no success.
  */
-async function commit(client: pg.PoolClient, notices: string[]): Promise<void> {
+async function writeAndCommit(
+  client: pg.PoolClient,
+  rows: NewRows,
+  notices: string[],
+  onWritten: () => void,
+): Promise<void> {
   notices.length = 0;
-  let answer: pg.QueryResult;
-  try {
-    answer = await client.query('COMMIT');
-  } catch (cause) {
+  const sent = [write(client, rows), client.query('COMMIT')] as const;
+  onWritten();
+  const [written, committed] = await Promise.allSettled(sent);
+  if (written.status === 'rejected' && written.reason instanceof pg.DatabaseError) throw written.reason;
+  if (written.status === 'rejected') throw new Problem('outcome_unknown', { cause: written.reason });
+  if (committed.status === 'rejected') {
     // Class 23 and 40: the server says that it rolled back. Everything else may have struck after the commit was durable.
-    if (cause instanceof pg.DatabaseError && /^(23|40)/.test(cause.code ?? '')) throw cause;
-    throw new Problem('outcome_unknown', { cause });
+    const { reason } = committed;
+    if (reason instanceof pg.DatabaseError && /^(23|40)/.test(reason.code ?? '')) throw reason;
+    throw new Problem('outcome_unknown', { cause: reason });
   }
-  if (answer.command !== 'COMMIT') throw new Problem('not_ready', { detail: 'the database rolled back' });
-  if (notices.some((notice) => notice.startsWith('01000') && notice.includes('synchronous replication')))
+  if (committed.value.command !== 'COMMIT') throw new Problem('not_ready', { detail: 'the database rolled back' });
+  if (notices.some((notice) => notice.startsWith('01000') && notice.includes('synchronous replication'))) {
     throw new Problem('outcome_unknown');
-}
-
-function appendTransaction(client: pg.PoolClient): AppendTransaction {
-  return {
-    lock: (streamIds) => lockStreams(client, streamIds),
-    seen: (queries) => findSeen(client, queries),
-    blocksFrom: (streamId, seq) => blocksFrom(client, streamId, seq),
-    tileRoots: (streamId, level, from, to) => tileRoots(client, streamId, level, from, to),
-    write: (blocks, tiles, heads) => write(client, blocks, tiles, heads),
-  };
+  }
 }
 
 /** Ascending order of id: two groups that want the same streams never wait for each other in a circle. */
@@ -151,9 +165,11 @@ async function findSeen(
     branches.length === 0
       ? `'{}'::bigint[]`
       : `ARRAY(SELECT unnest(ARRAY[f.n, f.seq]) FROM (${branches.join(' UNION ALL ')}) AS f)`;
+  const text = `SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now, ${found} AS found`;
   const { rows } = await client.query<{ now: number; found: number[] }>({
-    name: `seen ${[...classes.keys()].join('; ')}`,
-    text: `SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now, ${found} AS found`,
+    // A name has at most 63 characters.
+    name: `seen_${sha256Hex(text).slice(0, 32)}`,
+    text,
     values,
   });
   const row = rows[0];
@@ -219,20 +235,20 @@ new_tile AS (
   SELECT l.tenant, l.stream, l.level, l.tile_index,
          substring($1::bytea FROM l.hashes_from FOR 8192), substring($1::bytea FROM l.hashes_from + 8192 FOR 32)
   FROM unnest($24::integer[], $25::integer[], $26::smallint[], $27::bigint[], $28::integer[]) AS l (tenant, stream, level, tile_index, hashes_from)
+),
+moved AS (
+  UPDATE sealog.stream AS s
+  SET size = h.size, recorded_at = h.recorded_at, retain_until = h.retain_until,
+      head = substring($1::bytea FROM h.head_from FOR 32), frontier = substring($1::bytea FROM h.head_from + 32 FOR h.frontier_length)
+  FROM unnest($29::integer[], $30::bigint[], $31::bigint[], $32::bigint[], $33::bigint[], $34::integer[], $35::integer[])
+       AS h (id, size_before, size, recorded_at, retain_until, head_from, frontier_length)
+  WHERE s.id = h.id AND s.size = h.size_before
+  RETURNING s.id
 )
-UPDATE sealog.stream AS s
-SET size = h.size, recorded_at = h.recorded_at, retain_until = h.retain_until,
-    head = substring($1::bytea FROM h.head_from FOR 32), frontier = substring($1::bytea FROM h.head_from + 32 FOR h.frontier_length)
-FROM unnest($29::integer[], $30::bigint[], $31::bigint[], $32::bigint[], $33::bigint[], $34::integer[], $35::integer[])
-     AS h (id, size_before, size, recorded_at, retain_until, head_from, frontier_length)
-WHERE s.id = h.id AND s.size = h.size_before`;
+-- A head that is not where it was locked is our own mistake: the division fails, and with it the transaction.
+SELECT 1 / (count(*) = cardinality($29::integer[]))::integer AS all_moved FROM moved`;
 
-async function write(
-  client: pg.PoolClient,
-  blocks: readonly NewBlock[],
-  tiles: readonly NewTile[],
-  heads: readonly NewHead[],
-): Promise<void> {
+async function write(client: pg.PoolClient, { blocks, tiles, heads }: NewRows): Promise<void> {
   const blob = new Blobs();
   const records = blocks.map((block) => blob.add(block.records));
   const parts = blocks.map((block) => blob.add(block.parts));
@@ -242,7 +258,7 @@ async function write(
   const ids = blocks.flatMap((block, n) => block.idHashes.map((id, i) => [n + 1, block.firstSeq + i, id] as const));
   const column = <R>(rows: readonly R[], pick: (row: R) => number | bigint | string | undefined): string =>
     arrayOf(rows.map(pick));
-  const { rowCount } = await client.query({
+  await client.query({
     name: 'write',
     text: WRITE,
     values: [
@@ -283,8 +299,6 @@ async function write(
       column(heads, (h) => h.frontier.length),
     ],
   });
-  // A head that is not where it was locked: our own mistake, and nothing of the group may stay.
-  assert.equal(rowCount, heads.length, 'every head moved');
 }
 
 /** Bytes that go over as one parameter; positions count from 1, as SQL does. */

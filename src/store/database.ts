@@ -71,6 +71,8 @@ export function openDatabase(options: DatabaseOptions): Database {
       types,
       application_name: role,
       keepAlive: true,
+      // The sequencer's transaction is a matter of few ways there and back; see append.ts.
+      pipeline: role === 'sealog_writer',
       connectionTimeoutMillis: CONNECT_MAX_MS,
       query_timeout: ANSWER_MAX_MS,
       options: Object.entries(settings)

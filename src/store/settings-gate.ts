@@ -2,10 +2,11 @@
  * The settings gate: what PostgreSQL must be like before Sealog becomes ready.
  *
  * What can lose or change a receipted entry, or lets the application reach past its privileges, refuses the start, each with one
- * clear reason. What only makes damage harder to notice or a failure slower to heal is a warning.
+ * clear reason that says what to do. What only makes damage harder to notice or a failure slower to heal is a warning.
  */
-import type pg from 'pg';
-import { withClient } from './database.ts';
+import pg from 'pg';
+import { Problem } from '../errors.ts';
+import { type Role, withClient } from './database.ts';
 import { knownMigrations } from './migrate.ts';
 
 export interface GateResult {
@@ -18,52 +19,111 @@ const MAJOR_MAX = 18;
 /** The tables that must be under forced row-level security. */
 const GUARDED = ['tenant', 'stream', 'data_key', 'block', 'tag', 'entry_id', 'tile'];
 const APPEND_ONLY = ['deployment', ...GUARDED];
+/** What the login role must be able to act as. */
+const ROLES: readonly Role[] = ['sealog_writer', 'sealog_reader', 'sealog_verifier'];
+/** Roles of PostgreSQL's own with which a session could reach around the tables' privileges, triggers and policies. */
+const TOO_MUCH = [
+  'pg_read_all_data',
+  'pg_write_all_data',
+  'pg_read_server_files',
+  'pg_write_server_files',
+  'pg_execute_server_program',
+];
 
+/** What the server says to the login role, before any setting of ours. */
 interface Facts {
   readonly settings: Record<string, string>;
   readonly version: number;
   readonly encoding: string;
-  readonly session_role: string;
+  readonly database: string;
+  readonly login: string;
   readonly superuser: boolean;
   readonly bypass_rls: boolean;
+  readonly create_role: boolean;
+  /** Of superusers, roles with BYPASSRLS and the roles above, those that the login role can become. */
+  readonly powers: string[];
   readonly owner_member: boolean;
+  /** Of the schema's tables and functions, those whose owner (another than sealog_owner) the login role can become. */
   readonly owns: string[];
-  readonly schema_there: boolean;
+  readonly owns_schema: boolean;
+  readonly owns_database: boolean;
+  readonly migrated: boolean;
+  /** Of the application's roles, those that the login role can not act as. */
+  readonly missing_roles: string[];
   readonly remote: boolean;
   readonly tls: boolean;
 }
 
-/** Asks the server, on a connection as the application makes it (its settings are those that commits will have). */
+/**
+ * Asks the server, first as the login role without the settings that our pools bring (their `synchronous_commit = on` would hide
+ * that of the server), then on a connection as the application makes it. Never throws for what the server says: that is a refusal.
+ */
 export async function checkSettings(writer: pg.Pool): Promise<GateResult> {
-  return withClient(writer, async (client) => {
-    const facts = (await client.query<Facts>(FACTS)).rows[0]!;
-    const refusals = refusalsOf(facts);
-    if (facts.schema_there && refusals.length === 0) refusals.push(...(await schemaRefusals(client)));
-    return { refusals, warnings: warningsOf(facts) };
-  });
+  let facts: Facts;
+  try {
+    facts = await askAsLogin(writer);
+  } catch (error) {
+    return { refusals: [unreachable(error)], warnings: [] };
+  }
+  const refusals = refusalsOf(facts);
+  if (facts.migrated && facts.missing_roles.length === 0) {
+    try {
+      refusals.push(...(await withClient(writer, sessionRefusals)));
+      if (refusals.length === 0) refusals.push(...(await withClient(writer, schemaRefusals)));
+    } catch (error) {
+      refusals.push(unreachable(error));
+    }
+  }
+  return { refusals, warnings: warningsOf(facts) };
 }
 
-/** session_user is who logged in; current_user is already the writer. */
+/** `$1` the application's roles, `$2` roles of PostgreSQL's own that are too much. Membership counts with and without SET: whoever may administer a role may also take it. */
 const FACTS = `
 SELECT (SELECT json_object_agg(name, setting) FROM pg_settings WHERE name IN (
           'fsync', 'full_page_writes', 'synchronous_commit', 'data_checksums', 'wal_level', 'archive_mode', 'data_sync_retry',
-          'synchronous_standby_names', 'idle_in_transaction_session_timeout', 'lock_timeout', 'tcp_user_timeout',
-          'client_connection_check_interval', 'zero_damaged_pages', 'ignore_checksum_failure', 'wal_sync_method')) AS settings,
+          'synchronous_standby_names', 'tcp_user_timeout', 'client_connection_check_interval', 'zero_damaged_pages',
+          'ignore_checksum_failure')) AS settings,
        current_setting('server_version_num')::integer AS version,
        current_setting('server_encoding') AS encoding,
-       session_user::text AS session_role,
-       r.rolsuper AS superuser,
-       r.rolbypassrls AS bypass_rls,
-       EXISTS (SELECT FROM pg_roles o WHERE o.rolname = 'sealog_owner' AND pg_has_role(session_user, o.oid, 'MEMBER')) AS owner_member,
-       ARRAY(SELECT c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-             WHERE n.nspname = 'sealog' AND c.relowner = r.oid ORDER BY 1) AS owns,
-       to_regnamespace('sealog') IS NOT NULL AS schema_there,
+       current_database()::text AS database,
+       session_user::text AS login,
+       me.rolsuper AS superuser,
+       me.rolbypassrls AS bypass_rls,
+       me.rolcreaterole AS create_role,
+       ARRAY(SELECT r.rolname::text FROM pg_roles r WHERE (r.rolsuper OR r.rolbypassrls OR r.rolname = ANY ($2))
+             AND r.oid <> me.oid AND pg_has_role(session_user, r.oid, 'MEMBER') ORDER BY 1) AS powers,
+       EXISTS (SELECT FROM pg_roles r WHERE r.rolname = 'sealog_owner' AND pg_has_role(session_user, r.oid, 'MEMBER')) AS owner_member,
+       ARRAY(SELECT o.name FROM (
+               SELECT relname::text AS name, relowner AS owner FROM pg_class WHERE relnamespace = s.oid AND relkind IN ('r', 'p')
+               UNION ALL SELECT proname::text, proowner FROM pg_proc WHERE pronamespace = s.oid) AS o
+             WHERE o.owner <> coalesce((SELECT oid FROM pg_roles WHERE rolname = 'sealog_owner'), 0)
+             AND pg_has_role(session_user, o.owner, 'MEMBER') ORDER BY 1) AS owns,
+       s.oid IS NOT NULL AND pg_has_role(session_user, s.nspowner, 'MEMBER') AS owns_schema,
+       pg_has_role(session_user, d.datdba, 'MEMBER') AS owns_database,
+       EXISTS (SELECT FROM pg_class WHERE relnamespace = s.oid AND relname = 'migration') AS migrated,
+       ARRAY(SELECT w.name FROM unnest($1::text[]) WITH ORDINALITY AS w (name, n) WHERE NOT EXISTS (
+               SELECT FROM pg_roles r WHERE r.rolname = w.name AND pg_has_role(session_user, r.oid,
+                 CASE WHEN current_setting('server_version_num')::integer >= 160000 THEN 'SET' ELSE 'MEMBER' END)) ORDER BY w.n) AS missing_roles,
        coalesce(inet_server_addr() <> inet_client_addr(), false) AS remote,
        coalesce((SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()), false) AS tls
-FROM pg_roles r WHERE r.rolname = session_user`;
+FROM pg_roles me JOIN pg_database d ON d.datname = current_database() LEFT JOIN pg_namespace s ON s.nspname = 'sealog'
+WHERE me.rolname = session_user`;
+
+/** On a connection of its own: one of the pool's could not be made where its role is missing. */
+async function askAsLogin({ options }: pg.Pool): Promise<Facts> {
+  // A pool hides its password from whoever lists its options.
+  const client = new pg.Client({ ...options, password: options.password, options: '' });
+  client.on('error', () => {});
+  try {
+    await client.connect();
+    return (await client.query<Facts>(FACTS, [ROLES, TOO_MUCH])).rows[0]!;
+  } finally {
+    await client.end().catch(() => {});
+  }
+}
 
 function refusalsOf(facts: Facts): string[] {
-  const { settings, session_role: role } = facts;
+  const { settings } = facts;
   const refusals: string[] = [];
   const major = Math.floor(facts.version / 10_000);
   if (major < MAJOR_MIN) refusals.push(`PostgreSQL ${major} is too old: Sealog needs ${MAJOR_MIN} to ${MAJOR_MAX}`);
@@ -72,69 +132,113 @@ function refusalsOf(facts: Facts): string[] {
   if (settings['full_page_writes'] !== 'on') {
     refusals.push('full_page_writes is off: a power cut could tear pages of the log; set full_page_writes = on');
   }
-  if (!['on', 'remote_apply'].includes(settings['synchronous_commit'] ?? '')) {
+  const commit = settings['synchronous_commit'] ?? 'unknown';
+  if (!['on', 'remote_apply'].includes(commit)) {
     refusals.push(
-      'synchronous_commit is off: a receipt would be sent before its entry is durable; set synchronous_commit = on',
+      `synchronous_commit is ${commit}: a receipt could be sent before its entry is durable; set synchronous_commit = on`,
     );
   }
   if (settings['zero_damaged_pages'] === 'on')
-    refusals.push('zero_damaged_pages is on: damage would be silently emptied; set it to off');
+    refusals.push('zero_damaged_pages is on: damage would be silently emptied; set zero_damaged_pages = off');
   if (settings['data_sync_retry'] === 'on')
-    refusals.push('data_sync_retry is on: a failed flush would be taken for a good one; set it to off');
+    refusals.push('data_sync_retry is on: a failed flush would be taken for a good one; set data_sync_retry = off');
   if (facts.encoding !== 'UTF8')
-    refusals.push(`the database's encoding is ${facts.encoding}: create it with ENCODING 'UTF8'`);
+    refusals.push(`the encoding of the database is ${facts.encoding}: create one with ENCODING 'UTF8'`);
+  return [...refusals, ...roleRefusals(facts), ...migrationRefusals(facts)];
+}
+
+/** What the login role may do beyond acting as writer, reader and verifier. */
+function roleRefusals(facts: Facts): string[] {
+  const { login, database } = facts;
+  // A superuser is everything else as well: one reason is enough.
   if (facts.superuser)
-    refusals.push(`the role ${role} is a superuser, whom nothing in the database stops: connect as an ordinary role`);
+    return [`the role ${login} is a superuser, whom nothing in the database stops: connect as an ordinary role`];
+  const refusals: string[] = [];
   if (facts.bypass_rls)
-    refusals.push(`the role ${role} has BYPASSRLS, so tenants would not be apart: ALTER ROLE ${role} NOBYPASSRLS`);
-  if (!facts.superuser && facts.owner_member)
-    refusals.push(`the role ${role} is a member of sealog_owner: REVOKE sealog_owner FROM ${role}`);
+    refusals.push(`the role ${login} has BYPASSRLS, so tenants would not be apart: ALTER ROLE ${login} NOBYPASSRLS`);
+  for (const power of facts.powers)
+    refusals.push(`the role ${login} may act as ${power}, past the log's privileges: REVOKE ${power} FROM ${login}`);
+  if (facts.create_role)
+    refusals.push(`the role ${login} has CREATEROLE and could make itself the owner: ALTER ROLE ${login} NOCREATEROLE`);
+  if (facts.owner_member)
+    refusals.push(`the role ${login} is a member of sealog_owner: REVOKE sealog_owner FROM ${login}`);
   if (facts.owns.length > 0)
-    refusals.push(`the role ${role} owns ${facts.owns.join(', ')}: tables must belong to sealog_owner`);
-  if (!facts.schema_there)
-    refusals.push('the schema is not there: run `sealog migrate` as a role that may create roles and schemas');
+    refusals.push(
+      `the role ${login} owns ${listed(facts.owns)} in the schema sealog: these must belong to sealog_owner`,
+    );
+  if (facts.owns_schema && !facts.owner_member)
+    refusals.push(`the role ${login} owns the schema sealog and could drop its tables: it must belong to sealog_owner`);
+  if (facts.owns_database) {
+    refusals.push(
+      `the role ${login} owns the database ${database} and could drop it: ALTER DATABASE ${database} OWNER TO another role`,
+    );
+  }
   return refusals;
+}
+
+function migrationRefusals({ migrated, missing_roles: missing, login }: Facts): string[] {
+  if (!migrated)
+    return [
+      'the schema is not there: run `sealog migrate` as a role that may create roles and schemas in this database',
+    ];
+  if (missing.length === 0) return [];
+  return [`the role ${login} may not act as ${listed(missing)}: run \`sealog migrate --app-role ${login}\``];
+}
+
+/** What we ask for when connecting must arrive: options in DATABASE_URL replace ours, and some poolers drop them. */
+async function sessionRefusals(client: pg.PoolClient): Promise<string[]> {
+  const { rows } = await client.query<{ role: string; commit: string }>(
+    `SELECT current_user::text AS role, current_setting('synchronous_commit') AS commit`,
+  );
+  const { role, commit } = rows[0]!;
+  if (role === 'sealog_writer' && commit === 'on') return [];
+  return [
+    `a connection does not keep its settings (role ${role}, synchronous_commit ${commit}): take \`options\` out of DATABASE_URL, and let a pooler pass them on`,
+  ];
 }
 
 async function schemaRefusals(client: pg.PoolClient): Promise<string[]> {
   const refusals: string[] = [];
-  const done = (await client.query<{ name: string }>('SELECT name FROM sealog.migration ORDER BY name')).rows.map(
-    (row) => row.name,
-  );
+  const { rows: migrations } = await client.query<{ name: string }>('SELECT name FROM sealog.migration ORDER BY name');
+  const done = migrations.map((row) => row.name);
   const known = await knownMigrations();
   const newer = done.filter((name) => !known.includes(name));
   const missing = known.filter((name) => !done.includes(name));
   if (newer.length > 0) {
-    refusals.push(
-      `the database's schema is newer than this version of Sealog (${newer.join(', ')}): install the newer version`,
-    );
+    return [`the database's schema is newer than this version of Sealog (${listed(newer)}): install the newer version`];
   }
-  if (missing.length > 0)
-    refusals.push(
-      `the database's schema is older than this version of Sealog: run \`sealog migrate\` (${missing.join(', ')})`,
-    );
+  if (missing.length > 0) {
+    return [
+      `the database's schema is older than this version of Sealog: run \`sealog migrate\` (${listed(missing)} missing)`,
+    ];
+  }
   const { rows: open } = await client.query<{ name: string }>(
-    `SELECT relname::text AS name FROM pg_class WHERE relnamespace = 'sealog'::regnamespace AND relname = ANY ($1)
-     AND NOT (relrowsecurity AND relforcerowsecurity) ORDER BY 1`,
+    `SELECT w.name FROM unnest($1::text[]) AS w (name) WHERE NOT EXISTS (
+       SELECT FROM pg_class c WHERE c.relnamespace = 'sealog'::regnamespace AND c.relname = w.name
+       AND c.relrowsecurity AND c.relforcerowsecurity) ORDER BY 1`,
     [GUARDED],
   );
-  for (const { name } of open)
+  for (const { name } of open) {
     refusals.push(
-      `row-level security is not forced on sealog.${name}: ALTER TABLE sealog.${name} FORCE ROW LEVEL SECURITY`,
+      `row-level security is not forced on sealog.${name}: ALTER TABLE sealog.${name} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY`,
     );
-  // Every partition too: a detached or hand-made one would be open to change.
+  }
+  // Every partition too: one made or attached by hand would be open to change.
   const { rows: bare } = await client.query<{ name: string; trigger: string }>(
     `WITH guarded AS (
        SELECT c.oid, c.relname FROM pg_class c WHERE c.relnamespace = 'sealog'::regnamespace AND c.relname = ANY ($1)
-       UNION SELECT i.inhrelid, c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-       WHERE c.relnamespace = 'sealog'::regnamespace AND c.relkind = 'r')
-     SELECT g.relname::text AS name, t.wanted AS trigger FROM guarded g CROSS JOIN (VALUES ('append_only'), ('no_truncate')) AS t (wanted)
-     WHERE NOT EXISTS (SELECT FROM pg_trigger x WHERE x.tgrelid = g.oid AND x.tgname = t.wanted AND x.tgenabled = 'A') ORDER BY 1, 2`,
+       UNION SELECT i.inhrelid, c.relname FROM pg_inherits i JOIN pg_class p ON p.oid = i.inhparent JOIN pg_class c ON c.oid = i.inhrelid
+       WHERE p.relnamespace = 'sealog'::regnamespace AND p.relname = ANY ($1)),
+     wanted AS (
+       SELECT g.oid, g.relname, t.name FROM guarded g CROSS JOIN (VALUES ('append_only'), ('no_truncate')) AS t (name)
+       UNION ALL SELECT g.oid, g.relname, 'guard' FROM guarded g WHERE g.relname = 'stream')
+     SELECT w.relname::text AS name, w.name AS trigger FROM wanted w
+     WHERE NOT EXISTS (SELECT FROM pg_trigger x WHERE x.tgrelid = w.oid AND x.tgname = w.name AND x.tgenabled = 'A') ORDER BY 1, 2`,
     [APPEND_ONLY],
   );
   for (const { name, trigger } of bare) {
     refusals.push(
-      `the trigger ${trigger} of sealog.${name} is missing or not ENABLE ALWAYS: the table can be changed; verify the log, then restore it`,
+      `the trigger ${trigger} of sealog.${name} is missing or not ENABLE ALWAYS: the table could be changed; verify the log, then restore the trigger`,
     );
   }
   return refusals;
@@ -155,7 +259,7 @@ function warningsOf(facts: Facts): string[] {
     warnings.push('neither WAL archiving nor a synchronous standby: what this disk loses is lost');
   }
   if (facts.remote && !facts.tls)
-    warnings.push('the connection to a remote database is not encrypted: use sslmode=verify-full');
+    warnings.push('the connection to a remote database is not encrypted: add sslmode=verify-full to DATABASE_URL');
   if (facts.remote && settings['tcp_user_timeout'] === '0') {
     warnings.push('tcp_user_timeout is 0: the server keeps locks of a client that vanished for many minutes');
   }
@@ -163,4 +267,19 @@ function warningsOf(facts: Facts): string[] {
     warnings.push('client_connection_check_interval is 0: the server notices a vanished client only when it answers');
   }
   return warnings;
+}
+
+/** Why there is no connection. The server's words name user and database, never the password. */
+function unreachable(error: unknown): string {
+  const cause = error instanceof Problem ? error.cause : error;
+  if (cause instanceof pg.DatabaseError && cause.code?.startsWith('28'))
+    return `PostgreSQL refuses the login: ${cause.message}; check user and password in DATABASE_URL`;
+  if (cause instanceof pg.DatabaseError && cause.code === '3D000')
+    return `${cause.message}: create it with ENCODING 'UTF8', then run \`sealog migrate\``;
+  const { message = '', code = '' } = cause as NodeJS.ErrnoException;
+  return `the database can not be used: ${message || code}`;
+}
+
+function listed(names: readonly string[]): string {
+  return names.join(', ');
 }

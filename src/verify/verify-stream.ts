@@ -7,43 +7,35 @@
  * it began, and reads the state again at the end for what may be stored beyond it.
  *
  * What this shows is that the database agrees with itself. That it is not another, equally consistent log is shown by checkpoints
- * that lie where the database's owner can not reach them.
+ * that lie where the database's owner can not reach them. How the entries are cut into blocks is no evidence: the same entries in
+ * other blocks, properly sealed and indexed, are the same log.
  */
-import { decodeRecords, type StoredBlock, spansOf, unpackPayload } from '../chain/block.ts';
-import { concatBytes, equalBytes, toHex } from '../chain/bytes.ts';
+import { decodeRecords, spansOf, unpackPayload } from '../chain/block.ts';
+import { toHex } from '../chain/bytes.ts';
 import { decodeCanonical, type JsonValue } from '../chain/canonical.ts';
 import { OUTCOMES } from '../chain/category.ts';
 import { entryIdHash } from '../chain/entry.ts';
-import { appendLeaves, encodeFrontier, type Frontier, leafHash } from '../chain/merkle.ts';
+import { leafHash } from '../chain/merkle.ts';
 import { checkParts, openParts } from '../chain/open-block.ts';
 import { isOpen, type Part, type PartName } from '../chain/part.ts';
-import { decodeRecord, NO_PREVIOUS, type Rec } from '../chain/record.ts';
+import { decodeRecord, type Rec } from '../chain/record.ts';
 import { dropMonthOf, formatInstant, HELD, parseInstant } from '../chain/retain-until.ts';
 import { marksOf, tagOf } from '../chain/tag.ts';
-import { TILE_WIDTH, tileRoot } from '../chain/tile.ts';
+import { TILE_WIDTH } from '../chain/tile.ts';
 import { EvidenceError, KeyUnavailableError } from '../errors.ts';
-
-/** What is wrong with which entry. `seq` is absent where it is the stream as a whole. */
-export interface Finding {
-  readonly stream: string;
-  readonly seq?: number;
-  readonly kind: FindingKind;
-  readonly detail: string;
-}
-
-export type FindingKind =
-  | 'record'
-  | 'link'
-  | 'part'
-  | 'block'
-  | 'tag'
-  | 'id'
-  | 'tile'
-  | 'frontier'
-  | 'head'
-  | 'gap'
-  | 'overlap'
-  | 'stamp';
+import { ChainCheck } from './chain-check.ts';
+import { type Finding, Findings, type Unchecked } from './findings.ts';
+import { IndexCheck } from './index-check.ts';
+import {
+  type IdRow,
+  idBucket,
+  type LogSource,
+  type SourceBlock,
+  type StreamState,
+  type TagRow,
+  tagBucket,
+} from './log-source.ts';
+import { TreeCheck } from './tree-check.ts';
 
 /** `intact`: nothing is wrong. `tampered`: something is. `incomplete`: nothing is wrong with what could be read, but not all could be. */
 export type Verdict = 'intact' | 'tampered' | 'incomplete';
@@ -53,62 +45,12 @@ export interface StreamReport {
   /** Entries that the stream held when verification began. */
   readonly size: number;
   readonly verdict: Verdict;
+  /** In the order of the entries; what concerns the stream as a whole comes last. */
   readonly findings: readonly Finding[];
   /** More was found than is listed. */
   readonly truncated: boolean;
   /** What could not be checked, and why. */
-  readonly unchecked: readonly { readonly seq?: number; readonly detail: string }[];
-}
-
-/** A stream's row. */
-export interface StreamState {
-  readonly size: number;
-  readonly head: Uint8Array;
-  readonly frontier: Uint8Array;
-  readonly recordedAt: number;
-  readonly retainUntil: number | undefined;
-}
-
-export interface StoredTile {
-  readonly index: number;
-  readonly hashes: Uint8Array;
-  readonly root: Uint8Array;
-}
-
-/** Rows of the search index, which can be rebuilt: a tag of a block, or the id of an entry. */
-export interface TagRow {
-  readonly dropMonth: number;
-  readonly firstSeq: number;
-  readonly tag: bigint;
-}
-
-export interface IdRow {
-  readonly dropMonth: number;
-  readonly seq: number;
-  readonly idHash: string;
-}
-
-/** Where the stored bytes of one stream come from. No call holds a snapshot after it returned. */
-export interface LogSource {
-  readonly stream: string;
-  state(): Promise<StreamState>;
-  /** The next blocks behind a position, in the order of first seq, then drop month, whatever partition they are in. */
-  blocks(
-    after: { readonly firstSeq: number; readonly dropMonth: number } | undefined,
-    limit: number,
-  ): Promise<StoredBlock[]>;
-  keys(keyId: string): Promise<{ readonly dataKey: Uint8Array; readonly tagKey: Uint8Array }>;
-  tiles(level: number, fromIndex: number, limit: number): Promise<StoredTile[]>;
-  /** How many tiles there are of each level. */
-  tileCounts(): Promise<ReadonlyMap<number, number>>;
-  /** Those of the rows that are not stored. */
-  missingTags(rows: readonly TagRow[]): Promise<TagRow[]>;
-  missingIds(rows: readonly IdRow[]): Promise<IdRow[]>;
-  /** The rows stored for entries before `size`, in slices that together are all of them; about `expected` in number. */
-  countTags(size: number, expected: number): Promise<number>;
-  countIds(size: number, expected: number): Promise<number>;
-  tagSlices(size: number, expected: number): AsyncIterable<TagRow[]>;
-  idSlices(size: number, expected: number): AsyncIterable<IdRow[]>;
+  readonly unchecked: readonly Unchecked[];
 }
 
 export interface VerifyOptions {
@@ -118,7 +60,7 @@ export interface VerifyOptions {
 }
 
 const BLOCKS_A_CHUNK = 32;
-const TILES_A_CHUNK = 64;
+const STRAYS_LISTED_MAX = 32;
 const FINDINGS_MAX = 1000;
 
 /** Verifies the stream. Throws only what the source throws (a database that does not answer). */
@@ -127,477 +69,505 @@ export async function verifyStream(source: LogSource, options: VerifyOptions = {
   return check.run(options.onProgress ?? (() => {}));
 }
 
+/** A record in its place; undefined what it says when it can not be read. */
+interface Placed {
+  readonly bytes: Uint8Array;
+  readonly says: Rec | undefined;
+}
+
+/** A record that is the one that was linked to, as far as its neighbours tell. */
+interface SoundEntry {
+  readonly seq: number;
+  readonly record: Rec;
+}
+
+/** A block in its place, its records followed by the chain: what else it says is compared once all of them are settled. */
+interface PlacedBlock {
+  readonly block: SourceBlock;
+  readonly begin: number;
+  readonly placed: readonly Placed[];
+  /** Entries whose record is not the one that was linked to: nothing is concluded from what it says. */
+  readonly unsound: Set<number>;
+}
+
 class StreamCheck {
   readonly #source: LogSource;
-  readonly #findingsMax: number;
-  readonly #findings: Finding[] = [];
-  readonly #unchecked: { seq?: number; detail: string }[] = [];
-  #truncated = false;
-
-  /** The seq that comes next, and the hash of the entry before; undefined behind a hole. */
+  readonly #findings: Findings;
+  readonly #tree: TreeCheck;
+  readonly #chain: ChainCheck;
+  readonly #tags: IndexCheck<TagRow>;
+  readonly #ids: IndexCheck<IdRow>;
+  /** The seq that comes next. */
   #next = 0;
-  #previous: string | undefined = NO_PREVIOUS;
+  /** Settled by the chain, as far as `#settled`. */
+  #open: PlacedBlock[] = [];
+  #settled = 0;
+  /** The last sound entry, and its stamps. */
+  #lastSound = -1;
   #recordedAt = 0;
   #retainUntil: number | undefined;
-  /** Undefined behind a hole: the tree can not be computed past it. */
-  #frontier: Frontier | undefined = [];
-  readonly #tree: TreeCheck;
-  #tags = 0;
-  #tagsKnown = true;
 
   constructor(source: LogSource, findingsMax: number) {
     this.#source = source;
-    this.#findingsMax = findingsMax;
-    this.#tree = new TreeCheck(source, (seq, detail) => this.#find('tile', detail, seq));
+    this.#findings = new Findings(source.stream, findingsMax);
+    this.#tree = new TreeCheck(source, findingsMax, ({ kind, detail, seq }) => this.#findings.add(kind, detail, seq));
+    this.#chain = new ChainCheck(this.#findings, this.#tree, (seq, isSound) => this.#settle(seq, isSound));
+    const blocks = new BlockReader(source);
+    this.#tags = new IndexCheck(
+      {
+        kind: 'tag',
+        bucketOf: (row) => tagBucket(row.tag),
+        seqOf: (row) => row.firstSeq,
+        nameOf: (row) => `the tag ${row.tag} of this block`,
+        stored: source.tags,
+        objection: (row) => blocks.objectionToTag(row),
+      },
+      this.#findings,
+    );
+    this.#ids = new IndexCheck(
+      {
+        kind: 'id',
+        bucketOf: (row) => idBucket(row.idHash),
+        seqOf: (row) => row.seq,
+        nameOf: (row) => `the hashed id ${row.idHash} of this entry`,
+        stored: source.ids,
+        objection: (row) => blocks.objectionToId(row),
+      },
+      this.#findings,
+    );
   }
 
   async run(onProgress: (entries: number) => void | Promise<void>): Promise<StreamReport> {
+    const state = await this.#source.state();
+    await this.#checkBlocks(state, onProgress);
+    await this.#checkState(state);
+    await this.#checkMissing();
+    await this.#tags.checkSurplus(state.size);
+    await this.#ids.checkSurplus(state.size);
+    await this.#checkBeyond(state);
+
+    const { found, truncated, unchecked } = this.#findings;
+    const findings = found.toSorted((a, b) => (a.seq ?? Infinity) - (b.seq ?? Infinity) || 0);
+    let verdict: Verdict = 'intact';
+    if (findings.length > 0) verdict = 'tampered';
+    else if (unchecked.length > 0) verdict = 'incomplete';
+    return { stream: this.#source.stream, size: state.size, verdict, findings, truncated, unchecked };
+  }
+
+  /** Checks block after block; each knows where the next begins. Blocks that begin at or behind the size came after we began. */
+  async #checkBlocks(state: StreamState, onProgress: (entries: number) => void | Promise<void>): Promise<void> {
     const source = this.#source;
-    const state = await source.state();
-    let after: { firstSeq: number; dropMonth: number } | undefined;
+    let held: SourceBlock | undefined;
     let reading = source.blocks(undefined, BLOCKS_A_CHUNK);
     for (;;) {
       const chunk = await reading;
-      const last = chunk.at(-1);
-      if (last === undefined) break;
-      after = { firstSeq: last.firstSeq, dropMonth: last.dropMonth };
-      // Blocks that begin at or behind the size came after we began.
       const own = chunk.filter((block) => block.firstSeq < state.size);
-      const more = own.length === chunk.length;
+      const last = own.at(-1);
+      const more = last !== undefined && own.length === chunk.length;
       if (more) {
-        reading = source.blocks(after, BLOCKS_A_CHUNK);
+        reading = source.blocks({ firstSeq: last.firstSeq, dropMonth: last.dropMonth }, BLOCKS_A_CHUNK);
         // A failure is met where it is awaited; until then it is nobody's.
         reading.catch(() => {});
       }
-      await this.#checkChunk(own, state);
+      for (const block of own) {
+        if (held !== undefined) await this.#checkBlock(held, block.firstSeq, state);
+        held = block;
+      }
+      if (!more && held !== undefined) await this.#checkBlock(held, state.size, state);
+      await this.#checkMissing();
       await onProgress(this.#next);
       if (!more) break;
     }
-    if (this.#next < state.size)
-      this.#find('gap', `entries ${this.#next} to ${state.size - 1} are missing at the end`, this.#next);
-    this.#checkState(state);
-    await this.#checkBeyond(state);
-    await this.#checkIndexes(state.size);
-    let verdict: Verdict = 'intact';
-    if (this.#findings.length > 0) verdict = 'tampered';
-    else if (this.#unchecked.length > 0) verdict = 'incomplete';
-    return {
-      stream: source.stream,
-      size: state.size,
-      verdict,
-      findings: this.#findings,
-      truncated: this.#truncated,
-      unchecked: this.#unchecked,
-    };
+    if (this.#next < state.size) {
+      this.#findings.add('gap', `entries ${this.#next} to ${state.size - 1} are missing at the end`, this.#next);
+      await this.#leaveHole(state.size);
+    }
   }
 
-  async #checkChunk(blocks: readonly StoredBlock[], state: StreamState): Promise<void> {
-    const tags: TagRow[] = [];
-    const ids: IdRow[] = [];
-    for (const block of blocks) await this.#checkBlock(block, state, tags, ids);
-    for (const row of await this.#source.missingTags(tags))
-      this.#find('tag', `the tag ${row.tag} of this block is missing`, row.firstSeq);
-    for (const row of await this.#source.missingIds(ids))
-      this.#find('id', 'the id of this entry is missing from the index', row.seq);
-  }
-
-  async #checkBlock(block: StoredBlock, state: StreamState, tags: TagRow[], ids: IdRow[]): Promise<void> {
-    const { firstSeq } = block;
-    if (firstSeq < this.#next) {
-      this.#find(
-        'overlap',
-        `a block begins at ${firstSeq}, though the entries before ${this.#next} stand in others`,
-        firstSeq,
-      );
-      return;
-    }
-    if (firstSeq > this.#next) {
-      this.#find('gap', `entries ${this.#next} to ${firstSeq - 1} are missing`, this.#next);
-      this.#leaveHole(firstSeq);
-    }
-    if (firstSeq + block.entries > state.size) {
-      this.#find(
-        'block',
-        `the block holds entries up to ${firstSeq + block.entries - 1}, the stream only ${state.size}`,
-        firstSeq,
-      );
-    }
-    let records: Uint8Array[];
+  /** `following` is where the next block begins, or the stream ends. */
+  async #checkBlock(block: SourceBlock, following: number, state: StreamState): Promise<void> {
+    let records: Uint8Array[] | undefined;
+    let unreadable: unknown;
     try {
       records = decodeRecords(unpackPayload(block.records));
     } catch (error) {
-      this.#findError('block', error, firstSeq);
-      this.#leaveHole(Math.min(firstSeq + block.entries, state.size));
+      unreadable = error;
+    }
+    let placed = records?.map(placedRecord) ?? [];
+    const begin = this.#beginOf(block, placed);
+    if (begin === undefined) return;
+    if (begin > this.#next) {
+      this.#findings.add('gap', `entries ${this.#next} to ${begin - 1} are missing`, this.#next);
+      await this.#leaveHole(begin);
+    }
+    if (block.foreign) this.#findings.add('block', 'the block is stored under another tenant', begin);
+    if (begin + block.entries > state.size) {
+      const detail = `the block says that it holds ${block.entries} entries, the stream has only ${state.size}`;
+      this.#findings.add('block', detail, begin);
+    }
+    // Where it ends when nothing but its row says so.
+    const end = Math.max(begin, Math.min(begin + block.entries, following > begin ? following : Infinity, state.size));
+    if (records === undefined) {
+      this.#findings.addError('block', unreadable, begin);
+      await this.#leaveHole(end);
       return;
     }
-    if (records.length !== block.entries) {
-      this.#find('block', `the block says ${block.entries} entries and holds ${records.length}`, firstSeq);
+    if (placed.length !== block.entries) {
+      const detail = `the block says that it holds ${block.entries} entries, and holds ${placed.length}`;
+      this.#findings.add('block', detail, begin);
+      // Where the next block confirms the row, what the block holds beyond it is foreign.
+      if (begin + block.entries === following) placed = placed.slice(0, block.entries);
     }
-    const decoded = records.map((bytes, index) => this.#checkRecord(bytes, firstSeq + index, block));
-    const leaves = records.map((bytes) => leafHash(bytes));
-    if (this.#frontier !== undefined) this.#frontier = appendLeaves(firstSeq, this.#frontier, leaves);
-    await this.#tree.append(leaves);
-    this.#next = firstSeq + records.length;
-    if (decoded.every((record) => record !== undefined)) await this.#checkContent(block, decoded, tags, ids);
-    else this.#tagsKnown = false;
+    if (placed.length === 0 || this.#isMisplaced(placed, begin)) {
+      await this.#leaveHole(end);
+      return;
+    }
+    await this.#checkEntries(block, begin, placed);
   }
 
-  /** Everything a record says that its neighbours or its block also say. */
-  #checkRecord(bytes: Uint8Array, seq: number, block: StoredBlock): Rec | undefined {
-    const before = this.#previous;
-    this.#previous = toHex(leafHash(bytes));
-    let record: Rec;
-    try {
-      record = decodeRecord(bytes);
-    } catch (error) {
-      this.#findError('record', error, seq);
-      return undefined;
+  /** Returns where the block stands, or undefined when its entries stand in others already. */
+  #beginOf(block: SourceBlock, placed: readonly Placed[]): number | undefined {
+    const { firstSeq } = block;
+    if (firstSeq === this.#next) return firstSeq;
+    // Its entries say where they stand: when that is here, it is the row that is wrong.
+    const said = placed.findIndex(({ says }) => says?.stream === this.#source.stream);
+    if (said !== -1 && placed[said]!.says!.seq - said === this.#next) {
+      const detail = `the block's row says that it begins with entry ${firstSeq}, and it begins with ${this.#next}`;
+      this.#findings.add('block', detail, this.#next);
+      return this.#next;
     }
-    if (record.stream !== this.#source.stream)
-      this.#find('record', `the record says that it belongs to ${record.stream}`, seq);
-    if (record.seq !== seq) this.#find('record', `the record stands at ${seq} and says that it is ${record.seq}`, seq);
-    if (before !== undefined && record.previous !== before) {
-      this.#find(
-        'link',
-        seq === 0
-          ? 'the first entry names a previous one'
-          : `it does not link to entry ${seq - 1}: one of the two was changed`,
-        seq,
-      );
-    }
-    const recordedAt = parseInstant(record.recordedAt)!;
-    const retainUntil = record.retainUntil === undefined ? undefined : parseInstant(record.retainUntil)!;
-    if (recordedAt < this.#recordedAt)
-      this.#find('stamp', `recordedAt goes back, from ${formatInstant(this.#recordedAt)} to ${record.recordedAt}`, seq);
-    if ((retainUntil ?? Infinity) < (this.#retainUntil ?? 0)) {
-      this.#find(
-        'stamp',
-        `retainUntil goes back, from ${formatInstant(this.#retainUntil!)} to ${record.retainUntil}`,
-        seq,
-      );
-    }
-    if (retainUntil !== undefined && retainUntil < recordedAt)
-      this.#find('stamp', 'retainUntil is before recordedAt', seq);
-    if (block.dropMonth !== HELD && dropMonthOf(retainUntil) !== block.dropMonth) {
-      this.#find(
-        'block',
-        `it is kept until ${record.retainUntil ?? 'for ever'} and stored under drop month ${block.dropMonth}`,
-        seq,
-      );
-    }
-    if (recordedAt < block.recordedFrom || recordedAt > block.recordedTo)
-      this.#find('block', 'it was recorded outside the span of its block', seq);
-    this.#recordedAt = Math.max(recordedAt, this.#recordedAt);
-    this.#retainUntil = retainUntil;
-    return record;
+    if (firstSeq > this.#next) return firstSeq;
+    const detail = `a block begins with entry ${firstSeq}, though the entries before ${this.#next} stand in others`;
+    this.#findings.add('overlap', detail, firstSeq);
+    return undefined;
   }
 
-  /** Parts against commitments, spans, tags and ids of a block whose records are sound. */
-  async #checkContent(block: StoredBlock, records: readonly Rec[], tags: TagRow[], ids: IdRow[]): Promise<void> {
-    const { firstSeq, dropMonth } = block;
-    for (const record of records) ids.push({ dropMonth, seq: record.seq, idHash: entryIdHash(record.id) });
-    const spans = spansOf(
-      records.map((record) => ({
-        occurredAt: Date.parse(record.occurredAt),
-        severity: record.severity,
-        outcome: OUTCOMES.indexOf(record.outcome),
+  /** Says whether every entry of the block belongs elsewhere, and all to one place: then it is the block that is wrong. */
+  #isMisplaced(placed: readonly Placed[], begin: number): boolean {
+    const places = new Set(placed.map(({ says }, i) => (says === undefined ? '' : `${says.stream} ${says.seq - i}`)));
+    if (places.size > 1 || places.has('') || places.has(`${this.#source.stream} ${begin}`)) return false;
+    // A single entry may as well have been changed itself: its neighbours tell.
+    const { stream, seq } = placed[0]!.says!;
+    if (placed.length === 1 && stream === this.#source.stream) return false;
+    this.#findings.add('block', `the block holds entries of ${stream} from ${seq} on`, begin);
+    return true;
+  }
+
+  async #checkEntries(block: SourceBlock, begin: number, placed: readonly Placed[]): Promise<void> {
+    const own: PlacedBlock = { block, begin, placed, unsound: new Set() };
+    this.#open.push(own);
+    for (const [i, { bytes, says }] of placed.entries()) {
+      if (!this.#checkRecord(bytes, says, begin + i)) own.unsound.add(begin + i);
+    }
+    this.#next = begin + placed.length;
+    await this.#chain.append(
+      placed.map(({ bytes, says }, i) => ({
+        seq: begin + i,
+        hash: toHex(leafHash(bytes)),
+        previous: says?.previous,
       })),
     );
+    await this.#closeBlocks();
+  }
+
+  /** Called by the chain for each entry, in order. */
+  #settle(seq: number, isSound: boolean): void {
+    this.#settled = seq + 1;
+    if (!isSound) this.#open.find(({ begin, placed }) => seq < begin + placed.length)?.unsound.add(seq);
+  }
+
+  /** Checks the blocks of which every entry is settled. */
+  async #closeBlocks(): Promise<void> {
+    for (let first = this.#open[0]; first !== undefined; first = this.#open[0]) {
+      if (first.begin + first.placed.length > this.#settled) return;
+      this.#open.shift();
+      await this.#checkContent(first);
+    }
+  }
+
+  /** What a record says of itself; links are the chain's. Returns whether the record can be the one that belongs here. */
+  #checkRecord(bytes: Uint8Array, record: Rec | undefined, seq: number): boolean {
+    if (record === undefined) {
+      try {
+        decodeRecord(bytes);
+      } catch (error) {
+        this.#findings.addError('record', error, seq);
+      }
+      return false;
+    }
+    if (record.stream !== this.#source.stream)
+      this.#findings.add('record', `the record says that it belongs to ${record.stream}`, seq);
+    if (record.seq !== seq)
+      this.#findings.add('record', `the record stands at ${seq} and says that it is ${record.seq}`, seq);
+    return record.stream === this.#source.stream && record.seq === seq;
+  }
+
+  /** Stamps, spans, key, parts, tags and ids of a block. */
+  async #checkContent({ block, begin, placed, unsound }: PlacedBlock): Promise<void> {
+    const end = begin + placed.length;
+    const sound = placed.flatMap(({ says }, i) =>
+      says === undefined || unsound.has(begin + i) ? [] : [{ seq: begin + i, record: says }],
+    );
+    for (const { seq, record } of sound) this.#checkStamps(record, seq);
+    const dropMonth = this.#checkDropMonth(block, sound);
+    for (const seq of [...unsound].sort((a, b) => a - b)) this.#ids.leaveOut({ from: seq, to: seq + 1 });
+    for (const { seq, record } of sound) this.#ids.expect({ dropMonth, seq, idHash: entryIdHash(record.id) });
+    if (unsound.size === 0) this.#checkSpans(block, sound);
+    const tags = await this.#checkParts(block, begin, dropMonth, placed, unsound.size === 0);
+    if (tags === undefined || unsound.size > 0) this.#tags.leaveOut({ from: begin, to: end });
+    else for (const tag of tags) this.#tags.expect({ dropMonth, firstSeq: begin, tag });
+  }
+
+  #checkStamps(record: Rec, seq: number): void {
+    const recordedAt = parseInstant(record.recordedAt)!;
+    const retainUntil = record.retainUntil === undefined ? undefined : parseInstant(record.retainUntil)!;
+    if (recordedAt < this.#recordedAt) {
+      const detail = `recordedAt goes back, from ${formatInstant(this.#recordedAt)} to ${record.recordedAt}`;
+      this.#findings.add('stamp', detail, seq);
+    }
+    if ((retainUntil ?? Infinity) < (this.#retainUntil ?? 0)) {
+      const detail = `retainUntil goes back, from ${formatInstant(this.#retainUntil!)} to ${record.retainUntil}`;
+      this.#findings.add('stamp', detail, seq);
+    }
+    if (retainUntil !== undefined && retainUntil < recordedAt)
+      this.#findings.add('stamp', 'retainUntil is before recordedAt', seq);
+    this.#lastSound = seq;
+    this.#recordedAt = recordedAt;
+    this.#retainUntil = retainUntil;
+  }
+
+  /** Returns the drop month that the block is to be stored under. */
+  #checkDropMonth(block: SourceBlock, sound: readonly SoundEntry[]): number {
+    if (block.dropMonth === HELD) return HELD;
+    const monthOf = ({ record: { retainUntil } }: SoundEntry) =>
+      dropMonthOf(retainUntil === undefined ? undefined : parseInstant(retainUntil));
+    const wrong = sound.find((entry) => monthOf(entry) !== block.dropMonth);
+    if (wrong === undefined) return block.dropMonth;
+    const until = wrong.record.retainUntil ?? 'for ever';
+    const detail = `it is kept until ${until} and stored under drop month ${block.dropMonth}`;
+    this.#findings.add('block', detail, wrong.seq);
+    return monthOf(wrong);
+  }
+
+  #checkSpans(block: SourceBlock, sound: readonly SoundEntry[]): void {
+    const recorded = sound.map(({ record }) => parseInstant(record.recordedAt)!);
+    const spans = {
+      recordedFrom: Math.min(...recorded),
+      recordedTo: Math.max(...recorded),
+      ...spansOf(
+        sound.map(({ record }) => ({
+          occurredAt: Date.parse(record.occurredAt),
+          severity: record.severity,
+          outcome: OUTCOMES.indexOf(record.outcome),
+        })),
+      ),
+    };
     for (const [name, value] of Object.entries(spans)) {
       if (block[name as keyof typeof spans] !== value)
-        this.#find('block', `the block's ${name} is not that of its entries`, firstSeq);
+        this.#findings.add('block', `the block's ${name} is not that of its entries`, sound[0]!.seq);
     }
-    if (
-      block.recordedFrom !== parseInstant(records[0]!.recordedAt) ||
-      block.recordedTo !== parseInstant(records.at(-1)!.recordedAt)
-    ) {
-      this.#find('block', 'the span of recordedAt is not that of its entries', firstSeq);
-    }
+  }
+
+  /** Opens the parts and compares them with what the records commit to. Returns the tags of the block, undefined when they are not known. */
+  async #checkParts(
+    block: SourceBlock,
+    begin: number,
+    dropMonth: number,
+    placed: readonly Placed[],
+    isSound: boolean,
+  ): Promise<ReadonlySet<bigint> | undefined> {
+    if (!(await this.#checkKey(block, begin, dropMonth))) return undefined;
+    const records = placed.flatMap(({ says }) => (says === undefined ? [] : [{ record: says }]));
     let keys: { readonly dataKey: Uint8Array; readonly tagKey: Uint8Array };
-    let parts: Part[][];
     try {
       keys = await this.#source.keys(block.keyId);
-      parts = openParts(
-        block,
-        this.#source.stream,
-        keys.dataKey,
-        records.map((record) => ({ record })),
-      );
     } catch (error) {
-      this.#tagsKnown = false;
-      if (error instanceof KeyUnavailableError) this.#leaveUnchecked(`the parts: ${error.message}`, firstSeq);
-      else this.#findError('part', error, firstSeq);
-      return;
+      if (!(error instanceof KeyUnavailableError)) throw error;
+      this.#findings.leaveUnchecked(`the parts: ${error.message}`, placed.length, begin);
+      return undefined;
     }
-    const own = new Set<bigint>();
-    for (const [index, record] of records.entries()) {
-      const open = parts[index]!;
+    let parts: Part[][];
+    try {
+      parts = openParts(block, this.#source.stream, keys.dataKey, records);
+    } catch (error) {
+      if (!(error instanceof EvidenceError)) throw error;
+      // They open only under all the records that they were sealed with.
+      if (isSound) this.#findings.addError('part', error, begin);
+      else this.#findings.leaveUnchecked('the parts of blocks with a changed record', placed.length, begin);
+      return undefined;
+    }
+    let known = true;
+    const tags = new Set<bigint>();
+    for (const [i, { record }] of records.entries()) {
+      const own = parts[i]!;
       try {
-        checkParts(record, open);
-        for (const part of open) {
-          if (!isOpen(part))
-            this.#find('part', `the part ${part.name} is gone, without a certificate of its erasure`, record.seq);
+        checkParts(record, own);
+        for (const { name } of own.filter((part) => !isOpen(part))) {
+          known = false;
+          this.#findings.add('part', `the part ${name} is gone, without a certificate of its erasure`, begin + i);
         }
-        const marks = marksOf({
-          action: record.action,
-          source: record.source,
-          actor: partValue(open, 'actor'),
-          target: partValue(open, 'target'),
-        });
-        for (const mark of marks) own.add(tagOf(mark, keys.tagKey));
+        addTags(tags, record, own, keys.tagKey);
       } catch (error) {
-        this.#tagsKnown = false;
-        this.#findError('part', error, record.seq);
+        known = false;
+        this.#findings.addError('part', error, begin + i);
       }
     }
-    for (const tag of own) tags.push({ dropMonth, firstSeq, tag });
-    this.#tags += own.size;
+    return known ? tags : undefined;
+  }
+
+  /** The key must be the stream's, for the month: another's may be destroyed earlier or later than was promised. */
+  async #checkKey(block: SourceBlock, begin: number, dropMonth: number): Promise<boolean> {
+    const owner = await this.#source.keyOwner(block.keyId);
+    if (owner === undefined) {
+      this.#findings.add('part', `the data key ${block.keyId} of the block is not there`, begin);
+      return false;
+    }
+    if (owner.stream !== this.#source.stream || owner.dropMonth !== dropMonth) {
+      const detail = `the block names a data key of ${owner.stream} for drop month ${owner.dropMonth}`;
+      this.#findings.add('block', detail, begin);
+    } else if (owner.foreign) {
+      this.#findings.add('block', 'the data key of the block is stored under another tenant', begin);
+    }
+    return true;
   }
 
   /** The row that the sequencer goes on from, against what the entries come to. */
-  #checkState(state: StreamState): void {
-    if (this.#previous !== undefined && this.#next === state.size) {
-      const head = state.size === 0 ? NO_PREVIOUS : this.#previous;
-      if (toHex(state.head) !== head) {
-        this.#find(
-          'head',
-          `the stream's head is not the hash of its last entry: the row or entry ${state.size - 1} was changed`,
-          lastSeq(state),
-        );
-      }
+  async #checkState(state: StreamState): Promise<void> {
+    if (state.describes !== this.#source.stream)
+      this.#findings.add('head', `the stream's row describes ${state.describes}`);
+    if (this.#next === state.size) {
+      await this.#chain.end(state);
+    } else {
+      await this.#chain.leaveHole(this.#next);
+      this.#tree.end(undefined);
     }
-    if (
-      this.#frontier !== undefined &&
-      this.#next === state.size &&
-      !equalBytes(state.frontier, encodeFrontier(this.#frontier))
-    ) {
-      this.#find('frontier', "the stream's frontier is not that of the tree over its entries", lastSeq(state));
-    }
-    if (this.#next === state.size && state.size > 0) {
-      if (state.recordedAt !== this.#recordedAt)
-        this.#find('head', "the stream's recordedAt is not that of its last entry", lastSeq(state));
-      if (state.retainUntil !== this.#retainUntil)
-        this.#find('head', "the stream's retainUntil is not that of its last entry", lastSeq(state));
-    }
+    await this.#closeBlocks();
+    if (state.size === 0 || this.#lastSound !== state.size - 1) return;
+    if (state.recordedAt !== this.#recordedAt)
+      this.#findings.add('head', "the stream's recordedAt is not that of its last entry", state.size - 1);
+    if (state.retainUntil !== this.#retainUntil)
+      this.#findings.add('head', "the stream's retainUntil is not that of its last entry", state.size - 1);
   }
 
-  /** What may be stored behind the end: read before the state that must cover it. */
+  /** What may be stored behind the end: each thing is read before the state that must cover it. */
   async #checkBeyond(before: StreamState): Promise<void> {
-    const counts = await this.#source.tileCounts();
-    const beyond = await this.#source.blocks({ firstSeq: before.size - 1, dropMonth: Infinity }, BLOCKS_A_CHUNK);
-    const state = await this.#source.state();
-    if (state.size < before.size)
-      this.#find('head', `the stream shrank from ${before.size} to ${state.size} entries`, lastSeq(state));
-    for (const block of beyond) {
-      if (block.firstSeq + block.entries > state.size) {
-        this.#find(
-          'block',
-          `a block with entry ${block.firstSeq} is stored, the stream has ${state.size} entries`,
-          block.firstSeq,
-        );
-      }
+    const source = this.#source;
+    const lastBlock = await source.lastBlock();
+    const tileCounts = await source.tileCounts();
+    const state = await source.state();
+    if (state.size < before.size) {
+      const detail = `the stream shrank from ${before.size} to ${state.size} entries during verification`;
+      this.#findings.add('head', detail, state.size === 0 ? undefined : state.size - 1);
     }
-    for (const [level, count] of counts) {
-      const full = Math.floor(state.size / TILE_WIDTH ** (level + 1));
-      if (count > full) this.#find('tile', `${count} tiles of level ${level} are stored, ${full} are full`);
+    this.#tags.checkBeyond(state.size);
+    this.#ids.checkBeyond(state.size);
+    // One that begins before the size was looked at already.
+    if (lastBlock !== undefined && lastBlock.firstSeq >= state.size) {
+      const strays = await source.blocks({ firstSeq: state.size - 1, dropMonth: Infinity }, STRAYS_LISTED_MAX);
+      const { size } = await source.state();
+      for (const { firstSeq } of strays.filter((block) => block.firstSeq >= size))
+        this.#findings.add('block', `a block begins with this entry, though the stream has only ${size}`, firstSeq);
     }
-  }
-
-  /** With every expected row there (checked on the way), equal numbers mean equal sets; otherwise each stored row is looked at. */
-  async #checkIndexes(size: number): Promise<void> {
-    const ids = this.#next;
-    if ((await this.#source.countIds(size, ids)) !== ids) {
-      for await (const slice of this.#source.idSlices(size, ids)) await this.#checkIdRows(slice);
-    }
-    if (this.#tagsKnown && (await this.#source.countTags(size, this.#tags)) !== this.#tags) {
-      for await (const slice of this.#source.tagSlices(size, this.#tags)) await this.#checkTagRows(slice);
+    for (const [level, count] of tileCounts) {
+      const width = TILE_WIDTH ** (level + 1);
+      if (count <= Math.floor(state.size / width)) continue;
+      const strays = await source.tiles(level, Math.floor(state.size / width), STRAYS_LISTED_MAX);
+      const { size } = await source.state();
+      for (const { index } of strays.filter((tile) => tile.index >= Math.floor(size / width)))
+        this.#findings.add('tile', `the tile ${index} of level ${level} is stored and not full`, index * width);
     }
   }
 
-  async #checkIdRows(rows: readonly IdRow[]): Promise<void> {
-    const seen = new Set<number>();
-    for (const row of rows) {
-      const block = await this.#blockAt(row.seq);
-      const record = block === undefined ? undefined : recordAt(block, row.seq);
-      if (record === undefined) this.#find('id', 'the index has an id for an entry that is not there', row.seq);
-      else if (entryIdHash(record.id) !== row.idHash || seen.has(row.seq))
-        this.#find('id', 'the index has a foreign id for this entry', row.seq);
-      else if (block?.dropMonth !== row.dropMonth)
-        this.#find('id', `the id is stored under drop month ${row.dropMonth}`, row.seq);
-      seen.add(row.seq);
-    }
+  async #leaveHole(to: number): Promise<void> {
+    await this.#chain.leaveHole(to);
+    await this.#closeBlocks();
+    this.#tags.leaveOut({ from: this.#next, to });
+    this.#ids.leaveOut({ from: this.#next, to });
+    this.#next = to;
   }
 
-  async #checkTagRows(rows: readonly TagRow[]): Promise<void> {
-    const seen = new Set<string>();
-    for (const [firstSeq, own] of Map.groupBy(rows, (row) => row.firstSeq)) {
-      const block = await this.#blockAt(firstSeq);
-      const expected =
-        block === undefined || block.firstSeq !== firstSeq ? new Set<bigint>() : await this.#expectedTags(block);
-      for (const row of own) {
-        const key = `${firstSeq} ${row.tag}`;
-        if (!expected.has(row.tag) || row.dropMonth !== block?.dropMonth)
-          this.#find('tag', `the tag ${row.tag} is not one of this block`, firstSeq);
-        else if (seen.has(key)) this.#find('tag', `the tag ${row.tag} of this block is stored twice`, firstSeq);
-        seen.add(key);
-      }
-    }
+  async #checkMissing(): Promise<void> {
+    await this.#tags.checkMissing();
+    await this.#ids.checkMissing();
+  }
+}
+
+/** Blocks read again, for what the index says of them. Rows come in the order of the entries: the last block is remembered. */
+class BlockReader {
+  readonly #source: LogSource;
+  #block: SourceBlock | undefined;
+  #records: readonly Placed[] = [];
+  #tags: ReadonlySet<bigint> | undefined;
+
+  constructor(source: LogSource) {
+    this.#source = source;
   }
 
-  async #expectedTags(block: StoredBlock): Promise<Set<bigint>> {
+  async objectionToId(row: IdRow): Promise<string | undefined> {
+    const block = await this.#read(row.seq);
+    const record = block === undefined ? undefined : this.#records[row.seq - block.firstSeq]?.says;
+    if (block === undefined || record === undefined) return 'is of no entry that is there';
+    if (entryIdHash(record.id) !== row.idHash) return 'is not its id';
+    return row.dropMonth === block.dropMonth ? undefined : `is stored under drop month ${row.dropMonth}`;
+  }
+
+  async objectionToTag(row: TagRow): Promise<string | undefined> {
+    const block = await this.#read(row.firstSeq);
+    if (block?.firstSeq !== row.firstSeq) return 'is of no block that is there';
+    this.#tags ??= await this.#tagsOf(block);
+    if (!this.#tags.has(row.tag)) return 'is not one of its tags';
+    return row.dropMonth === block.dropMonth ? undefined : `is stored under drop month ${row.dropMonth}`;
+  }
+
+  async #read(seq: number): Promise<SourceBlock | undefined> {
+    const known = this.#block;
+    if (known !== undefined && seq >= known.firstSeq && seq < known.firstSeq + known.entries) return known;
+    const block = await this.#source.lastBlock(seq);
+    this.#block = block;
+    this.#tags = undefined;
+    try {
+      this.#records = block === undefined ? [] : decodeRecords(unpackPayload(block.records)).map(placedRecord);
+    } catch (error) {
+      if (!(error instanceof EvidenceError)) throw error;
+      this.#records = [];
+    }
+    return block;
+  }
+
+  async #tagsOf(block: SourceBlock): Promise<Set<bigint>> {
     const tags = new Set<bigint>();
-    const records = decodeRecords(unpackPayload(block.records)).map((bytes) => ({ record: decodeRecord(bytes) }));
-    const keys = await this.#source.keys(block.keyId);
-    const parts = openParts(block, this.#source.stream, keys.dataKey, records);
-    for (const [index, { record }] of records.entries()) {
-      const open = parts[index]!;
-      const marks = marksOf({
-        action: record.action,
-        source: record.source,
-        actor: partValue(open, 'actor'),
-        target: partValue(open, 'target'),
-      });
-      for (const mark of marks) tags.add(tagOf(mark, keys.tagKey));
+    try {
+      const { dataKey, tagKey } = await this.#source.keys(block.keyId);
+      const records = this.#records.map(({ bytes }) => ({ record: decodeRecord(bytes) }));
+      const parts = openParts(block, this.#source.stream, dataKey, records);
+      for (const [i, { record }] of records.entries()) addTags(tags, record, parts[i]!, tagKey);
+    } catch (error) {
+      if (!(error instanceof EvidenceError)) throw error;
     }
     return tags;
   }
+}
 
-  async #blockAt(seq: number): Promise<StoredBlock | undefined> {
-    const blocks = await this.#source.blocks({ firstSeq: Math.max(-1, seq - 1025), dropMonth: Infinity }, 1100);
-    return blocks.filter((block) => block.firstSeq <= seq && seq < block.firstSeq + block.entries).at(-1);
-  }
-
-  #leaveHole(next: number): void {
-    this.#tree.leaveHole(next - this.#next);
-    this.#next = next;
-    this.#previous = undefined;
-    this.#frontier = undefined;
-    this.#tagsKnown = false;
-  }
-
-  #find(kind: FindingKind, detail: string, seq?: number): void {
-    if (this.#findings.length >= this.#findingsMax) {
-      this.#truncated = true;
-      return;
-    }
-    this.#findings.push({ stream: this.#source.stream, ...(seq === undefined ? {} : { seq }), kind, detail });
-  }
-
-  #findError(kind: FindingKind, error: unknown, seq: number): void {
+function placedRecord(bytes: Uint8Array): Placed {
+  try {
+    return { bytes, says: decodeRecord(bytes) };
+  } catch (error) {
     if (!(error instanceof EvidenceError)) throw error;
-    this.#find(kind, error.message, seq);
-  }
-
-  #leaveUnchecked(detail: string, seq: number): void {
-    if (this.#unchecked.length < this.#findingsMax) this.#unchecked.push({ seq, detail });
+    return { bytes, says: undefined };
   }
 }
 
-/** A level's tile that is being filled, and the stored tiles that were read ahead. */
-interface Filling {
-  hashes: (Uint8Array | undefined)[];
-  index: number;
-  stored: StoredTile[];
-  asked: number;
-}
-
-/** Compares the stored tiles with those that the leaves come to, level by level. */
-class TreeCheck {
-  readonly #source: LogSource;
-  readonly #find: (seq: number, detail: string) => void;
-  /** Leaves that are not known and not yet counted. */
-  #hole = 0;
-  /** For each level the hashes of the tile that is being filled; undefined = not known. */
-  readonly #filling: Filling[] = [];
-
-  constructor(source: LogSource, find: (seq: number, detail: string) => void) {
-    this.#source = source;
-    this.#find = find;
-  }
-
-  async append(leaves: readonly (Uint8Array | undefined)[]): Promise<void> {
-    this.#flushHole();
-    for (const leaf of leaves) {
-      if (this.#add(0, leaf)) await this.#closeTile(0);
-    }
-  }
-
-  leaveHole(length: number): void {
-    this.#hole += length;
-  }
-
-  /** Whole tiles inside a hole are passed over by their number, not leaf by leaf. */
-  #flushHole(): void {
-    for (; this.#hole > 0; this.#hole--) {
-      if (this.#add(0, undefined)) this.#passTile(0);
-    }
-  }
-
-  #level(level: number): Filling {
-    this.#filling[level] ??= { hashes: [], index: 0, stored: [], asked: 0 };
-    return this.#filling[level];
-  }
-
-  #add(level: number, hash: Uint8Array | undefined): boolean {
-    const { hashes } = this.#level(level);
-    hashes.push(hash);
-    return hashes.length === TILE_WIDTH;
-  }
-
-  #passTile(level: number): void {
-    const filling = this.#level(level);
-    filling.hashes = [];
-    filling.index += 1;
-    if (this.#add(level + 1, undefined)) this.#passTile(level + 1);
-  }
-
-  async #closeTile(level: number): Promise<void> {
-    const filling = this.#level(level);
-    const { hashes, index } = filling;
-    filling.hashes = [];
-    filling.index += 1;
-    const width = TILE_WIDTH ** level;
-    const firstSeq = index * TILE_WIDTH * width;
-    const stored = await this.#stored(level, index);
-    let root: Uint8Array | undefined;
-    if (hashes.every((hash) => hash !== undefined)) {
-      const bytes = concatBytes(...hashes);
-      root = tileRoot(bytes);
-      if (stored === undefined) {
-        this.#find(firstSeq, `the tile ${index} of level ${level} is missing`);
-      } else if (!equalBytes(stored.hashes, bytes)) {
-        const at = hashes.findIndex((hash, i) => !equalBytes(hash, stored.hashes.subarray(32 * i, 32 * i + 32)));
-        this.#find(
-          firstSeq + at * width,
-          `the tile ${index} of level ${level} has another hash ${at} than the entries`,
-        );
-      } else if (!equalBytes(stored.root, root)) {
-        this.#find(firstSeq, `the root of tile ${index} of level ${level} is not that of its hashes`);
-      }
-    }
-    if (this.#add(level + 1, root)) await this.#closeTile(level + 1);
-  }
-
-  async #stored(level: number, index: number): Promise<StoredTile | undefined> {
-    const filling = this.#level(level);
-    if (index >= filling.asked) {
-      filling.stored = await this.#source.tiles(level, index, TILES_A_CHUNK);
-      filling.asked = index + TILES_A_CHUNK;
-    }
-    return filling.stored.find((tile) => tile.index === index);
-  }
+function addTags(tags: Set<bigint>, record: Rec, parts: readonly Part[], tagKey: Uint8Array): void {
+  const marks = marksOf({
+    action: record.action,
+    source: record.source,
+    actor: partValue(parts, 'actor'),
+    target: partValue(parts, 'target'),
+  });
+  for (const mark of marks) tags.add(tagOf(mark, tagKey));
 }
 
 function partValue(parts: readonly Part[], name: PartName): JsonValue | undefined {
   const part = parts.find((one) => one.name === name);
   return part === undefined || !isOpen(part) ? undefined : decodeCanonical(part.value);
-}
-
-function recordAt(block: StoredBlock, seq: number): Rec | undefined {
-  const bytes = decodeRecords(unpackPayload(block.records))[seq - block.firstSeq];
-  return bytes === undefined ? undefined : decodeRecord(bytes);
-}
-
-function lastSeq(state: StreamState): number | undefined {
-  return state.size === 0 ? undefined : state.size - 1;
 }

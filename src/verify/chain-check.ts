@@ -1,0 +1,105 @@
+/**
+ * Follows the chain and tells which entry a broken link speaks against.
+ *
+ * Each entry names the hash of the one before, and the stream's row that of the last: what vouches for an entry is its successor. So
+ * where entry b does not name the hash of entry a, and entry c names that of b, it is a that was changed; the hash that b names is then
+ * the one that a had, and what the tree is computed from. Where c does not name the hash of b either, b may have been changed in what it
+ * names. An entry is therefore settled two entries later.
+ */
+import { fromHex, toHex } from '../chain/bytes.ts';
+import { NO_PREVIOUS } from '../chain/record.ts';
+import type { Findings } from './findings.ts';
+import type { StreamState } from './log-source.ts';
+import type { Leaf, TreeCheck } from './tree-check.ts';
+
+/** An entry as the chain sees it. */
+export interface Link {
+  readonly seq: number;
+  /** Hex. */
+  readonly hash: string;
+  /** Hex; undefined when the record can not be read. */
+  readonly previous: string | undefined;
+}
+
+export class ChainCheck {
+  readonly #findings: Findings;
+  readonly #tree: TreeCheck;
+  readonly #onSettled: (seq: number, isSound: boolean) => void;
+  /** The last two entries, not settled yet. */
+  #tail: Link[] = [];
+  #leaves: Leaf[] = [];
+
+  /** `onSettled` is called for each entry, in order: is it the one that was linked to, as far as its neighbours tell? */
+  constructor(findings: Findings, tree: TreeCheck, onSettled: (seq: number, isSound: boolean) => void) {
+    this.#findings = findings;
+    this.#tree = tree;
+    this.#onSettled = onSettled;
+  }
+
+  async append(links: readonly Link[]): Promise<void> {
+    for (const link of links) {
+      if (link.seq === 0 && link.previous !== undefined && link.previous !== NO_PREVIOUS)
+        this.#findings.add('link', 'the first entry names a previous one', 0);
+      this.#tail.push(link);
+      if (this.#tail.length > 2) this.#settle(this.#tail.shift()!, this.#tail[0], this.#tail[1]);
+    }
+    await this.#flush();
+  }
+
+  /** Goes on at `size`; nobody vouches for the entry before the hole. */
+  async leaveHole(size: number): Promise<void> {
+    const [a, b] = this.#tail;
+    if (a !== undefined) this.#settle(a, b, undefined);
+    if (b !== undefined) this.#settle(b, undefined, undefined);
+    this.#tail = [];
+    await this.#flush();
+    this.#tree.leaveHole(size);
+  }
+
+  /** Compares the last entry with the stream's row, which vouches for it with head and frontier. */
+  async end({ size, head, frontier }: StreamState): Promise<void> {
+    const named = toHex(head);
+    const last = this.#tail.at(-1);
+    if (this.#tail.length === 2) this.#settle(this.#tail[0]!, last, { previous: named });
+    this.#tail = [];
+    await this.#flush();
+    if (last !== undefined) {
+      // Head and frontier may agree on another last entry: then it is the entry that is another.
+      const isNamed = named === last.hash || !this.#tree.isFrontier(frontier, [head]);
+      if (!isNamed) this.#accuse(last, "its hash is not the stream's head: it was changed");
+      else if (named !== last.hash)
+        this.#findings.add('head', "the stream's head is not the hash of its last entry", last.seq);
+      this.#onSettled(last.seq, isNamed && last.previous !== undefined);
+      await this.#tree.append([{ hash: isNamed ? fromHex(last.hash) : head }]);
+    } else if (size === 0 && named !== NO_PREVIOUS) {
+      this.#findings.add('head', 'the stream has no entries, and a head');
+    }
+    this.#tree.end(frontier);
+  }
+
+  #settle(a: Link, b: Link | undefined, c: Pick<Link, 'previous'> | undefined): void {
+    const hash = fromHex(a.hash);
+    let isSound = a.previous !== undefined;
+    if (b?.previous === undefined || b.previous === a.hash) {
+      this.#leaves.push({ hash });
+    } else if (c?.previous === b.hash) {
+      isSound = false;
+      this.#accuse(a, `its hash is not the one that entry ${b.seq} names: it was changed`);
+      this.#leaves.push({ hash: fromHex(b.previous) });
+    } else {
+      this.#findings.add('link', `it does not name the hash of entry ${a.seq}`, b.seq);
+      this.#leaves.push({ hash, otherwise: fromHex(b.previous) });
+    }
+    this.#onSettled(a.seq, isSound);
+  }
+
+  /** One that can not be read was found already. */
+  #accuse({ seq, previous }: Link, detail: string): void {
+    if (previous !== undefined) this.#findings.add('record', detail, seq);
+  }
+
+  async #flush(): Promise<void> {
+    await this.#tree.append(this.#leaves);
+    this.#leaves = [];
+  }
+}

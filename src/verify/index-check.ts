@@ -1,0 +1,99 @@
+/**
+ * Holds the search index to the entries: no tag and no id is missing, and there is none too many.
+ *
+ * What must be there is looked up while the entries are read. What must not be there is found by counting: the rows that must be there
+ * and are, against all that are stored, in buckets; only the rows of a bucket that holds too many are looked at one by one.
+ */
+import type { Findings } from './findings.ts';
+import { INDEX_BUCKETS, type SeqRange, type StoredIndex, type StoredRow } from './log-source.ts';
+
+/** More holes than these are more than a question to the database can list. */
+const RANGES_MAX = 100;
+
+export interface IndexOf<Row> {
+  readonly kind: 'tag' | 'id';
+  bucketOf(row: Row): number;
+  seqOf(row: Row): number;
+  /** In words. */
+  nameOf(row: Row): string;
+  readonly stored: StoredIndex<Row>;
+  /** Why the row does not belong there, or undefined when it does. */
+  objection(row: Row): Promise<string | undefined>;
+}
+
+export class IndexCheck<Row> {
+  readonly #index: IndexOf<Row>;
+  readonly #findings: Findings;
+  readonly #counts = new Int32Array(INDEX_BUCKETS);
+  readonly #except: { from: number; to: number }[] = [];
+  #expected: Row[] = [];
+  #total = 0;
+  /** The last entry that any row names. */
+  #last = -1;
+
+  constructor(index: IndexOf<Row>, findings: Findings) {
+    this.#index = index;
+    this.#findings = findings;
+  }
+
+  expect(row: Row): void {
+    this.#expected.push(row);
+    this.#counts[this.#index.bucketOf(row)]! += 1;
+    this.#total += 1;
+  }
+
+  /** What the rows of these entries must be is not known. */
+  leaveOut({ from, to }: SeqRange): void {
+    const last = this.#except.at(-1);
+    if (last !== undefined && from <= last.to) last.to = Math.max(last.to, to);
+    else this.#except.push({ from, to });
+  }
+
+  /** Looks for what is expected since the last time. */
+  async checkMissing(): Promise<void> {
+    const rows = this.#expected;
+    this.#expected = [];
+    for (const row of await this.#index.stored.missing(rows)) {
+      this.#counts[this.#index.bucketOf(row)]! -= 1;
+      this.#findings.add(this.#index.kind, `the index lacks ${this.#index.nameOf(row)}`, this.#index.seqOf(row));
+    }
+  }
+
+  async checkSurplus(size: number): Promise<void> {
+    const scope = { size, except: this.#except };
+    if (this.#except.length > RANGES_MAX) {
+      const detail = `whether the index has a foreign ${this.#index.kind}: there are more than ${RANGES_MAX} holes`;
+      this.#findings.leaveUnchecked(detail, size);
+      return;
+    }
+    const stored = new Int32Array(INDEX_BUCKETS);
+    for await (const { counts, last } of this.#index.stored.counts(scope, this.#total)) {
+      for (const { bucket, rows } of counts) stored[bucket]! += rows;
+      this.#last = Math.max(this.#last, last ?? -1);
+    }
+    for (let bucket = 0; bucket < INDEX_BUCKETS && !this.#findings.truncated; bucket++) {
+      if (stored[bucket]! <= this.#counts[bucket]!) continue;
+      for await (const rows of this.#index.stored.rowsIn(bucket, scope)) await this.#checkRows(rows);
+    }
+  }
+
+  /** `size` MUST have been read after `checkSurplus`: rows appear together with the size that covers them. */
+  checkBeyond(size: number): void {
+    if (this.#last < size) return;
+    const detail = `the index has rows up to entry ${this.#last}, the stream has ${size} entries`;
+    this.#findings.add(this.#index.kind, detail, this.#last);
+  }
+
+  async #checkRows(rows: readonly StoredRow<Row>[]): Promise<void> {
+    // In the order of the entries, so that each block is read once.
+    for (const row of rows.toSorted((a, b) => this.#index.seqOf(a) - this.#index.seqOf(b))) {
+      if (this.#findings.truncated) return;
+      const objection =
+        (await this.#index.objection(row)) ??
+        (row.foreign ? 'is stored under another tenant' : undefined) ??
+        (row.copies > 1 ? `is stored ${row.copies} times` : undefined);
+      if (objection !== undefined)
+        this.#findings.add(this.#index.kind, `${this.#index.nameOf(row)} ${objection}`, this.#index.seqOf(row));
+    }
+  }
+}

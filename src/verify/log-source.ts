@@ -1,0 +1,118 @@
+/** Where the stored bytes of one stream come from: `store/verify-source.ts` reads them from PostgreSQL. */
+import type { StoredBlock } from '../chain/block.ts';
+
+/** A stream's row. */
+export interface StreamState {
+  readonly size: number;
+  readonly head: Uint8Array;
+  readonly frontier: Uint8Array;
+  readonly recordedAt: number;
+  readonly retainUntil: number | undefined;
+  /** The name that the row's tenant, category and epoch come to: that of the stream. */
+  readonly describes: string;
+}
+
+/** A row that names another tenant is hidden from its own readers and shown to strangers. */
+interface Owned {
+  readonly foreign: boolean;
+}
+
+export interface SourceBlock extends StoredBlock, Owned {}
+
+export interface SourceTile extends Owned {
+  readonly index: number;
+  readonly hashes: Uint8Array;
+  readonly root: Uint8Array;
+}
+
+/** Whose parts a data key seals. */
+export interface KeyOwner extends Owned {
+  readonly stream: string;
+  readonly dropMonth: number;
+}
+
+/** Rows of the search index, which can be rebuilt: a tag of a block, or the id of an entry. */
+export interface TagRow {
+  readonly dropMonth: number;
+  readonly firstSeq: number;
+  readonly tag: bigint;
+}
+
+export interface IdRow {
+  readonly dropMonth: number;
+  readonly seq: number;
+  readonly idHash: string;
+}
+
+/** A row as it is stored, and how often. */
+export type StoredRow<Row> = Row & Owned & { readonly copies: number };
+
+/** Entries from `from` up to, not including, `to`. */
+export interface SeqRange {
+  readonly from: number;
+  readonly to: number;
+}
+
+/** Which rows of an index are counted: those of entries (for tags, of blocks that begin) before `size` and outside of the ranges. */
+export interface IndexScope {
+  readonly size: number;
+  readonly except: readonly SeqRange[];
+}
+
+export function isInScope(seq: number, { size, except }: IndexScope): boolean {
+  return seq < size && !except.some(({ from, to }) => seq >= from && seq < to);
+}
+
+/** Rows of an index by their bucket, and the last entry that any row, in scope or not, names. */
+export interface IndexSlice {
+  readonly counts: readonly { readonly bucket: number; readonly rows: number }[];
+  readonly last: number | undefined;
+}
+
+/** The stored rows of one index. */
+export interface StoredIndex<Row> {
+  /** Those of the rows that are not stored. */
+  missing(rows: readonly Row[]): Promise<Row[]>;
+  /** The rows that are stored, counted, in slices that together are all of them; about `expected` in number. */
+  counts(scope: IndexScope, expected: number): AsyncIterable<IndexSlice>;
+  /** The rows of one bucket that are in scope. */
+  rowsIn(bucket: number, scope: IndexScope): AsyncIterable<StoredRow<Row>[]>;
+}
+
+/** An index is counted in this many buckets: by the first 16 bits of tag or hashed id, which are evenly spread. */
+export const INDEX_BUCKETS = 65_536;
+
+/** The bucket of a tag, a signed 64-bit integer. */
+export function tagBucket(tag: bigint): number {
+  return Number(tag >> 48n) + INDEX_BUCKETS / 2;
+}
+
+/** The bucket of a hashed id, written as a UUID. */
+export function idBucket(idHash: string): number {
+  return Number.parseInt(idHash.slice(0, 4), 16);
+}
+
+/**
+ * No call holds a snapshot after it returned, so that what is read later may be newer. Numbers that no double holds come as
+ * ±(2^53−1): wrong, but never the end of a verification.
+ */
+export interface LogSource {
+  readonly stream: string;
+  state(): Promise<StreamState>;
+  /** The next blocks behind a position, in the order of first seq, then drop month, whatever partition they are in. */
+  blocks(
+    after: { readonly firstSeq: number; readonly dropMonth: number } | undefined,
+    limit: number,
+  ): Promise<SourceBlock[]>;
+  /** The last block that begins at `seq` or before; without `seq` the last of all. */
+  lastBlock(seq?: number): Promise<SourceBlock | undefined>;
+  /** Undefined when there is no such data key. */
+  keyOwner(keyId: string): Promise<KeyOwner | undefined>;
+  /** Throws `KeyUnavailableError` when the key is there and can not be opened. */
+  keys(keyId: string): Promise<{ readonly dataKey: Uint8Array; readonly tagKey: Uint8Array }>;
+  tiles(level: number, fromIndex: number, limit: number): Promise<SourceTile[]>;
+  /** How many tiles there are of each level. */
+  tileCounts(): Promise<ReadonlyMap<number, number>>;
+  readonly tags: StoredIndex<TagRow>;
+  readonly ids: StoredIndex<IdRow>;
+}

@@ -1,0 +1,218 @@
+/**
+ * Holds the stored tiles and the stream's frontier to the tree over the entries.
+ *
+ * Where a tile of level 0 contradicts the entries, one of the two was changed, and which one is told by a third: the frontier of
+ * the stream's row is that of the tree over the entries, or that over what the tiles say. So two trees are grown, and the verdict is left
+ * to the end. The levels above are held to either of the two, so that one change is found once.
+ *
+ * A hash that is not known (behind a hole, or in one) is left out of the comparison.
+ */
+import { concatBytes, equalBytes } from '../chain/bytes.ts';
+import { appendLeaves, encodeFrontier, type Frontier } from '../chain/merkle.ts';
+import { decodeTile, TILE_WIDTH, tileRoot } from '../chain/tile.ts';
+import { EvidenceError } from '../errors.ts';
+import type { LogSource, SourceTile } from './log-source.ts';
+
+/** A leaf as the entry has it and, where the chain leaves it open, as the next entry names it. */
+export interface Leaf {
+  readonly hash: Uint8Array;
+  readonly otherwise?: Uint8Array;
+}
+
+/** One hash of a tile: in the tree over the entries, and in the one over what is said of them. Undefined = not known. */
+type Expected = { readonly own: Uint8Array; readonly said: Uint8Array } | undefined;
+
+/** A level's tile that is being filled, and the stored tiles that were read ahead. */
+interface Filling {
+  expected: Expected[];
+  index: number;
+  stored: readonly SourceTile[];
+  /** Stored tiles before this index were asked for. */
+  asked: number;
+}
+
+/** The entries of a tile of level 0 of which two hashes are said. */
+interface Dispute {
+  readonly index: number;
+  readonly isStored: boolean;
+  readonly seqs: readonly number[];
+}
+
+export interface TreeFinding {
+  readonly kind: 'tile' | 'record' | 'frontier';
+  readonly detail: string;
+  readonly seq: number;
+}
+
+const TILES_A_CHUNK = 64;
+
+export class TreeCheck {
+  readonly #source: LogSource;
+  readonly #find: (finding: TreeFinding) => void;
+  readonly #disputesMax: number;
+  readonly #levels: Filling[] = [];
+  readonly #disputes: Dispute[] = [];
+  /** Over the full tiles of level 0; undefined behind a hole, since the tree can not be computed past it. */
+  #full: { readonly own: Frontier; readonly said: Frontier } | undefined = { own: [], said: [] };
+  #size = 0;
+
+  constructor(source: LogSource, disputesMax: number, find: (finding: TreeFinding) => void) {
+    this.#source = source;
+    this.#disputesMax = disputesMax;
+    this.#find = find;
+  }
+
+  async append(leaves: readonly Leaf[]): Promise<void> {
+    for (const { hash, otherwise = hash } of leaves) {
+      this.#size += 1;
+      if (this.#add(0, { own: hash, said: otherwise })) await this.#closeTile(0);
+    }
+  }
+
+  /** Goes on at `size`; the leaves before are not known. Takes as long for a billion as for one. */
+  leaveHole(size: number): void {
+    this.#size = size;
+    this.#full = undefined;
+    for (let level = 0, hashes = size; hashes > 0 || level < this.#levels.length; level++) {
+      const filling = this.#level(level);
+      const index = Math.floor(hashes / TILE_WIDTH);
+      if (index !== filling.index) {
+        filling.expected = [];
+        filling.index = index;
+      }
+      while (filling.expected.length < hashes % TILE_WIDTH) filling.expected.push(undefined);
+      hashes = index;
+    }
+  }
+
+  /** Says whether the frontier is that of the tree, over the entries or over what is said of them, with these leaves at its end. */
+  isFrontier(frontier: Uint8Array, leaves: readonly Uint8Array[] = []): boolean {
+    return this.#frontierIs('own', frontier, leaves) || this.#frontierIs('said', frontier, leaves);
+  }
+
+  /** Decides what was left open, by the frontier of the stream's row; without one, because of a hole, the tiles are what is wrong. */
+  end(frontier: Uint8Array | undefined): void {
+    this.#dispute(Math.floor(this.#size / TILE_WIDTH), this.#levels[0]?.expected ?? [], false);
+    const isKnown = frontier !== undefined && this.#full !== undefined;
+    const isOwn = !isKnown || this.#frontierIs('own', frontier);
+    const isSaid = !isOwn && this.#frontierIs('said', frontier);
+    for (const { index, isStored, seqs } of this.#disputes) {
+      if (isSaid) {
+        const detail = "its hash is not the one that the tree has and the stream's row confirms: it was changed";
+        for (const seq of seqs) this.#find({ kind: 'record', detail, seq });
+      } else if (isStored) {
+        const more = seqs.length === 1 ? '' : `, and ${seqs.length - 1} more`;
+        const detail = `the tile ${index} of level 0 has another hash of this entry${more}`;
+        this.#find({ kind: 'tile', detail, seq: seqs[0]! });
+      }
+    }
+    if (!isOwn && !isSaid) {
+      const detail = "the stream's frontier is not that of the tree over its entries";
+      this.#find({ kind: 'frontier', detail, seq: Math.max(0, this.#size - 1) });
+    }
+  }
+
+  #frontierIs(tree: 'own' | 'said', frontier: Uint8Array, leaves: readonly Uint8Array[] = []): boolean {
+    if (this.#full === undefined) return false;
+    const edge = (this.#levels[0]?.expected ?? []).map((hashes) => hashes![tree]);
+    const full = this.#size - edge.length;
+    return equalBytes(encodeFrontier(appendLeaves(full, this.#full[tree], [...edge, ...leaves])), frontier);
+  }
+
+  #level(level: number): Filling {
+    this.#levels[level] ??= { expected: [], index: 0, stored: [], asked: 0 };
+    return this.#levels[level];
+  }
+
+  #add(level: number, expected: Expected): boolean {
+    const filling = this.#level(level);
+    filling.expected.push(expected);
+    return filling.expected.length === TILE_WIDTH;
+  }
+
+  async #closeTile(level: number): Promise<void> {
+    const filling = this.#level(level);
+    const { expected, index } = filling;
+    filling.expected = [];
+    filling.index += 1;
+    const root = this.#compare(level, index, expected, await this.#stored(level, index));
+    if (level === 0 && root !== undefined && this.#full !== undefined) {
+      this.#full = {
+        own: appendLeaves(index, this.#full.own, [root.own]),
+        said: appendLeaves(index, this.#full.said, [root.said]),
+      };
+    }
+    if (this.#add(level + 1, root)) await this.#closeTile(level + 1);
+  }
+
+  /** Returns the tile's hash one level up. */
+  #compare(level: number, index: number, expected: readonly Expected[], stored: SourceTile | undefined): Expected {
+    const width = TILE_WIDTH ** level;
+    const firstSeq = index * TILE_WIDTH * width;
+    const name = `tile ${index} of level ${level}`;
+    const find = (detail: string, seq = firstSeq): void => this.#find({ kind: 'tile', detail, seq });
+    if (stored === undefined) find(`the ${name} is missing`);
+    const tile = stored === undefined ? undefined : readTile(stored, name, find);
+    if (tile === undefined) {
+      if (level === 0) this.#dispute(index, expected, false);
+      return rootOf(expected);
+    }
+    const { hashes, root } = tile;
+    // The tile says what the entries leave open, and what is not known of them.
+    const both = expected.map((hash, i) => ({ own: hash?.own ?? hashes[i]!, said: hashes[i]! }));
+    if (level === 0) this.#dispute(index, both, true);
+    else {
+      const wrong = expected.flatMap((hash, i) => (hash === undefined || isOne(hash, hashes[i]!) ? [] : [i]));
+      const [first] = wrong;
+      const more = wrong.length === 1 ? '' : `, and ${wrong.length - 1} more`;
+      if (first !== undefined)
+        find(`the ${name} has another hash ${first} than the entries${more}`, firstSeq + first * width);
+    }
+    return both.every(({ own, said }) => equalBytes(own, said)) ? { own: root, said: root } : rootOf(both);
+  }
+
+  #dispute(index: number, expected: readonly Expected[], isStored: boolean): void {
+    const first = index * TILE_WIDTH;
+    const seqs = expected.flatMap((hash, i) =>
+      hash === undefined || equalBytes(hash.own, hash.said) ? [] : [first + i],
+    );
+    if (seqs.length > 0 && this.#disputes.length < this.#disputesMax) this.#disputes.push({ index, isStored, seqs });
+  }
+
+  async #stored(level: number, index: number): Promise<SourceTile | undefined> {
+    const filling = this.#level(level);
+    if (index >= filling.asked) {
+      filling.stored = await this.#source.tiles(level, index, TILES_A_CHUNK);
+      filling.asked = index + TILES_A_CHUNK;
+    }
+    return filling.stored.find((tile) => tile.index === index);
+  }
+}
+
+/** Returns the hashes of a stored tile, its row checked; undefined when it has none that could be compared. */
+function readTile(
+  stored: SourceTile,
+  name: string,
+  find: (detail: string) => void,
+): { hashes: Uint8Array[]; root: Uint8Array } | undefined {
+  if (stored.foreign) find(`the ${name} is stored under another tenant`);
+  try {
+    const root = tileRoot(stored.hashes);
+    if (!equalBytes(stored.root, root)) find(`the root of ${name} is not that of its hashes`);
+    return { hashes: decodeTile(stored.hashes), root };
+  } catch (error) {
+    if (!(error instanceof EvidenceError)) throw error;
+    find(`the ${name} can not be read: ${error.message}`);
+    return undefined;
+  }
+}
+
+function isOne(hash: { readonly own: Uint8Array; readonly said: Uint8Array }, stored: Uint8Array): boolean {
+  return equalBytes(hash.own, stored) || equalBytes(hash.said, stored);
+}
+
+function rootOf(expected: readonly Expected[]): Expected {
+  if (!expected.every((hash) => hash !== undefined)) return undefined;
+  const root = (tree: 'own' | 'said') => tileRoot(concatBytes(...expected.map((hash) => hash[tree])));
+  return { own: root('own'), said: root('said') };
+}

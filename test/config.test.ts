@@ -1,0 +1,150 @@
+/** The configuration: what is read, what is refused, and that docs/configuration.md says the same. */
+import { readFileSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import { describe, expect, test } from 'vitest';
+import { readConfig, readDatabaseUrl, VARIABLES } from '../src/config.ts';
+import { SettingsError } from '../src/errors.ts';
+
+const SECRET = 's'.repeat(32);
+const WITH_DATABASE = {
+  DATABASE_URL: 'postgresql://sealog:secret-word@db.example/sealog',
+  SEALOG_MASTER_KEY: 'file:/etc/sealog/months',
+  SEALOG_JWT_SECRET: SECRET,
+};
+
+/** Returns the problems that the environment has. */
+function problems(environment: Record<string, string>): readonly string[] {
+  try {
+    readConfig(environment);
+    return [];
+  } catch (error) {
+    expect(error).toBeInstanceOf(SettingsError);
+    return (error as SettingsError).problems;
+  }
+}
+
+describe('an empty environment', () => {
+  test('is the embedded mode, on this machine alone', () => {
+    const config = readConfig({});
+    expect(config).toMatchObject({
+      databaseUrl: undefined,
+      dataDir: resolve('data'),
+      monthKeysDir: resolve('data/keys/months'),
+      host: '127.0.0.1',
+      port: 8080,
+      origin: undefined,
+      makeTenants: true,
+      repeatDays: 30,
+      logLevel: 'info',
+    });
+    expect(config.jwt.secret).toBeUndefined();
+  });
+
+  test('is what empty values are, too', () => {
+    expect(readConfig(Object.fromEntries(VARIABLES.map((name) => [name, ''])))).toEqual(readConfig({}));
+    expect(readDatabaseUrl({ DATABASE_URL: '' })).toBeUndefined();
+  });
+
+  test('may hold what is not ours', () => {
+    expect(problems({ PATH: '/bin', SEALOGS: 'x', PGHOST: 'y', SEALOG_TEST_DATA: '/z' })).toEqual([]);
+  });
+});
+
+test('keys are in the data folder unless they are named', () => {
+  expect(readConfig({ SEALOG_DATA_DIR: '/srv/log' }).monthKeysDir).toBe('/srv/log/keys/months');
+  expect(readConfig({ SEALOG_DATA_DIR: '/srv/log', SEALOG_MASTER_KEY: 'file:keys' }).monthKeysDir).toBe(
+    resolve('keys'),
+  );
+});
+
+test('with DATABASE_URL nothing is made up: keys and secret are required', () => {
+  expect(problems(WITH_DATABASE)).toEqual([]);
+  expect(problems({ DATABASE_URL: WITH_DATABASE.DATABASE_URL })).toEqual([
+    expect.stringMatching(/^SEALOG_MASTER_KEY must be set with DATABASE_URL/),
+    expect.stringMatching(/^SEALOG_JWT_SECRET must be set with DATABASE_URL/),
+  ]);
+});
+
+test.each<[string, string, string, Record<string, string>?]>([
+  ['DATABASE_URL', 'mysql://x', 'must begin with postgres:// or postgresql://'],
+  ['SEALOG_PORT', '65536', 'must be an integer from 0 to 65535'],
+  ['SEALOG_PORT', '80 ', 'must be an integer'],
+  ['SEALOG_PORT', '0x50', 'must be an integer'],
+  ['SEALOG_PORT', '1e3', 'must be an integer'],
+  ['SEALOG_PORT', '-1', 'must be an integer'],
+  ['SEALOG_ORIGIN', 'Audit.example.com', 'must be a name'],
+  ['SEALOG_ORIGIN', 'audit.example.com/', 'must be a name'],
+  ['SEALOG_ORIGIN', 'audit example', 'must be a name'],
+  ['SEALOG_ORIGIN', 'audit+example', 'must be a name'],
+  ['SEALOG_MASTER_KEY', '/etc/keys', 'must be file:DIR'],
+  ['SEALOG_MASTER_KEY', 'file:', 'must be file:DIR'],
+  ['SEALOG_JWT_SECRET', 's'.repeat(31), 'must have at least 32 bytes'],
+  ['SEALOG_TENANTS', 'maybe', 'must be one of open, closed'],
+  ['SEALOG_LOG_LEVEL', 'loud', 'must be one of trace,'],
+  ['SEALOG_EVENT_BYTES_MAX', '1023', 'must be an integer from 1024'],
+  ['SEALOG_REPEAT_DAYS', '29', 'must be an integer from 30 to 366'],
+  [
+    'SEALOG_EVENT_BYTES_MAX',
+    '2000000',
+    'must not be more than SEALOG_BATCH_BYTES_MAX',
+    { SEALOG_BATCH_BYTES_MAX: '1000000' },
+  ],
+  ['SEALOG_BODY_BUDGET_BYTES', '40000000', 'must be at least three times SEALOG_BATCH_BYTES_MAX'],
+  ['SEALOG_JWT_ROLES_CLAIM', 'tenant', 'must be two claims'],
+  ['SEALOG_JWKS_URL', 'https://x', 'is not a setting of Sealog'],
+])('%s = %s is refused', (name, value, reason, more = {}) => {
+  const found = problems({ ...WITH_DATABASE, ...more, [name]: value });
+  expect(found).toEqual([expect.stringContaining(reason)]);
+  expect(found[0]).toContain(name);
+});
+
+test('all problems come together, and none repeats a secret', () => {
+  const found = problems({
+    DATABASE_URL: 'http://sealog:secret-word@db',
+    SEALOG_JWT_SECRET: 'too-short',
+    SEALOG_PORT: 'x',
+    SEALOG_HOTS: '0.0.0.0',
+    SEALOG_TENANTS: 'x',
+  });
+  expect(found).toHaveLength(6);
+  expect(found.join(' ')).not.toMatch(/secret-word|too-short/);
+});
+
+describe('docs/configuration.md', () => {
+  const text = readFileSync(join(import.meta.dirname, '../docs/configuration.md'), 'utf8');
+  const rows = [...text.matchAll(/^\| `([A-Z_]+)` \| (.*?) \| (.+) \|$/gm)].map(([, name, byDefault, meaning]) => ({
+    name: name!,
+    byDefault: byDefault!,
+    meaning: meaning!,
+  }));
+
+  test('has a row for each variable, in the order of the code', () => {
+    expect(rows.map((row) => row.name)).toEqual([...VARIABLES]);
+  });
+
+  test('states the defaults', () => {
+    const { limits, jwt, ...config } = readConfig({});
+    const values: Record<string, unknown> = {
+      SEALOG_HOST: config.host,
+      SEALOG_PORT: config.port,
+      SEALOG_JWT_ISSUER: jwt.issuer,
+      SEALOG_JWT_AUDIENCE: jwt.audience,
+      SEALOG_JWT_ROLES_CLAIM: jwt.rolesClaim,
+      SEALOG_JWT_TENANT_CLAIM: jwt.tenantClaim,
+      SEALOG_EVENT_BYTES_MAX: limits.eventBytesMax,
+      SEALOG_BATCH_BYTES_MAX: limits.batchBytesMax,
+      SEALOG_BATCH_EVENTS_MAX: limits.batchEventsMax,
+      SEALOG_QUEUE_ENTRIES_MAX: limits.queueEntriesMax,
+      SEALOG_QUEUE_BYTES_MAX: limits.queueBytesMax,
+      SEALOG_BODY_BUDGET_BYTES: limits.bodyBudgetBytes,
+      SEALOG_READERS_MAX: limits.readersMax,
+      SEALOG_REPEAT_DAYS: config.repeatDays,
+      SEALOG_LOG_LEVEL: config.logLevel,
+    };
+    for (const [name, value] of Object.entries(values))
+      expect({ name, byDefault: rows.find((row) => row.name === name)?.byDefault }).toEqual({
+        name,
+        byDefault: `\`${value}\``,
+      });
+  });
+});
