@@ -3,7 +3,10 @@
  *
  * 201 and 200: it is stored. 503: nothing was stored. 504 `outcome_unknown`: nobody knows, and repeating it with the same id settles it.
  */
+import pg from 'pg';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { migrate } from '../src/store/migrate.ts';
+import { startPrivatePostgres } from './support/private-postgres.ts';
 import { type Answer, startService, type TestService } from './support/service.ts';
 import { type Fate, onceAt, passAll, startProxy, type TcpProxy } from './support/tcp-proxy.ts';
 
@@ -20,6 +23,7 @@ let service: TestService;
 let proxy: TcpProxy;
 let count = 0;
 
+// FAILS: every test that cuts a wire also ends in an uncaught exception: store/database.ts leaves clients in use without an 'error' listener.
 beforeEach(async () => {
   sound = await startService();
   const { appConfig } = sound.database;
@@ -242,7 +246,8 @@ describe('the database is down', () => {
     expect(await size()).toBe(2);
   });
 
-  it('is not ready as long as it is down, and ready without an event once it is back', async () => {
+  // Ten seconds long.
+  it.skipIf(process.env.SEALOG_TEST_HARD === undefined)('is ready without an event once it is back', async () => {
     await proxy.down();
     expectNothingStored(await service.post('/v1/events', event()));
     expect(await ready()).toBe(false);
@@ -251,6 +256,7 @@ describe('the database is down', () => {
     await eventually(ready, 12_000);
   });
 
+  // FAILS: store/database.ts asTenant lets the driver's errors through, which become 500.
   it('503 for readers', async () => {
     await proxy.down();
     for (const path of ['/v1/events', '/v1/streams', '/v1/events/fault-1']) {
@@ -292,6 +298,85 @@ describe('the database is down', () => {
       if (status === 201) expect(again.status).toBe(200);
       else if (status === 503) expect(again.status).toBe(201);
       else expect([200, 201]).toContain(again.status);
+    }
+  });
+});
+
+describe('a repeat that can not be compared, since its entry can not be read now', () => {
+  /** Cuts the reader's connections from the next COMMIT on. */
+  function cutReaders(): void {
+    let committed = false;
+    proxy.rule = (statement) => {
+      committed ||= statement === 'COMMIT' || statement === 'ROLLBACK';
+      return committed && /^(begin|start transaction)/.test(statement) ? 'cut' : 'pass';
+    };
+  }
+
+  // FAILS: the same.
+  it('by itself: 503, and its receipt later', async () => {
+    const sent = event();
+    const first = await service.post('/v1/events', sent);
+    cutReaders();
+    const answer = await service.post('/v1/events', sent);
+    expectNothingStored(answer);
+    proxy.rule = passAll;
+    expect((await service.post('/v1/events', sent)).text).toBe(first.text);
+  });
+
+  // FAILS: ingest/appender.ts #settle throws after the commit; the whole call becomes 500.
+  it('in a batch: what was stored is not denied', async () => {
+    const known = event();
+    await service.post('/v1/events', known);
+    const { id: _, ...fresh } = event();
+    cutReaders();
+    const answer = await service.post('/v1/events/batch', [fresh, known]);
+    expect(await size()).toBe(3);
+    // Without an id nobody could repeat it: either its receipt comes all the same, or nobody knows.
+    if (answer.status === 200) expect(answer.body.items[0].status).toBe(201);
+    else expect([answer.status, answer.body.code]).toEqual([504, 'outcome_unknown']);
+  });
+});
+
+describe('a standby that has to have it', () => {
+  it('and a wait for it that is cancelled: outcome_unknown; the repeat gives the receipt', async () => {
+    const postgres = await startPrivatePostgres();
+    let other: TestService | undefined;
+    try {
+      const admin = postgres.admin;
+      const app = { ...admin, user: 'sealog_app', password: 'only-for-tests' };
+      const client = new pg.Client(admin);
+      await client.connect();
+      try {
+        await client.query("CREATE ROLE sealog_app LOGIN NOINHERIT PASSWORD 'only-for-tests'");
+        await migrate(admin, app.user);
+        other = await startService({
+          beside: { ...sound, database: { ...sound.database, adminConfig: admin, appConfig: app, appRole: app.user } },
+        });
+        expect((await other.post('/v1/events', event())).status).toBe(201);
+        await client.query("ALTER SYSTEM SET synchronous_standby_names = 'nobody'");
+        await client.query('SELECT pg_reload_conf()');
+        const sent = event();
+        const answering = other.post('/v1/events', sent);
+        const cancelled = async () => {
+          const { rows } = await client.query(
+            "SELECT pg_cancel_backend(pid) AS done FROM pg_stat_activity WHERE wait_event = 'SyncRep'",
+          );
+          return rows.length > 0;
+        };
+        await eventually(cancelled, 3000);
+        const answer = await answering;
+        expect([answer.status, answer.body.code]).toEqual([504, 'outcome_unknown']);
+        await client.query('ALTER SYSTEM RESET synchronous_standby_names');
+        await client.query('SELECT pg_reload_conf()');
+        await eventually(async () => (await other!.post('/v1/events', sent)).status === 200, 5000);
+        expect((await other.post('/v1/events', event())).body.seq).toBe(2);
+        await other.checkLog();
+      } finally {
+        await client.end();
+      }
+    } finally {
+      await other?.stop();
+      await postgres.stop();
     }
   });
 });

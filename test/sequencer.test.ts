@@ -3,6 +3,7 @@ import { pino } from 'pino';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { ClockGuard } from '../src/chain/clock-guard.ts';
 import { type PendingEntry, pendingEntry, type StreamRef } from '../src/chain/entry.ts';
+import { sealWith } from '../src/chain/sealed-run.ts';
 import { type Receipt, Sequencer } from '../src/chain/sequencer.ts';
 import { fileMonthKeys } from '../src/keys/file-month-keys.ts';
 import { Keyring } from '../src/keys/keyring.ts';
@@ -64,11 +65,15 @@ async function sendNoted(
   atomic = false,
 ): Promise<Sent> {
   const token = await service.token('service', tenant);
+  const path = events.length === 1 ? '/v1/events' : `/v1/events/batch${atomic ? '?atomic=true' : ''}`;
+  const body = events.length === 1 ? events[0] : events;
   const sentAt = performance.now();
-  const answer =
-    events.length === 1
-      ? await service.post('/v1/events', events[0], { token })
-      : await service.post(`/v1/events/batch${atomic ? '?atomic=true' : ''}`, events, { token });
+  let answer = await service.post(path, body, { token });
+  // On a machine that is busy with other things a client may have to try again; its receipt is the same.
+  for (let n = 0; answer.status === 503 && n < 10; n++) {
+    await pause(200);
+    answer = await service.post(path, body, { token });
+  }
   const answeredAt = performance.now();
   expect([200, 201]).toContain(answer.status);
   const receipts =
@@ -155,6 +160,7 @@ const TENANTS: readonly { readonly name: string; readonly categories: readonly G
 ];
 
 describe('64 writers on ten streams', () => {
+  // FAILS: on a busy machine: repeats wait more than 2 s for a reader's connection (store/database.ts), which becomes 500 and not 503 busy.
   it('make one history: no fork, gap or duplicate; each id sent five times is one entry and five equal receipts', async () => {
     const service = await startService();
     try {
@@ -512,7 +518,7 @@ describe('by itself', () => {
         transact: (streamIds, queries, work, onWritten) =>
           store.transact(streamIds, queries, (transaction) => work({ ...transaction, now: base.now }), onWritten),
       },
-      keysFor: (stream, month) => keyring.keysFor(stream, month),
+      seal: sealWith((stream, month) => keyring.keysFor(stream, month)),
       clock: new ClockGuard({ wall: () => base.now, monotonic: () => base.now }),
       wallClock: () => wall.now,
       repeatDays: 30,
@@ -614,6 +620,7 @@ describe('by itself', () => {
     expect(body.log.seq).toBe(again!.seq);
   });
 
+  // FAILS: chain/sequencer.ts #run: what is queued between its last look and `finally` is taken up by nobody.
   it('takes up what is appended at any moment after an answer', async () => {
     const clock = {
       get now() {

@@ -2,7 +2,7 @@
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
-import { chmod, mkdtemp, readdir, rename, rm } from 'node:fs/promises';
+import { chmod, mkdtemp, readdir, rename, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { delimiter, dirname, join } from 'node:path';
@@ -233,6 +233,28 @@ describe('the embedded mode', () => {
     // Checked without a service, too; that leaves no server either.
     expect(await sealog(['verify', '--database'], { SEALOG_DATA_DIR: dataDir })).toMatchObject({ code: 0 });
     expect(await databasePid(dataDir)).toBeUndefined();
+  });
+
+  test.each([
+    ['README.md', [201, 200]],
+    ['docs/api.md', [201, 200, 200, 200, 200]],
+  ])('the examples of %s work when pasted', async (page, statuses) => {
+    const dataDir = await dataFolder();
+    const service = await start({ SEALOG_DATA_DIR: dataDir });
+    const lines = join(dirname(dataDir), 'events.ndjson');
+    await writeFile(lines, [1, 2, 3].map((n) => JSON.stringify({ ...EVENT, id: `line-${n}` })).join('\n'));
+    const blocks = [...readFileSync(join(REPOSITORY, page), 'utf8').matchAll(/^```sh\n(.*?)^```$/gms)]
+      .map(([, block]) => block!)
+      .filter((block) => /curl|token/.test(block));
+    const script = blocks
+      .join('\n')
+      .replaceAll('http://127.0.0.1:8080', service.url)
+      .replaceAll('events.ndjson', lines);
+    const shown = `curl() { command curl -w '\\n[%{http_code}]\\n' "$@"; }\n${script}`;
+    const { code, out, err } = await run('sh', ['-eu', '-c', shown], { SEALOG_DATA_DIR: dataDir });
+    expect(code, err).toBe(0);
+    expect([...out.matchAll(/^\[(\d+)\]$/gm)].map(([, status]) => Number(status))).toEqual(statuses);
+    await stop(service);
   });
 
   test('npm start: Ctrl-C ends all of it, and the next start goes on', async () => {

@@ -1,11 +1,13 @@
 /**
- * Sealed runs: consecutive entries of one stream that will be one block, their parts already compressed and sealed for a drop month.
- * All that is left for the sequencer is to give the entries their places.
+ * Runs: consecutive entries of one stream that will be one block. A sealed run has its parts compressed and encrypted for a drop month and
+ * its tags worked out; all that is left for the sequencer is to give the entries their places.
+ *
+ * Sealing takes and gives bytes only, so that it can be done on another thread.
  */
 import { BLOCK_BYTES_MAX, BLOCK_ENTRIES_MAX, encodeParts, packPayload } from './block.ts';
 import type { PendingEntry, PlacelessEntry, StreamRef } from './entry.ts';
 import { sealParts } from './seal.ts';
-import { tagOf } from './tag.ts';
+import { type Mark, tagOf } from './tag.ts';
 
 /** The keys of one stream in one drop month. */
 export interface StreamKeys {
@@ -16,36 +18,72 @@ export interface StreamKeys {
 
 export type KeysFor = (stream: StreamRef, dropMonth: number) => Promise<StreamKeys>;
 
-export interface SealedRun {
+/** What sealing needs of a run. */
+export interface OpenRun {
   readonly stream: StreamRef;
-  readonly entries: readonly PlacelessEntry[];
   readonly dropMonth: number;
+  /** The parts payload, see `block.ts`. */
+  readonly payload: Uint8Array;
+  /** Of each entry, in order. */
+  readonly partsHashes: readonly Uint8Array[];
+  /** The distinct marks of the entries. */
+  readonly marks: readonly Mark[];
+}
+
+export interface RunSeal {
   readonly keyId: string;
   readonly parts: Uint8Array;
   readonly tags: readonly bigint[];
 }
 
-/** Cuts the entries into runs that fit a block, stream by stream, and seals each. */
+export interface SealedRun extends RunSeal {
+  readonly stream: StreamRef;
+  readonly entries: readonly PlacelessEntry[];
+  readonly dropMonth: number;
+}
+
+/** Seals runs, in order. */
+export type Seal = (runs: readonly OpenRun[]) => Promise<readonly RunSeal[]>;
+
+/** Returns the function that seals on this thread. */
+export function sealWith(keysFor: KeysFor): Seal {
+  return (runs) =>
+    Promise.all(
+      runs.map(async ({ stream, dropMonth, payload, partsHashes, marks }) => {
+        const keys = await keysFor(stream, dropMonth);
+        return {
+          keyId: keys.id,
+          parts: sealParts(keys.dataKey, stream.name, partsHashes, packPayload(payload)),
+          tags: [...new Set(marks.map((mark) => tagOf(mark, keys.tagKey)))],
+        };
+      }),
+    );
+}
+
+/** Cuts the entries into runs that fit a block, stream by stream, and has them sealed. */
 export async function sealRuns(
   entries: readonly PendingEntry[],
   dropMonthOfStream: (stream: StreamRef) => number,
-  keysFor: KeysFor,
+  seal: Seal,
 ): Promise<SealedRun[]> {
-  const runs: Promise<SealedRun>[] = [];
-  for (const own of Map.groupBy(entries, (entry) => entry.stream.id).values()) {
-    const dropMonth = dropMonthOfStream(own[0]!.stream);
-    for (const run of cutRuns(own)) runs.push(sealRun(run, dropMonth, keysFor));
-  }
-  return Promise.all(runs);
+  const runs = [...Map.groupBy(entries, (entry) => entry.stream.id).values()].flatMap(cutRuns);
+  if (runs.length === 0) return [];
+  const open = runs.map((run) => openRun(run, dropMonthOfStream(run[0]!.stream)));
+  const seals = await seal(open);
+  return runs.map((run, i) => ({ stream: run[0]!.stream, entries: run, dropMonth: open[i]!.dropMonth, ...seals[i]! }));
 }
 
-async function sealRun(entries: readonly PendingEntry[], dropMonth: number, keysFor: KeysFor): Promise<SealedRun> {
-  const { stream } = entries[0]!;
-  const keys = await keysFor(stream, dropMonth);
-  const payload = packPayload(encodeParts(entries.map((entry) => entry.parts)));
-  const hashes = entries.map((entry) => entry.partsHash);
-  const parts = sealParts(keys.dataKey, stream.name, hashes, payload);
-  return { stream, entries, dropMonth, keyId: keys.id, parts, tags: tagsOf(entries, keys) };
+function openRun(entries: readonly PendingEntry[], dropMonth: number): OpenRun {
+  // Marks repeat a lot within a block: each is hashed once.
+  const marks = new Map<string, Mark>();
+  for (const entry of entries) for (const mark of entry.marks) marks.set(`${mark.kind} ${mark.value}`, mark);
+  return {
+    stream: entries[0]!.stream,
+    dropMonth,
+    payload: encodeParts(entries.map((entry) => entry.parts)),
+    partsHashes: entries.map((entry) => entry.partsHash),
+    marks: [...marks.values()],
+  };
 }
 
 /** An event larger than a block stands alone. */
@@ -64,16 +102,4 @@ function cutRuns(entries: readonly PendingEntry[]): PendingEntry[][] {
   }
   if (run.length > 0) runs.push(run);
   return runs;
-}
-
-/** The distinct tags of a run. Marks repeat a lot within a block: each is hashed once. */
-function tagsOf(entries: readonly PendingEntry[], keys: StreamKeys): bigint[] {
-  const marks = new Map<string, bigint>();
-  for (const entry of entries) {
-    for (const mark of entry.marks) {
-      const key = `${mark.kind} ${mark.value}`;
-      if (!marks.has(key)) marks.set(key, tagOf(mark, keys.tagKey));
-    }
-  }
-  return [...new Set(marks.values())];
 }

@@ -19,7 +19,7 @@ import type { PendingEntry, PlacelessEntry, StreamRef } from './entry.ts';
 import { appendLeaves, decodeFrontier, encodeFrontier, leafHash } from './merkle.ts';
 import { placeRecord } from './record.ts';
 import { addMonths, dropMonthOf, formatInstant, nextMonth } from './retain-until.ts';
-import { type KeysFor, type SealedRun, sealRuns } from './sealed-run.ts';
+import { type Seal, type SealedRun, sealRuns } from './sealed-run.ts';
 import { fullTilesBetween, TILE_WIDTH, tileRoot } from './tile.ts';
 
 /** What a client gets for an event: where it stands, for good. */
@@ -124,7 +124,7 @@ export interface AppendStore {
 
 export interface SequencerOptions {
   readonly store: AppendStore;
-  readonly keysFor: KeysFor;
+  readonly seal: Seal;
   readonly clock: ClockGuard;
   readonly wallClock: () => number;
   /** How long a repeated id finds its first receipt. */
@@ -333,7 +333,7 @@ export class Sequencer {
   ): Promise<SealedRun[]> {
     const dropMonth = (stream: StreamRef) => dropMonthOf(stampsOf(stream, now, heads.get(stream.id)).retainUntil);
     const open = group.flatMap(({ submission }) => (submission.kind === 'open' ? submission.entries : []));
-    const runs = await sealRuns(open, dropMonth, this.#options.keysFor);
+    const runs = await sealRuns(open, dropMonth, this.#options.seal);
     for (const { submission } of group) {
       if (submission.kind === 'open') continue;
       for (const run of submission.runs) {
@@ -457,7 +457,7 @@ export class Sequencer {
       ({ submission }) => submission.kind === 'sealed' && submission.entries.includes(entries[0]!),
     )?.submission;
     if (owner?.kind === 'sealed') return [await owner.reseal(entries, run.dropMonth)];
-    return sealRuns(entries as readonly PendingEntry[], () => run.dropMonth, this.#options.keysFor);
+    return sealRuns(entries as readonly PendingEntry[], () => run.dropMonth, this.#options.seal);
   }
 
   /** Numbers and links one stream's entries and grows its tree; adds what is to be written to the plan. */

@@ -38,6 +38,7 @@ export async function serve(args: string[]): Promise<number> {
     const connection = postgres?.app ?? connectionOf(config.databaseUrl!);
     app = await createApp({ config, connection, tokens: await tokenOptions(config), log });
     const address = await listen(app, config);
+    app.warm();
     if (!told.aborted) process.stdout.write(welcome(address, app.origin, config));
     return await untilStopped(told, postgres, config, log);
   } catch (error) {

@@ -25,10 +25,11 @@ export function welcome(address: string, origin: string, config: Config, now = n
     source: { service: 'try-out' },
     actor: { type: 'user', id: 'u-1' },
   };
+  const note = config.jwt.secret === undefined ? '' : ' (where SEALOG_JWT_SECRET is set as it is here)';
   return `
 ${where}Its data and keys are in ${config.dataDir}
 
-Send an event:
+Send an event${note}:
   curl -sS '${address}/v1/events' ${authorization('service')} \\
     -H 'content-type: application/json' -d '${JSON.stringify(event)}'
 

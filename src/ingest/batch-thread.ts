@@ -7,7 +7,7 @@ import { parentPort, workerData } from 'node:worker_threads';
 import type { PendingEntry, StreamRef } from '../chain/entry.ts';
 import type { Entry } from '../chain/open-block.ts';
 import { addMonths, dropMonthOf } from '../chain/retain-until.ts';
-import { type KeysFor, type StreamKeys, sealRuns } from '../chain/sealed-run.ts';
+import { type KeysFor, type OpenRun, type StreamKeys, sealRuns, sealWith } from '../chain/sealed-run.ts';
 import type { Outcome } from '../chain/sequencer.ts';
 import { Appender } from './appender.ts';
 import { answerBatch, type Batch, type BatchAnswer, type BatchLimits } from './batch.ts';
@@ -25,6 +25,8 @@ let submissions = 0;
 const main = new ThreadCalls(parentPort, {
   answer: (batch: Batch) => answer(batch),
   reseal: (asked: { submission: number; entries: Uint32Array; dropMonth: number }) => reseal(asked),
+  seal: (runs: readonly OpenRun[]) => seal(runs),
+  ready: async () => true,
 });
 
 const openStream = remembered(
@@ -35,6 +37,8 @@ const keysFor: KeysFor = remembered(
   (stream: StreamRef, dropMonth: number) => `${stream.id} ${dropMonth}`,
   (stream, dropMonth) => main.call<StreamKeys>('keysFor', { stream, dropMonth }),
 );
+
+const seal = sealWith(keysFor);
 
 async function answer(batch: Batch): Promise<BatchAnswer> {
   // The month in which an entry stamped now may be dropped. Where the sequencer sees another, it asks for sealing anew.
@@ -54,9 +58,7 @@ async function append(
 ): Promise<readonly (Outcome | undefined)[]> {
   if (entries.length === 0) return [];
   const indexOf = new Map(entries.map((entry, index) => [entry, index]));
-  const runs = (await sealRuns(entries, dropMonth, keysFor)).map((run) =>
-    encodeRun(run, indexOf as Map<never, number>),
-  );
+  const runs = (await sealRuns(entries, dropMonth, seal)).map((run) => encodeRun(run, indexOf as Map<never, number>));
   const submission = submissions++;
   open.set(submission, { entries });
   try {
@@ -83,7 +85,7 @@ async function reseal({
   const all = open.get(submission)?.entries;
   assert(all !== undefined, 'the submission is open');
   const kept = Array.from(entries, (index) => all[index]!);
-  const [run] = await sealRuns(kept, () => dropMonth, keysFor);
+  const [run] = await sealRuns(kept, () => dropMonth, seal);
   return encodeRun(run!, new Map(kept.map((entry, i) => [entry, entries[i]!])));
 }
 

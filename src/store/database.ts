@@ -56,6 +56,7 @@ function safeInteger(text: string): number {
 
 export function openDatabase(options: DatabaseOptions): Database {
   const notices = new WeakMap<pg.ClientBase, string[]>();
+  let closing = false;
   const pool = (role: Role, max: number): pg.Pool => {
     const settings = {
       role,
@@ -79,7 +80,11 @@ export function openDatabase(options: DatabaseOptions): Database {
         .map(([name, value]) => `-c ${name}=${value}`)
         .join(' '),
     });
-    made.on('error', (error) => options.log.warn({ err: error, role }, 'an idle database connection was lost'));
+    made.on('error', (error: Error & { code?: string }) => {
+      // The error has the whole client in it: only its words are told.
+      if (!closing)
+        options.log.warn({ code: error.code, reason: error.message, role }, 'an idle database connection was lost');
+    });
     made.on('connect', (client) => {
       notices.set(client, []);
       client.on('notice', (notice) => notices.get(client)?.push(`${notice.code ?? ''} ${notice.message ?? ''}`));
@@ -99,6 +104,7 @@ export function openDatabase(options: DatabaseOptions): Database {
     verifier,
     notices,
     async close() {
+      closing = true;
       await Promise.all([writer.end(), reader.destroy(), verifier.destroy()]);
     },
   };

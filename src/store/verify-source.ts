@@ -126,10 +126,12 @@ export function verifySource(
       return rows.map(({ tile_index: index, hashes, root, foreign }) => ({ index, hashes, root, foreign }));
     },
 
-    async tileCounts() {
-      const { rows } = await sql<{ level: number; count: number }>`
-        SELECT level, count(*) AS count FROM sealog.tile WHERE stream = ${streamId} GROUP BY level`.execute(database);
-      return new Map(rows.map((row) => [row.level, row.count]));
+    async lastTiles() {
+      const { rows } = await sql<{ level: number; last: number }>`
+        SELECT level, ${greatest('tile_index')} AS last FROM sealog.tile WHERE stream = ${streamId} GROUP BY level`.execute(
+        database,
+      );
+      return new Map(rows.map((row) => [row.level, row.last]));
     },
 
     tags: {

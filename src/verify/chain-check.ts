@@ -17,7 +17,7 @@ export interface Link {
   readonly seq: number;
   /** Hex. */
   readonly hash: string;
-  /** Hex; undefined when the record can not be read. */
+  /** Hex; undefined when the record can not be the one that belongs here, which was found already. */
   readonly previous: string | undefined;
 }
 
@@ -27,9 +27,9 @@ export class ChainCheck {
   readonly #onSettled: (seq: number, isSound: boolean) => void;
   /** The last two entries, not settled yet. */
   #tail: Link[] = [];
-  #leaves: Leaf[] = [];
+  #leaves: (Leaf | undefined)[] = [];
 
-  /** `onSettled` is called for each entry, in order: is it the one that was linked to, as far as its neighbours tell? */
+  /** `onSettled` is called for each entry, in order: can conclusions be drawn from what it says? */
   constructor(findings: Findings, tree: TreeCheck, onSettled: (seq: number, isSound: boolean) => void) {
     this.#findings = findings;
     this.#tree = tree;
@@ -65,12 +65,12 @@ export class ChainCheck {
     await this.#flush();
     if (last !== undefined) {
       // Head and frontier may agree on another last entry: then it is the entry that is another.
-      const isNamed = named === last.hash || !this.#tree.isFrontier(frontier, [head]);
-      if (!isNamed) this.#accuse(last, "its hash is not the stream's head: it was changed");
+      const isOther = named !== last.hash && (last.previous === undefined || this.#tree.isFrontier(frontier, [head]));
+      if (isOther) this.#accuse(last, "its hash is not the stream's head: it was changed");
       else if (named !== last.hash)
         this.#findings.add('head', "the stream's head is not the hash of its last entry", last.seq);
-      this.#onSettled(last.seq, isNamed && last.previous !== undefined);
-      await this.#tree.append([{ hash: isNamed ? fromHex(last.hash) : head }]);
+      this.#onSettled(last.seq, !isOther && last.previous !== undefined);
+      await this.#tree.append([{ hash: isOther ? head : fromHex(last.hash), isDoubtful: false }]);
     } else if (size === 0 && named !== NO_PREVIOUS) {
       this.#findings.add('head', 'the stream has no entries, and a head');
     }
@@ -78,22 +78,28 @@ export class ChainCheck {
   }
 
   #settle(a: Link, b: Link | undefined, c: Pick<Link, 'previous'> | undefined): void {
+    const isWrong = a.previous === undefined;
     const hash = fromHex(a.hash);
-    let isSound = a.previous !== undefined;
-    if (b?.previous === undefined || b.previous === a.hash) {
-      this.#leaves.push({ hash });
-    } else if (c?.previous === b.hash) {
-      isSound = false;
+    if (b?.previous === undefined) {
+      this.#leaves.push(isWrong ? undefined : { hash, isDoubtful: true });
+      this.#onSettled(a.seq, !isWrong);
+    } else if (b.previous === a.hash) {
+      // What is named by an entry that is another itself may have been made to fit.
+      const isDoubtful = c?.previous !== undefined && c.previous !== b.hash;
+      this.#leaves.push({ hash, isDoubtful });
+      this.#onSettled(a.seq, !isWrong && !isDoubtful);
+    } else if (isWrong || c?.previous === b.hash) {
       this.#accuse(a, `its hash is not the one that entry ${b.seq} names: it was changed`);
-      this.#leaves.push({ hash: fromHex(b.previous) });
+      this.#leaves.push({ hash: fromHex(b.previous), isDoubtful: c?.previous !== b.hash });
+      this.#onSettled(a.seq, false);
     } else {
       this.#findings.add('link', `it does not name the hash of entry ${a.seq}`, b.seq);
-      this.#leaves.push({ hash, otherwise: fromHex(b.previous) });
+      this.#leaves.push({ hash, otherwise: fromHex(b.previous), isDoubtful: true });
+      this.#onSettled(a.seq, false);
     }
-    this.#onSettled(a.seq, isSound);
   }
 
-  /** One that can not be read was found already. */
+  /** Unless it was found already. */
   #accuse({ seq, previous }: Link, detail: string): void {
     if (previous !== undefined) this.#findings.add('record', detail, seq);
   }

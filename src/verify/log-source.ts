@@ -111,8 +111,8 @@ export interface LogSource {
   /** Throws `KeyUnavailableError` when the key is there and can not be opened. */
   keys(keyId: string): Promise<{ readonly dataKey: Uint8Array; readonly tagKey: Uint8Array }>;
   tiles(level: number, fromIndex: number, limit: number): Promise<SourceTile[]>;
-  /** How many tiles there are of each level. */
-  tileCounts(): Promise<ReadonlyMap<number, number>>;
+  /** The index of the last tile of each level. */
+  lastTiles(): Promise<ReadonlyMap<number, number>>;
   readonly tags: StoredIndex<TagRow>;
   readonly ids: StoredIndex<IdRow>;
 }

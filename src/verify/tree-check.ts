@@ -17,10 +17,14 @@ import type { LogSource, SourceTile } from './log-source.ts';
 export interface Leaf {
   readonly hash: Uint8Array;
   readonly otherwise?: Uint8Array;
+  /** No sound entry names the hash. */
+  readonly isDoubtful: boolean;
 }
 
 /** One hash of a tile: in the tree over the entries, and in the one over what is said of them. Undefined = not known. */
-type Expected = { readonly own: Uint8Array; readonly said: Uint8Array } | undefined;
+type Expected =
+  | { readonly own: Uint8Array; readonly said: Uint8Array; readonly isDoubtful?: boolean | undefined }
+  | undefined;
 
 /** A level's tile that is being filled, and the stored tiles that were read ahead. */
 interface Filling {
@@ -41,7 +45,7 @@ interface Dispute {
 export interface TreeFinding {
   readonly kind: 'tile' | 'record' | 'frontier';
   readonly detail: string;
-  readonly seq: number;
+  readonly seq: number | undefined;
 }
 
 const TILES_A_CHUNK = 64;
@@ -62,10 +66,15 @@ export class TreeCheck {
     this.#find = find;
   }
 
-  async append(leaves: readonly Leaf[]): Promise<void> {
-    for (const { hash, otherwise = hash } of leaves) {
+  /** A leaf that is not known is undefined. */
+  async append(leaves: readonly (Leaf | undefined)[]): Promise<void> {
+    for (const leaf of leaves) {
       this.#size += 1;
-      if (this.#add(0, { own: hash, said: otherwise })) await this.#closeTile(0);
+      const expected =
+        leaf === undefined
+          ? undefined
+          : { own: leaf.hash, said: leaf.otherwise ?? leaf.hash, isDoubtful: leaf.isDoubtful };
+      if (this.#add(0, expected)) await this.#closeTile(0);
     }
   }
 
@@ -92,8 +101,9 @@ export class TreeCheck {
 
   /** Decides what was left open, by the frontier of the stream's row; without one, because of a hole, the tiles are what is wrong. */
   end(frontier: Uint8Array | undefined): void {
-    this.#dispute(Math.floor(this.#size / TILE_WIDTH), this.#levels[0]?.expected ?? [], false);
-    const isKnown = frontier !== undefined && this.#full !== undefined;
+    const edge = this.#levels[0]?.expected ?? [];
+    this.#dispute(Math.floor(this.#size / TILE_WIDTH), edge, false);
+    const isKnown = frontier !== undefined && this.#full !== undefined && !edge.includes(undefined);
     const isOwn = !isKnown || this.#frontierIs('own', frontier);
     const isSaid = !isOwn && this.#frontierIs('said', frontier);
     for (const { index, isStored, seqs } of this.#disputes) {
@@ -106,15 +116,23 @@ export class TreeCheck {
         this.#find({ kind: 'tile', detail, seq: seqs[0]! });
       }
     }
-    if (!isOwn && !isSaid) {
+    if (isOwn || isSaid) return;
+    // What no tile has, and no sound entry names, is what differs; else it is the frontier itself.
+    const doubtful = edge.flatMap((hash, i) => (hash?.isDoubtful === true ? [this.#size - edge.length + i] : []));
+    const [first] = doubtful;
+    if (first !== undefined) {
+      const more = doubtful.length === 1 ? 'it' : `it or another of ${doubtful.length} such entries`;
+      const detail = `it is named by entries only that were changed, and ${more} is not the one that the tree has`;
+      this.#find({ kind: 'record', detail, seq: first });
+    } else {
       const detail = "the stream's frontier is not that of the tree over its entries";
-      this.#find({ kind: 'frontier', detail, seq: Math.max(0, this.#size - 1) });
+      this.#find({ kind: 'frontier', detail, seq: this.#size === 0 ? undefined : this.#size - 1 });
     }
   }
 
   #frontierIs(tree: 'own' | 'said', frontier: Uint8Array, leaves: readonly Uint8Array[] = []): boolean {
-    if (this.#full === undefined) return false;
-    const edge = (this.#levels[0]?.expected ?? []).map((hashes) => hashes![tree]);
+    const edge = (this.#levels[0]?.expected ?? []).flatMap((hashes) => hashes?.[tree] ?? []);
+    if (this.#full === undefined || this.#size % TILE_WIDTH !== edge.length) return false;
     const full = this.#size - edge.length;
     return equalBytes(encodeFrontier(appendLeaves(full, this.#full[tree], [...edge, ...leaves])), frontier);
   }
@@ -136,11 +154,12 @@ export class TreeCheck {
     filling.expected = [];
     filling.index += 1;
     const root = this.#compare(level, index, expected, await this.#stored(level, index));
-    if (level === 0 && root !== undefined && this.#full !== undefined) {
-      this.#full = {
-        own: appendLeaves(index, this.#full.own, [root.own]),
-        said: appendLeaves(index, this.#full.said, [root.said]),
-      };
+    if (level === 0 && this.#full !== undefined) {
+      const { own, said } = this.#full;
+      this.#full =
+        root === undefined
+          ? undefined
+          : { own: appendLeaves(index, own, [root.own]), said: appendLeaves(index, said, [root.said]) };
     }
     if (this.#add(level + 1, root)) await this.#closeTile(level + 1);
   }
@@ -162,13 +181,17 @@ export class TreeCheck {
     const both = expected.map((hash, i) => ({ own: hash?.own ?? hashes[i]!, said: hashes[i]! }));
     if (level === 0) this.#dispute(index, both, true);
     else {
-      const wrong = expected.flatMap((hash, i) => (hash === undefined || isOne(hash, hashes[i]!) ? [] : [i]));
+      const wrong = expected.flatMap((hash, i) => (hash === undefined || isEither(hash, hashes[i]!) ? [] : [i]));
       const [first] = wrong;
       const more = wrong.length === 1 ? '' : `, and ${wrong.length - 1} more`;
       if (first !== undefined)
         find(`the ${name} has another hash ${first} than the entries${more}`, firstSeq + first * width);
     }
-    return both.every(({ own, said }) => equalBytes(own, said)) ? { own: root, said: root } : rootOf(both);
+    const isOne = both.every(({ own, said }) => equalBytes(own, said));
+    const own = isOne ? root : tileRoot(concatBytes(...both.map((hash) => hash.own)));
+    if (!equalBytes(stored!.root, root) && !equalBytes(stored!.root, own))
+      find(`the root of ${name} is not that of its hashes`);
+    return { own, said: root };
   }
 
   #dispute(index: number, expected: readonly Expected[], isStored: boolean): void {
@@ -198,7 +221,6 @@ function readTile(
   if (stored.foreign) find(`the ${name} is stored under another tenant`);
   try {
     const root = tileRoot(stored.hashes);
-    if (!equalBytes(stored.root, root)) find(`the root of ${name} is not that of its hashes`);
     return { hashes: decodeTile(stored.hashes), root };
   } catch (error) {
     if (!(error instanceof EvidenceError)) throw error;
@@ -207,7 +229,7 @@ function readTile(
   }
 }
 
-function isOne(hash: { readonly own: Uint8Array; readonly said: Uint8Array }, stored: Uint8Array): boolean {
+function isEither(hash: { readonly own: Uint8Array; readonly said: Uint8Array }, stored: Uint8Array): boolean {
   return equalBytes(hash.own, stored) || equalBytes(hash.said, stored);
 }
 

@@ -29,6 +29,7 @@ import { IndexCheck } from './index-check.ts';
 import {
   type IdRow,
   idBucket,
+  type KeyOwner,
   type LogSource,
   type SourceBlock,
   type StreamState,
@@ -60,7 +61,7 @@ export interface VerifyOptions {
 }
 
 const BLOCKS_A_CHUNK = 32;
-const STRAYS_LISTED_MAX = 32;
+const TILES_LISTED_MAX = 32;
 const FINDINGS_MAX = 1000;
 
 /** Verifies the stream. Throws only what the source throws (a database that does not answer). */
@@ -86,7 +87,7 @@ interface PlacedBlock {
   readonly block: SourceBlock;
   readonly begin: number;
   readonly placed: readonly Placed[];
-  /** Entries whose record is not the one that was linked to: nothing is concluded from what it says. */
+  /** Entries whose record is not, or may not be, the one that was linked to: nothing is concluded from what it says. */
   readonly unsound: Set<number>;
 }
 
@@ -217,8 +218,12 @@ class StreamCheck {
       this.#findings.add('block', detail, begin);
       // Where the next block confirms the row, what the block holds beyond it is foreign.
       if (begin + block.entries === following) placed = placed.slice(0, block.entries);
-    }
-    if (placed.length === 0 || this.#isMisplaced(placed, begin)) {
+      // Which of its entries are there can be said only where they stand in their places.
+      if (placed.length === 0 || placed.some(({ says }, i) => says?.seq !== begin + i)) {
+        await this.#leaveHole(end);
+        return;
+      }
+    } else if (this.#isMisplaced(placed, begin)) {
       await this.#leaveHole(end);
       return;
     }
@@ -264,7 +269,7 @@ class StreamCheck {
       placed.map(({ bytes, says }, i) => ({
         seq: begin + i,
         hash: toHex(leafHash(bytes)),
-        previous: says?.previous,
+        previous: own.unsound.has(begin + i) ? undefined : says?.previous,
       })),
     );
     await this.#closeBlocks();
@@ -309,11 +314,14 @@ class StreamCheck {
       says === undefined || unsound.has(begin + i) ? [] : [{ seq: begin + i, record: says }],
     );
     for (const { seq, record } of sound) this.#checkStamps(record, seq);
-    const dropMonth = this.#checkDropMonth(block, sound);
+    const owner = await this.#source.keyOwner(block.keyId);
+    const dropMonth = this.#checkDropMonth(block, begin, owner, sound);
+    this.#checkKey(block, begin, owner, dropMonth);
     for (const seq of [...unsound].sort((a, b) => a - b)) this.#ids.leaveOut({ from: seq, to: seq + 1 });
     for (const { seq, record } of sound) this.#ids.expect({ dropMonth, seq, idHash: entryIdHash(record.id) });
     if (unsound.size === 0) this.#checkSpans(block, sound);
-    const tags = await this.#checkParts(block, begin, dropMonth, placed, unsound.size === 0);
+    const isWhole = unsound.size === 0 && placed.length === block.entries;
+    const tags = owner === undefined ? undefined : await this.#checkParts(block, begin, placed, isWhole);
     if (tags === undefined || unsound.size > 0) this.#tags.leaveOut({ from: begin, to: end });
     else for (const tag of tags) this.#tags.expect({ dropMonth, firstSeq: begin, tag });
   }
@@ -337,16 +345,39 @@ class StreamCheck {
   }
 
   /** Returns the drop month that the block is to be stored under. */
-  #checkDropMonth(block: SourceBlock, sound: readonly SoundEntry[]): number {
-    if (block.dropMonth === HELD) return HELD;
+  #checkDropMonth(
+    block: SourceBlock,
+    begin: number,
+    owner: KeyOwner | undefined,
+    sound: readonly SoundEntry[],
+  ): number {
     const monthOf = ({ record: { retainUntil } }: SoundEntry) =>
       dropMonthOf(retainUntil === undefined ? undefined : parseInstant(retainUntil));
+    const [first] = sound;
+    if (block.dropMonth === HELD) {
+      // What is held is sealed under the key of what is held.
+      if (owner?.dropMonth === HELD || first === undefined) return HELD;
+      this.#findings.add('block', 'the block is stored as held, and not sealed as held', begin);
+      return monthOf(first);
+    }
     const wrong = sound.find((entry) => monthOf(entry) !== block.dropMonth);
     if (wrong === undefined) return block.dropMonth;
     const until = wrong.record.retainUntil ?? 'for ever';
     const detail = `it is kept until ${until} and stored under drop month ${block.dropMonth}`;
     this.#findings.add('block', detail, wrong.seq);
     return monthOf(wrong);
+  }
+
+  /** The key must be the stream's, for the month: another's may be destroyed earlier or later than was promised. */
+  #checkKey(block: SourceBlock, begin: number, owner: KeyOwner | undefined, dropMonth: number): void {
+    if (owner === undefined) {
+      this.#findings.add('part', `the data key ${block.keyId} of the block is not there`, begin);
+    } else if (owner.stream !== this.#source.stream || owner.dropMonth !== dropMonth) {
+      const detail = `the block names a data key of ${owner.stream} for drop month ${owner.dropMonth}`;
+      this.#findings.add('block', detail, begin);
+    } else if (owner.foreign) {
+      this.#findings.add('block', 'the data key of the block is stored under another tenant', begin);
+    }
   }
 
   #checkSpans(block: SourceBlock, sound: readonly SoundEntry[]): void {
@@ -372,11 +403,9 @@ class StreamCheck {
   async #checkParts(
     block: SourceBlock,
     begin: number,
-    dropMonth: number,
     placed: readonly Placed[],
-    isSound: boolean,
+    isWhole: boolean,
   ): Promise<ReadonlySet<bigint> | undefined> {
-    if (!(await this.#checkKey(block, begin, dropMonth))) return undefined;
     const records = placed.flatMap(({ says }) => (says === undefined ? [] : [{ record: says }]));
     let keys: { readonly dataKey: Uint8Array; readonly tagKey: Uint8Array };
     try {
@@ -392,7 +421,7 @@ class StreamCheck {
     } catch (error) {
       if (!(error instanceof EvidenceError)) throw error;
       // They open only under all the records that they were sealed with.
-      if (isSound) this.#findings.addError('part', error, begin);
+      if (isWhole) this.#findings.addError('part', error, begin);
       else this.#findings.leaveUnchecked('the parts of blocks with a changed record', placed.length, begin);
       return undefined;
     }
@@ -413,22 +442,6 @@ class StreamCheck {
       }
     }
     return known ? tags : undefined;
-  }
-
-  /** The key must be the stream's, for the month: another's may be destroyed earlier or later than was promised. */
-  async #checkKey(block: SourceBlock, begin: number, dropMonth: number): Promise<boolean> {
-    const owner = await this.#source.keyOwner(block.keyId);
-    if (owner === undefined) {
-      this.#findings.add('part', `the data key ${block.keyId} of the block is not there`, begin);
-      return false;
-    }
-    if (owner.stream !== this.#source.stream || owner.dropMonth !== dropMonth) {
-      const detail = `the block names a data key of ${owner.stream} for drop month ${owner.dropMonth}`;
-      this.#findings.add('block', detail, begin);
-    } else if (owner.foreign) {
-      this.#findings.add('block', 'the data key of the block is stored under another tenant', begin);
-    }
-    return true;
   }
 
   /** The row that the sequencer goes on from, against what the entries come to. */
@@ -453,7 +466,7 @@ class StreamCheck {
   async #checkBeyond(before: StreamState): Promise<void> {
     const source = this.#source;
     const lastBlock = await source.lastBlock();
-    const tileCounts = await source.tileCounts();
+    const lastTiles = await source.lastTiles();
     const state = await source.state();
     if (state.size < before.size) {
       const detail = `the stream shrank from ${before.size} to ${state.size} entries during verification`;
@@ -461,20 +474,21 @@ class StreamCheck {
     }
     this.#tags.checkBeyond(state.size);
     this.#ids.checkBeyond(state.size);
-    // One that begins before the size was looked at already.
+    // One that begins before the size was looked at already. The first that should not be there is named.
     if (lastBlock !== undefined && lastBlock.firstSeq >= state.size) {
-      const strays = await source.blocks({ firstSeq: state.size - 1, dropMonth: Infinity }, STRAYS_LISTED_MAX);
+      const blocks = await source.blocks({ firstSeq: state.size - 1, dropMonth: Infinity }, BLOCKS_A_CHUNK);
       const { size } = await source.state();
-      for (const { firstSeq } of strays.filter((block) => block.firstSeq >= size))
-        this.#findings.add('block', `a block begins with this entry, though the stream has only ${size}`, firstSeq);
+      const { firstSeq } = blocks.find((block) => block.firstSeq >= size) ?? lastBlock;
+      this.#findings.add('block', `a block begins with this entry, though the stream has only ${size}`, firstSeq);
     }
-    for (const [level, count] of tileCounts) {
+    for (const [level, last] of lastTiles) {
       const width = TILE_WIDTH ** (level + 1);
-      if (count <= Math.floor(state.size / width)) continue;
-      const strays = await source.tiles(level, Math.floor(state.size / width), STRAYS_LISTED_MAX);
+      const full = Math.floor(state.size / width);
+      if (last < full) continue;
+      const tiles = await source.tiles(level, full, TILES_LISTED_MAX);
       const { size } = await source.state();
-      for (const { index } of strays.filter((tile) => tile.index >= Math.floor(size / width)))
-        this.#findings.add('tile', `the tile ${index} of level ${level} is stored and not full`, index * width);
+      const index = tiles.find((tile) => tile.index >= Math.floor(size / width))?.index ?? last;
+      this.#findings.add('tile', `the tile ${index} of level ${level} is stored and not full`, index * width);
     }
   }
 

@@ -24,10 +24,54 @@ export function jcs(value: Json): Buffer {
 
 /** The value of stored canonical JSON. Throws where the bytes are not the canonical text of what they hold. */
 export function readCanonical(bytes: Uint8Array): Json {
-  const text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
-  const value = JSON.parse(text) as Json;
+  const value = parse(new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes));
   if (!jcs(value).equals(bytes)) throw new Error('not canonical');
   return value;
+}
+
+/**
+ * The value of a text, read leniently: what matters is only that a canonical text is read right. Not by JSON.parse, which
+ * reads some names with escapes wrongly (nodejs/node#63785); it is good enough for one string.
+ */
+function parse(text: string): Json {
+  const tokens = text.match(/"(?:[^"\\]|\\.)*"|[[\]{}:,]|[^"[\]{}:,]+/gs) ?? [];
+  let at = 0;
+  const value = (): Json => {
+    const token = tokens[at++] ?? '';
+    if (token === '[') return list();
+    if (token === '{') return object();
+    if (token.startsWith('"')) return JSON.parse(token) as string;
+    if (token === 'null') return null;
+    if (token === 'true' || token === 'false') return token === 'true';
+    if (!/^[-0-9]/.test(token)) throw new Error('no JSON');
+    return Number(token);
+  };
+  const list = (): Json => {
+    const items: Json[] = [];
+    if (tokens[at] !== ']') items.push(value());
+    while (items.length > 0 && tokens[at] === ',') {
+      at += 1;
+      items.push(value());
+    }
+    at += 1;
+    return items;
+  };
+  const object = (): Json => {
+    const members: [string, Json][] = [];
+    const member = (): void => {
+      const name = JSON.parse(tokens[at] ?? '') as string;
+      at += 2;
+      members.push([name, value()]);
+    };
+    if (tokens[at] !== '}') member();
+    while (members.length > 0 && tokens[at] === ',') {
+      at += 1;
+      member();
+    }
+    at += 1;
+    return Object.fromEntries(members);
+  };
+  return value();
 }
 
 export function isList(value: Json): value is readonly Json[] {

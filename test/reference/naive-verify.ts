@@ -160,7 +160,7 @@ export function dataKeyOf(
   stream: StreamRow,
   monthKeys: ReadonlyMap<string, Uint8Array>,
 ): Uint8Array | null {
-  const monthKey = /^([1-9]\d{5}|for-ever)$/.test(row.monthKey) ? monthKeys.get(row.monthKey) : undefined;
+  const monthKey = /^([1-9]\d*|for-ever)$/.test(row.monthKey) ? monthKeys.get(row.monthKey) : undefined;
   if (monthKey === undefined) return null;
   return tryTo(() => log.unwrap(monthKey, stream.name, row.dropMonth, row.wrapped));
 }
@@ -294,8 +294,10 @@ function checkHead(
   const hashes = records.map(log.entryHash);
   must((hashes.at(-1) ?? Buffer.alloc(32)).equals(stream.head), 'head', findings);
   must(log.frontier(hashes).equals(stream.frontier), 'frontier', findings);
-  must(stream.recordedAt === (last?.recordedAt ?? 0), 'recorded_at of the stream', findings);
-  must(stream.retainUntil === (last?.retainUntil ?? null), 'retain_until of the stream', findings);
+  if (last !== undefined && last !== null) {
+    must(stream.recordedAt === last.recordedAt, 'recorded_at of the stream', findings);
+    must(stream.retainUntil === last.retainUntil, 'retain_until of the stream', findings);
+  }
   const tenant = rows.tenants.find((row) => row.id === stream.tenant)?.name;
   const epoch = stream.epoch === 1 ? '' : `/e${stream.epoch}`;
   must(stream.name === `${tenant}/${stream.category}${epoch}`, 'the name of the stream', findings);

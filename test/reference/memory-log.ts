@@ -1,0 +1,271 @@
+/**
+ * The tables of docs/format.md section 17 in memory, so that thousands of histories can be written and verified in seconds.
+ * It takes PostgreSQL's place for test/reference.test.ts only, since the formats are what is tested there; all other tests
+ * use the real one.
+ */
+import assert from 'node:assert/strict';
+import type { StoredBlock } from '../../src/chain/block.ts';
+import type { StreamRef } from '../../src/chain/entry.ts';
+import type { AppendStore, AppendTransaction, IdQuery, NewRows, StreamHead } from '../../src/chain/sequencer.ts';
+import { Problem } from '../../src/errors.ts';
+import type { KeyStore } from '../../src/keys/keyring.ts';
+import {
+  type IdRow as IndexedId,
+  type TagRow as IndexedTag,
+  type IndexScope,
+  type IndexSlice,
+  idBucket,
+  isInScope,
+  type LogSource,
+  type StoredIndex,
+  type StoredRow,
+  tagBucket,
+} from '../../src/verify/log-source.ts';
+import type * as naive from './naive-verify.ts';
+
+/** What a transaction committed: when by the database's clock, and the streams' rows after it. */
+export interface Commit {
+  readonly now: number;
+  readonly heads: readonly (StreamHead & { readonly sizeBefore: number })[];
+}
+
+/** What goes wrong with the transactions to come. */
+export type Fault = 'none' | 'refused before' | 'refused after' | 'reply lost';
+
+export class MemoryLog implements AppendStore, KeyStore {
+  readonly tenants: naive.TenantRow[];
+  readonly streams: naive.StreamRow[];
+  readonly blocks: naive.BlockRow[] = [];
+  readonly tags: naive.TagRow[] = [];
+  readonly ids: naive.IdRow[] = [];
+  readonly tiles: naive.TileRow[] = [];
+  readonly dataKeys: naive.DataKeyRow[] = [];
+  readonly commits: Commit[] = [];
+  /** The database's clock. */
+  now = 0;
+  fault: Fault = 'none';
+  readonly #newest = new Map<string, number>();
+  #lock: Promise<unknown> = Promise.resolve();
+
+  constructor(tenants: readonly naive.TenantRow[], streams: readonly naive.StreamRow[]) {
+    this.tenants = [...tenants];
+    this.streams = [...streams];
+  }
+
+  /** One transaction at a time: more than the locks of the real one promise, but nothing that the sequencer could tell. */
+  async transact<T>(
+    streamIds: readonly number[],
+    queries: readonly IdQuery[],
+    work: (transaction: AppendTransaction) => Promise<{ readonly result: T; readonly rows: NewRows | undefined }>,
+    onWritten: () => void,
+  ): Promise<T> {
+    const before = this.#lock;
+    const done = Promise.withResolvers<void>();
+    this.#lock = done.promise;
+    await before;
+    try {
+      if (this.fault === 'refused before') throw new Problem('not_ready');
+      const { now } = this;
+      const { result, rows } = await work({
+        heads: streamIds.map((id) => this.#headOf(id)).sort((a, b) => a.id - b.id),
+        now,
+        seqs: this.#seen(queries),
+        seen: async (again) => this.#seen(again),
+        blocksFrom: async (streamId, seq) => this.#blocksFrom(streamId, seq),
+        tileRoots: async (streamId, level, from, to) => this.#tileRoots(streamId, level, from, to),
+      });
+      if (rows === undefined) return result;
+      onWritten();
+      if (this.fault === 'refused after') throw new Problem('not_ready');
+      this.#write(rows, now);
+      if (this.fault === 'reply lost') throw new Problem('outcome_unknown');
+      return result;
+    } finally {
+      done.resolve();
+    }
+  }
+
+  async findOrStore(stream: StreamRef, dropMonth: number, make: Parameters<KeyStore['findOrStore']>[2]) {
+    const find = () => this.dataKeys.find((key) => key.stream === stream.id && key.dropMonth === dropMonth);
+    if (find() === undefined) {
+      const { monthKey, wrapped } = await make();
+      const place = { id: 100 + this.dataKeys.length, stream: stream.id, tenant: stream.tenantId };
+      if (find() === undefined) this.dataKeys.push({ ...place, dropMonth, monthKey, wrapped: copyOf(wrapped) });
+    }
+    const { id, monthKey, wrapped } = find()!;
+    return { id: String(id), monthKey, wrapped };
+  }
+
+  async byId(id: string) {
+    return keyById(this, id);
+  }
+
+  #headOf(id: number): StreamHead {
+    const row = this.streams.find((stream) => stream.id === id)!;
+    return { ...row, retainUntil: row.retainUntil ?? undefined };
+  }
+
+  #seen(queries: readonly IdQuery[]): (number | undefined)[] {
+    return queries.map(({ streamId, idHash, dropMonths }) => {
+      const seqs = dropMonths.map((month) => this.#newest.get(`${streamId} ${month} ${idHash}`) ?? -1);
+      const newest = Math.max(...seqs);
+      return newest === -1 ? undefined : newest;
+    });
+  }
+
+  /** As the statement of the real store has it: a bounded look back. */
+  #blocksFrom(streamId: number, seq: number): StoredBlock[] {
+    return this.blocks
+      .filter((block) => block.stream === streamId && block.firstSeq > seq - 1024)
+      .sort((a, b) => a.firstSeq - b.firstSeq)
+      .slice(0, 1280)
+      .filter((block) => block.firstSeq + block.entries > seq)
+      .map(storedBlock);
+  }
+
+  #tileRoots(streamId: number, level: number, from: number, to: number): Uint8Array[] {
+    return this.tiles
+      .filter((tile) => tile.stream === streamId && tile.level === level && tile.index >= from && tile.index < to)
+      .sort((a, b) => a.index - b.index)
+      .map((tile) => tile.root);
+  }
+
+  #write({ blocks, tiles, heads }: NewRows, now: number): void {
+    for (const { stream: ref, tags, idHashes, keyId, records, parts, ...spans } of blocks) {
+      const place = { stream: ref.id, tenant: ref.tenantId };
+      const { firstSeq, dropMonth } = spans;
+      this.blocks.push({ ...place, ...spans, keyId: Number(keyId), records: copyOf(records), parts: copyOf(parts) });
+      this.tags.push(...tags.map((tag) => ({ ...place, tag, firstSeq, dropMonth })));
+      for (const [i, id] of idHashes.entries()) {
+        this.ids.push({ ...place, seq: firstSeq + i, id, dropMonth });
+        this.#newest.set(`${ref.id} ${dropMonth} ${id}`, firstSeq + i);
+      }
+    }
+    for (const { stream: ref, level, index, hashes, root } of tiles) {
+      const place = { stream: ref.id, tenant: ref.tenantId };
+      this.tiles.push({ ...place, level, index, hashes: copyOf(hashes), root: copyOf(root) });
+    }
+    for (const { id, sizeBefore, size, head, frontier, recordedAt, retainUntil } of heads) {
+      const at = this.streams.findIndex((stream) => stream.id === id);
+      const row = this.streams[at]!;
+      assert.equal(row.size, sizeBefore, 'a head is where it was locked');
+      const bytes = { head: copyOf(head), frontier: copyOf(frontier) };
+      this.streams[at] = { ...row, ...bytes, size, recordedAt, retainUntil: retainUntil ?? null };
+    }
+    this.commits.push({
+      now,
+      heads: heads.map((each) => ({ ...each, head: copyOf(each.head), frontier: copyOf(each.frontier) })),
+    });
+  }
+}
+
+/** What a `KeyStore` says of a data key. */
+export function keyById(rows: naive.Rows, id: string) {
+  const key = rows.dataKeys.find((row) => row.id === Number(id));
+  const stream = rows.streams.find((row) => row.id === key?.stream);
+  if (key === undefined || stream === undefined) return undefined;
+  return { id, monthKey: key.monthKey, wrapped: key.wrapped, stream: stream.name, dropMonth: key.dropMonth };
+}
+
+/** The rows of one stream for `verifyStream`, chosen as `store/verify-source.ts` chooses them. */
+export function memorySource(rows: naive.Rows, streamId: number, keys: LogSource['keys']): LogSource {
+  const stream = rows.streams.find((row) => row.id === streamId)!;
+  const tenant = rows.tenants.find(({ name }) => name === stream.name.split('/')[0])?.id ?? stream.tenant;
+  const ofStream = <Row extends { readonly stream: number }>(all: readonly Row[]) =>
+    all.filter((row) => row.stream === streamId);
+  const blocks = ofStream(rows.blocks)
+    .sort((a, b) => a.firstSeq - b.firstSeq || a.dropMonth - b.dropMonth)
+    .map((row) => ({ ...storedBlock(row), foreign: row.tenant !== tenant }));
+  const tiles = ofStream(rows.tiles)
+    .sort((a, b) => a.index - b.index)
+    .map((row) => ({ ...row, foreign: row.tenant !== tenant }));
+  return {
+    stream: stream.name,
+    async state() {
+      const owner = rows.tenants.find(({ id }) => id === stream.tenant)?.name ?? '(no tenant)';
+      const epoch = stream.epoch === 1 ? '' : `/e${stream.epoch}`;
+      const describes = `${owner}/${stream.category}${epoch}`;
+      return { ...stream, retainUntil: stream.retainUntil ?? undefined, describes };
+    },
+    async blocks(after, limit) {
+      const { firstSeq, dropMonth } = after ?? { firstSeq: -1, dropMonth: Number.POSITIVE_INFINITY };
+      return blocks
+        .filter((block) => block.firstSeq > firstSeq || (block.firstSeq === firstSeq && block.dropMonth > dropMonth))
+        .slice(0, limit);
+    },
+    async lastBlock(seq) {
+      return blocks.findLast((block) => seq === undefined || block.firstSeq <= seq);
+    },
+    async keyOwner(keyId) {
+      const row = rows.dataKeys.find((key) => key.id === Number(keyId));
+      const owner = keyById(rows, keyId);
+      return row === undefined || owner === undefined ? undefined : { ...owner, foreign: row.tenant !== tenant };
+    },
+    keys,
+    async tiles(level, fromIndex, limit) {
+      return tiles.filter((tile) => tile.level === level && tile.index >= fromIndex).slice(0, limit);
+    },
+    async lastTiles() {
+      // In ascending order of index: the last one stays.
+      return new Map(tiles.map((tile) => [tile.level, tile.index]));
+    },
+    tags: memoryIndex(ofStream(rows.tags), tenant, {
+      rowOf: ({ tag, firstSeq, dropMonth }: naive.TagRow): IndexedTag => ({ tag, firstSeq, dropMonth }),
+      bucketOf: (row) => tagBucket(row.tag),
+      seqOf: (row) => row.firstSeq,
+      keyOf: (row) => `${row.dropMonth} ${row.firstSeq} ${row.tag}`,
+    }),
+    ids: memoryIndex(ofStream(rows.ids), tenant, {
+      rowOf: ({ id, seq, dropMonth }: naive.IdRow): IndexedId => ({ idHash: id, seq, dropMonth }),
+      bucketOf: (row) => idBucket(row.idHash),
+      seqOf: (row) => row.seq,
+      keyOf: (row) => `${row.dropMonth} ${row.seq} ${row.idHash}`,
+    }),
+  };
+}
+
+interface IndexShape<Stored, Row> {
+  rowOf(stored: Stored): Row;
+  bucketOf(row: Row): number;
+  seqOf(row: Row): number;
+  keyOf(row: Row): string;
+}
+
+function memoryIndex<Stored extends { readonly tenant: number }, Row>(
+  all: readonly Stored[],
+  tenant: number,
+  { rowOf, bucketOf, seqOf, keyOf }: IndexShape<Stored, Row>,
+): StoredIndex<Row> {
+  const rows = all.map((stored) => ({ row: rowOf(stored), foreign: stored.tenant !== tenant }));
+  const own = new Set(rows.flatMap(({ row, foreign }) => (foreign ? [] : [keyOf(row)])));
+  return {
+    async missing(wanted) {
+      return wanted.filter((row) => !own.has(keyOf(row)));
+    },
+    async *counts(scope: IndexScope): AsyncIterable<IndexSlice> {
+      const inScope = rows.filter(({ row }) => isInScope(seqOf(row), scope));
+      const counts = [...Map.groupBy(inScope, ({ row }) => bucketOf(row))];
+      const last = rows.length === 0 ? undefined : Math.max(...rows.map(({ row }) => seqOf(row)));
+      yield { counts: counts.map(([bucket, found]) => ({ bucket, rows: found.length })), last };
+    },
+    async *rowsIn(bucket: number, scope: IndexScope): AsyncIterable<StoredRow<Row>[]> {
+      const found = rows.filter(({ row }) => bucketOf(row) === bucket && isInScope(seqOf(row), scope));
+      const groups = [...Map.groupBy(found, ({ row }) => keyOf(row)).values()];
+      if (groups.length === 0) return;
+      yield groups.map((same) => ({
+        ...same[0]!.row,
+        copies: same.length,
+        foreign: same.some(({ foreign }) => foreign),
+      }));
+    },
+  };
+}
+
+function storedBlock({ stream: _, tenant: __, keyId, ...block }: naive.BlockRow): StoredBlock {
+  return { ...block, keyId: String(keyId) };
+}
+
+/** What is written stays as it was, whatever becomes of the writer's buffers. */
+function copyOf(bytes: Uint8Array): Uint8Array {
+  return Uint8Array.from(bytes);
+}
