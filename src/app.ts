@@ -81,7 +81,8 @@ export async function createApp({ config, connection, tokens, log, wallClock = D
       runs.reduce((sum, run) => sum + run.partsHashes.length, 0) < SEAL_ASIDE_ENTRIES ? undefined : batches.seal(runs);
     const sequencer = new Sequencer({
       store: appendStore(database),
-      seal: (runs) => aside(runs) ?? sealHere(runs),
+      // A thread that fails takes nothing with it: what it was told is still here.
+      seal: (runs) => aside(runs)?.catch(() => sealHere(runs)) ?? sealHere(runs),
       clock,
       wallClock,
       repeatDays: config.repeatDays,

@@ -448,7 +448,6 @@ describe('random events', () => {
     )
     .chain((one) => others.map((more) => ({ ...one, ...more }) as unknown as JsonObject));
 
-  // FAILS: openapi.yaml: LogPlace has no `diff`.
   it('come back as they were accepted, singly and in batches of every kind', async () => {
     let batches = 0;
     await fc.assert(

@@ -337,7 +337,7 @@ describe('a log with entries', () => {
       }
     }
     // The name of the tenant ends with the transaction: what comes next on the same connection sees nothing again.
-    expect(await database.reader.selectFrom('sealog.tenant').selectAll().execute()).toEqual([]);
+    expect((await database.reader.query('SELECT FROM sealog.tenant')).rowCount).toBe(0);
     await database.close();
   });
 

@@ -201,7 +201,6 @@ describe('search', () => {
     expectFound((await ask({})).body.items, expected({}).slice(0, 100));
   });
 
-  // FAILS: openapi.yaml: LogPlace has no `diff`.
   it('answers in the shape that openapi.yaml says', async () => {
     const answer = await ask({ limit: 200 });
     expect(checkShape('EventPage', answer.body)).toEqual([]);
@@ -572,7 +571,6 @@ describe('a page', () => {
 });
 
 describe('one event', () => {
-  // FAILS: openapi.yaml: LogPlace has no `diff`.
   it('is given by its id as it was sent, with its place', async () => {
     for (const one of stored.filter((_, n) => n % 45 === 0)) {
       const { status, body } = await service.get(`/v1/events/${one.event.id}`);
@@ -662,7 +660,6 @@ describe('one event', () => {
   });
 });
 
-// FAILS: openapi.yaml: LogPlace has no `diff`.
 describe('the difference that a configuration change made', () => {
   const change = (changes: Json, id: string) => ({
     id,

@@ -28,6 +28,8 @@ import { decodeEntryBundle, encodeEntryBundle } from './tile.ts';
 export const BLOCK_BYTES_MAX = 128 * 1024;
 /** An upper bound of entries, for blocks of tiny events. */
 export const BLOCK_ENTRIES_MAX = 1024;
+/** What one entry may take; canonical numbers can be six times as long as they were sent. */
+export const ENTRY_BYTES_MAX = 8 * 1024 * 1024;
 /** No payload that we wrote is larger: a guard against a bomb in stored bytes. */
 const PAYLOAD_BYTES_MAX = 16 * 1024 * 1024;
 

@@ -219,10 +219,14 @@ export class Sequencer {
       this.#queuedBytes += bytes;
       this.#awaited?.resolve();
       this.#awaited = undefined;
-      this.#running ??= this.#run().finally(() => {
-        this.#running = undefined;
-      });
+      this.#running ??= this.#start();
     });
+  }
+
+  async #start(): Promise<void> {
+    await this.#run();
+    // What came after the last look at the queue.
+    this.#running = this.#queue.length > 0 ? this.#start() : undefined;
   }
 
   /** Takes nothing more; what waits is still committed. */

@@ -187,6 +187,8 @@ export type LogPlace = {
   readonly evidence?: 'incomplete';
   /** Parts that were destroyed on request */
   readonly erased?: readonly ('actor' | 'target' | 'reason' | 'changes' | 'details' | 'raw')[];
+  /** Of a configuration change that was sent as before and after, what makes one the other */
+  readonly diff?: readonly PatchOperation[];
 };
 
 /** The event as it was sent, and its place in the log */

@@ -66,8 +66,11 @@ export class Appender {
         decided.map(({ index }) => events[index]!),
         decided.map(({ outcome }) => outcome),
       );
-      const wrong = decided.filter((_, i) => answers[i] instanceof Problem).map(({ index }) => index);
+      const wrong = decided.filter((_, i) => isConflict(answers[i])).map(({ index }) => index);
       if (wrong.length > 0) throw conflicts(wrong);
+      // Only what was seen before is read, and then nothing was appended.
+      const unread = answers.find((answer) => answer instanceof Problem);
+      if (unread !== undefined) throw unread;
       for (const [i, { index }] of decided.entries()) settled[index] = answers[i] as Settled;
       if (withheld) assert(decided.length > 0, 'an atomic submission is withheld only for an id that was seen');
       open = open.filter((index) => settled[index] === undefined);
@@ -85,19 +88,33 @@ export class Appender {
       if (seqs === undefined) seen.set(stream, [outcome.seq]);
       else seqs.push(outcome.seq);
     }
-    const stored = new Map<StreamRef, ReadonlyMap<number, Entry>>();
-    for (const [stream, seqs] of seen) stored.set(stream, await this.#deps.readEntries(stream, seqs));
+    const stored = new Map<StreamRef, ReadonlyMap<number, Entry> | Problem>();
+    for (const [stream, seqs] of seen) stored.set(stream, await this.#read(stream, seqs));
     return outcomes.map((outcome, index) => {
       if (outcome.kind === 'appended') return { status: 201, receipt: outcome.receipt };
       const { event, pending } = events[index]!;
-      const entry = stored.get(pending.stream)?.get(outcome.seq);
-      if (entry === undefined)
-        return new Problem('not_ready', { detail: 'the entry with this id can not be read now' });
+      const found = stored.get(pending.stream);
+      if (found instanceof Problem) return found;
+      const entry = found?.get(outcome.seq);
+      if (entry === undefined) return unreadable();
       return isRepeat(event, entry)
         ? { status: 200, receipt: receiptOf(entry) }
         : new Problem('id_conflict', { errors: [CONFLICT] });
     });
   }
+
+  async #read(stream: StreamRef, seqs: readonly number[]): Promise<ReadonlyMap<number, Entry> | Problem> {
+    try {
+      return await this.#deps.readEntries(stream, seqs);
+    } catch (error) {
+      return error instanceof Problem ? error : unreadable(error);
+    }
+  }
+}
+
+/** Others of the same call may be stored by now, so what can not be read is told of its own event alone. */
+function unreadable(cause?: unknown): Problem {
+  return new Problem('not_ready', { detail: 'the entry that has this id can not be read now', cause });
 }
 
 const CONFLICT = { field: 'id', message: 'belongs to another event of this stream' };
@@ -106,6 +123,10 @@ function conflicts(indexes: readonly number[]): Problem {
   return new Problem('id_conflict', {
     errors: indexes.slice(0, 20).map((index) => ({ field: `[${index}].id`, message: CONFLICT.message })),
   });
+}
+
+function isConflict(answer: Settled | Problem | undefined): boolean {
+  return answer instanceof Problem && answer.code === 'id_conflict';
 }
 
 function known(outcome: Outcome | undefined): Outcome {

@@ -1,4 +1,5 @@
 /** From a parsed JSON value to an entry that waits for its place: one list of what is wrong with it, or the entry. */
+import { ENTRY_BYTES_MAX } from '../chain/block.ts';
 import type { JsonObject, JsonValue } from '../chain/canonical.ts';
 import type { ClientCategory, Outcome } from '../chain/category.ts';
 import { type EventFields, type PendingEntry, pendingEntry, type StreamRef } from '../chain/entry.ts';
@@ -43,5 +44,8 @@ export async function takeEvent(
       target: given['target'],
     },
   };
-  return { event, pending: pendingEntry(await openStream(tenant, given.category), event, id !== undefined) };
+  const pending = pendingEntry(await openStream(tenant, given.category), event, id !== undefined);
+  if (pending.bytes > ENTRY_BYTES_MAX)
+    throw new Problem('too_large', { detail: 'In canonical form the event is too large: 1e20 has 21 digits there' });
+  return { event, pending };
 }

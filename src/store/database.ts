@@ -8,9 +8,10 @@
  * Every wait has an end. The client's limit is longer than the server's, so that the server's clear answer comes first; after a
  * time-out a connection is thrown away, since nobody knows what it will still say.
  */
-import { Kysely, PostgresDialect, sql, type Transaction } from 'kysely';
+import assert from 'node:assert/strict';
+import { Kysely, PostgresDialect } from 'kysely';
 import pg from 'pg';
-import { Problem } from '../errors.ts';
+import { EvidenceError, KeyUnavailableError, Problem } from '../errors.ts';
 import type { Tables } from './tables.ts';
 
 export interface DatabaseOptions {
@@ -24,7 +25,7 @@ export type Role = 'sealog_writer' | 'sealog_reader' | 'sealog_verifier';
 
 export interface Database {
   readonly writer: pg.Pool;
-  readonly reader: Kysely<Tables>;
+  readonly reader: pg.Pool;
   readonly verifier: Kysely<Tables>;
   /** For notices that change what an answer means: see `append.ts`. */
   readonly notices: WeakMap<pg.ClientBase, string[]>;
@@ -72,8 +73,8 @@ export function openDatabase(options: DatabaseOptions): Database {
       types,
       application_name: role,
       keepAlive: true,
-      // The sequencer's transaction is a matter of few ways there and back; see append.ts.
-      pipeline: role === 'sealog_writer',
+      // A transaction is a matter of few ways there and back: see asTenant and append.ts.
+      pipeline: role !== 'sealog_verifier',
       connectionTimeoutMillis: CONNECT_MAX_MS,
       query_timeout: ANSWER_MAX_MS,
       options: Object.entries(settings)
@@ -86,15 +87,15 @@ export function openDatabase(options: DatabaseOptions): Database {
         options.log.warn({ code: error.code, reason: error.message, role }, 'an idle database connection was lost');
     });
     made.on('connect', (client) => {
+      // While a client is in use the pool does not listen: a connection that is cut must fail its query, not the process.
+      client.on('error', () => {});
       notices.set(client, []);
       client.on('notice', (notice) => notices.get(client)?.push(`${notice.code ?? ''} ${notice.message ?? ''}`));
     });
     return made;
   };
   const writer = pool('sealog_writer', WRITERS_MAX);
-  const reader = new Kysely<Tables>({
-    dialect: new PostgresDialect({ pool: pool('sealog_reader', options.readersMax) }),
-  });
+  const reader = pool('sealog_reader', options.readersMax);
   const verifier = new Kysely<Tables>({
     dialect: new PostgresDialect({ pool: pool('sealog_verifier', VERIFIERS_MAX) }),
   });
@@ -105,7 +106,7 @@ export function openDatabase(options: DatabaseOptions): Database {
     notices,
     async close() {
       closing = true;
-      await Promise.all([writer.end(), reader.destroy(), verifier.destroy()]);
+      await Promise.all([writer.end(), reader.end(), verifier.destroy()]);
     },
   };
 }
@@ -116,6 +117,8 @@ export async function withClient<T>(pool: pg.Pool, work: (client: pg.PoolClient)
   try {
     client = await pool.connect();
   } catch (cause) {
+    // Every connection is in use, and was for as long as one may be waited for.
+    if (pool.totalCount >= pool.options.max && pool.idleCount === 0) throw new Problem('busy', { cause });
     throw new Problem('not_ready', { detail: 'the database can not be reached', cause });
   }
   let broken = true;
@@ -131,19 +134,54 @@ export async function withClient<T>(pool: pg.Pool, work: (client: pg.PoolClient)
   }
 }
 
-/** Runs `work` in a read-only transaction that sees one tenant, by its id. */
+/**
+ * Runs `work` in a read-only transaction that sees one tenant, by its id. What the database can not do now is a Problem 503; a mistake of
+ * ours in a statement stays the error it is.
+ */
 export async function asTenant<T>(
-  reader: Kysely<Tables>,
+  pool: pg.Pool,
   tenantId: number,
-  work: (transaction: Transaction<Tables>) => Promise<T>,
+  work: (transaction: Kysely<Tables>) => Promise<T>,
 ): Promise<T> {
-  return reader
-    .transaction()
-    .setAccessMode('read only')
-    .execute(async (transaction) => {
-      await sql`SELECT set_config('sealog.tenant', ${String(tenantId)}, true)`.execute(transaction);
-      return work(transaction);
+  assert(Number.isSafeInteger(tenantId));
+  try {
+    return await withClient(pool, async (client) => {
+      // The connection is a pipeline: nothing waits for this answer, and when it fails, so does all that follows.
+      const begun = client.query(`BEGIN READ ONLY; SELECT set_config('sealog.tenant', '${tenantId}', true)`);
+      begun.catch(() => {});
+      try {
+        const result = await work(kyselyOn(client));
+        await begun;
+        return result;
+      } finally {
+        await client.query('COMMIT').catch(() => {});
+      }
     });
+  } catch (error) {
+    const isMistake =
+      error instanceof pg.DatabaseError && error.code?.startsWith('42') === true && error.code !== '42501';
+    if (isMistake || error instanceof Problem || isOfThisProject(error)) throw error;
+    throw new Problem('not_ready', { detail: 'the database does not answer', cause: error });
+  }
+}
+
+/** Evidence, keys, and what we assert are told by who knows about them. */
+function isOfThisProject(error: unknown): boolean {
+  return (
+    error instanceof EvidenceError ||
+    error instanceof KeyUnavailableError ||
+    error instanceof assert.AssertionError ||
+    error instanceof TypeError ||
+    error instanceof RangeError
+  );
+}
+
+/** Returns kysely on one connection, which stays its owner's. */
+function kyselyOn(client: pg.PoolClient): Kysely<Tables> {
+  const lent = { query: client.query.bind(client), release() {} } as unknown as pg.PoolClient;
+  return new Kysely<Tables>({
+    dialect: new PostgresDialect({ pool: { connect: async () => lent, end: async () => {}, options: {} } }),
+  });
 }
 
 /** Returns the database's clock in milliseconds since 1970, or undefined when it does not answer. */

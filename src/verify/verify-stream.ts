@@ -74,12 +74,15 @@ export async function verifyStream(source: LogSource, options: VerifyOptions = {
 interface Placed {
   readonly bytes: Uint8Array;
   readonly says: Rec | undefined;
+  /** Milliseconds since 1970; Infinity = kept for ever. */
+  readonly recordedAt: number;
+  readonly retainUntil: number;
 }
 
 /** A record that is the one that was linked to, as far as its neighbours tell. */
-interface SoundEntry {
+interface SoundEntry extends Placed {
   readonly seq: number;
-  readonly record: Rec;
+  readonly says: Rec;
 }
 
 /** A block in its place, its records followed by the chain: what else it says is compared once all of them are settled. */
@@ -106,7 +109,7 @@ class StreamCheck {
   /** The last sound entry, and its stamps. */
   #lastSound = -1;
   #recordedAt = 0;
-  #retainUntil: number | undefined;
+  #retainUntil = 0;
 
   constructor(source: LogSource, findingsMax: number) {
     this.#source = source;
@@ -194,7 +197,7 @@ class StreamCheck {
     } catch (error) {
       unreadable = error;
     }
-    let placed = records?.map(placedRecord) ?? [];
+    let placed = placedRecords(records ?? []);
     const begin = this.#beginOf(block, placed);
     if (begin === undefined) return;
     if (begin > this.#next) {
@@ -310,15 +313,15 @@ class StreamCheck {
   /** Stamps, spans, key, parts, tags and ids of a block. */
   async #checkContent({ block, begin, placed, unsound }: PlacedBlock): Promise<void> {
     const end = begin + placed.length;
-    const sound = placed.flatMap(({ says }, i) =>
-      says === undefined || unsound.has(begin + i) ? [] : [{ seq: begin + i, record: says }],
+    const sound = placed.flatMap((one, i) =>
+      one.says === undefined || unsound.has(begin + i) ? [] : [{ ...one, says: one.says, seq: begin + i }],
     );
-    for (const { seq, record } of sound) this.#checkStamps(record, seq);
+    for (const entry of sound) this.#checkStamps(entry);
     const owner = await this.#source.keyOwner(block.keyId);
     const dropMonth = this.#checkDropMonth(block, begin, owner, sound);
     this.#checkKey(block, begin, owner, dropMonth);
     for (const seq of [...unsound].sort((a, b) => a - b)) this.#ids.leaveOut({ from: seq, to: seq + 1 });
-    for (const { seq, record } of sound) this.#ids.expect({ dropMonth, seq, idHash: entryIdHash(record.id) });
+    for (const { seq, says } of sound) this.#ids.expect({ dropMonth, seq, idHash: entryIdHash(says.id) });
     if (unsound.size === 0) this.#checkSpans(block, sound);
     const isWhole = unsound.size === 0 && placed.length === block.entries;
     const tags = owner === undefined ? undefined : await this.#checkParts(block, begin, placed, isWhole);
@@ -326,19 +329,16 @@ class StreamCheck {
     else for (const tag of tags) this.#tags.expect({ dropMonth, firstSeq: begin, tag });
   }
 
-  #checkStamps(record: Rec, seq: number): void {
-    const recordedAt = parseInstant(record.recordedAt)!;
-    const retainUntil = record.retainUntil === undefined ? undefined : parseInstant(record.retainUntil)!;
+  #checkStamps({ seq, recordedAt, retainUntil }: SoundEntry): void {
     if (recordedAt < this.#recordedAt) {
-      const detail = `recordedAt goes back, from ${formatInstant(this.#recordedAt)} to ${record.recordedAt}`;
+      const detail = `recordedAt goes back, from ${formatInstant(this.#recordedAt)} to ${formatInstant(recordedAt)}`;
       this.#findings.add('stamp', detail, seq);
     }
-    if ((retainUntil ?? Infinity) < (this.#retainUntil ?? 0)) {
-      const detail = `retainUntil goes back, from ${formatInstant(this.#retainUntil!)} to ${record.retainUntil}`;
+    if (retainUntil < this.#retainUntil) {
+      const detail = `retainUntil goes back, from ${formatUntil(this.#retainUntil)} to ${formatUntil(retainUntil)}`;
       this.#findings.add('stamp', detail, seq);
     }
-    if (retainUntil !== undefined && retainUntil < recordedAt)
-      this.#findings.add('stamp', 'retainUntil is before recordedAt', seq);
+    if (retainUntil < recordedAt) this.#findings.add('stamp', 'retainUntil is before recordedAt', seq);
     this.#lastSound = seq;
     this.#recordedAt = recordedAt;
     this.#retainUntil = retainUntil;
@@ -351,8 +351,7 @@ class StreamCheck {
     owner: KeyOwner | undefined,
     sound: readonly SoundEntry[],
   ): number {
-    const monthOf = ({ record: { retainUntil } }: SoundEntry) =>
-      dropMonthOf(retainUntil === undefined ? undefined : parseInstant(retainUntil));
+    const monthOf = ({ retainUntil }: SoundEntry) => dropMonthOf(retainUntil === Infinity ? undefined : retainUntil);
     const [first] = sound;
     if (block.dropMonth === HELD) {
       // What is held is sealed under the key of what is held.
@@ -362,8 +361,7 @@ class StreamCheck {
     }
     const wrong = sound.find((entry) => monthOf(entry) !== block.dropMonth);
     if (wrong === undefined) return block.dropMonth;
-    const until = wrong.record.retainUntil ?? 'for ever';
-    const detail = `it is kept until ${until} and stored under drop month ${block.dropMonth}`;
+    const detail = `it is kept until ${formatUntil(wrong.retainUntil)} and stored under drop month ${block.dropMonth}`;
     this.#findings.add('block', detail, wrong.seq);
     return monthOf(wrong);
   }
@@ -381,15 +379,15 @@ class StreamCheck {
   }
 
   #checkSpans(block: SourceBlock, sound: readonly SoundEntry[]): void {
-    const recorded = sound.map(({ record }) => parseInstant(record.recordedAt)!);
+    const recorded = sound.map(({ recordedAt }) => recordedAt);
     const spans = {
       recordedFrom: Math.min(...recorded),
       recordedTo: Math.max(...recorded),
       ...spansOf(
-        sound.map(({ record }) => ({
-          occurredAt: Date.parse(record.occurredAt),
-          severity: record.severity,
-          outcome: OUTCOMES.indexOf(record.outcome),
+        sound.map(({ says }) => ({
+          occurredAt: Date.parse(says.occurredAt),
+          severity: says.severity,
+          outcome: OUTCOMES.indexOf(says.outcome),
         })),
       ),
     };
@@ -426,7 +424,7 @@ class StreamCheck {
       return undefined;
     }
     let known = true;
-    const tags = new Set<bigint>();
+    const tags = new Tags(keys.tagKey);
     for (const [i, { record }] of records.entries()) {
       const own = parts[i]!;
       try {
@@ -435,13 +433,13 @@ class StreamCheck {
           known = false;
           this.#findings.add('part', `the part ${name} is gone, without a certificate of its erasure`, begin + i);
         }
-        addTags(tags, record, own, keys.tagKey);
+        tags.add(record, own);
       } catch (error) {
         known = false;
         this.#findings.addError('part', error, begin + i);
       }
     }
-    return known ? tags : undefined;
+    return known ? tags.all : undefined;
   }
 
   /** The row that the sequencer goes on from, against what the entries come to. */
@@ -458,7 +456,7 @@ class StreamCheck {
     if (state.size === 0 || this.#lastSound !== state.size - 1) return;
     if (state.recordedAt !== this.#recordedAt)
       this.#findings.add('head', "the stream's recordedAt is not that of its last entry", state.size - 1);
-    if (state.retainUntil !== this.#retainUntil)
+    if ((state.retainUntil ?? Infinity) !== this.#retainUntil)
       this.#findings.add('head', "the stream's retainUntil is not that of its last entry", state.size - 1);
   }
 
@@ -529,18 +527,18 @@ class BlockReader {
     const block = await this.#read(row.firstSeq);
     if (block?.firstSeq !== row.firstSeq) return 'is of no block that is there';
     this.#tags ??= await this.#tagsOf(block);
-    if (!this.#tags.has(row.tag)) return 'is not one of its tags';
+    if (this.#tags?.has(row.tag) === false) return 'is not one of its tags';
     return row.dropMonth === block.dropMonth ? undefined : `is stored under drop month ${row.dropMonth}`;
   }
 
   async #read(seq: number): Promise<SourceBlock | undefined> {
     const known = this.#block;
-    if (known !== undefined && seq >= known.firstSeq && seq < known.firstSeq + known.entries) return known;
+    if (known !== undefined && seq >= known.firstSeq && seq < known.firstSeq + this.#records.length) return known;
     const block = await this.#source.lastBlock(seq);
     this.#block = block;
     this.#tags = undefined;
     try {
-      this.#records = block === undefined ? [] : decodeRecords(unpackPayload(block.records)).map(placedRecord);
+      this.#records = block === undefined ? [] : placedRecords(decodeRecords(unpackPayload(block.records)));
     } catch (error) {
       if (!(error instanceof EvidenceError)) throw error;
       this.#records = [];
@@ -548,37 +546,71 @@ class BlockReader {
     return block;
   }
 
-  async #tagsOf(block: SourceBlock): Promise<Set<bigint>> {
-    const tags = new Set<bigint>();
+  /** Undefined when they are not known: that was found, or left unchecked, before. */
+  async #tagsOf(block: SourceBlock): Promise<ReadonlySet<bigint> | undefined> {
     try {
       const { dataKey, tagKey } = await this.#source.keys(block.keyId);
       const records = this.#records.map(({ bytes }) => ({ record: decodeRecord(bytes) }));
       const parts = openParts(block, this.#source.stream, dataKey, records);
-      for (const [i, { record }] of records.entries()) addTags(tags, record, parts[i]!, tagKey);
+      const tags = new Tags(tagKey);
+      for (const [i, { record }] of records.entries()) tags.add(record, parts[i]!);
+      return tags.all;
+    } catch (error) {
+      if (!(error instanceof EvidenceError || error instanceof KeyUnavailableError)) throw error;
+      return undefined;
+    }
+  }
+}
+
+/** The tags of a block. Marks repeat a lot within it: each is hashed once. */
+class Tags {
+  readonly #tagKey: Uint8Array;
+  readonly #marks = new Map<string, bigint>();
+
+  constructor(tagKey: Uint8Array) {
+    this.#tagKey = tagKey;
+  }
+
+  get all(): Set<bigint> {
+    return new Set(this.#marks.values());
+  }
+
+  add(record: Rec, parts: readonly Part[]): void {
+    const marks = marksOf({
+      action: record.action,
+      source: record.source,
+      actor: partValue(parts, 'actor'),
+      target: partValue(parts, 'target'),
+    });
+    for (const mark of marks) {
+      const key = `${mark.kind} ${mark.value}`;
+      if (!this.#marks.has(key)) this.#marks.set(key, tagOf(mark, this.#tagKey));
+    }
+  }
+}
+
+/** Entries of a block are mostly stamped alike: each instant is read once. */
+function placedRecords(records: readonly Uint8Array[]): Placed[] {
+  const instants = new Map<string, number>();
+  const instantOf = (text: string): number => {
+    const ms = instants.get(text) ?? parseInstant(text)!;
+    instants.set(text, ms);
+    return ms;
+  };
+  return records.map((bytes) => {
+    try {
+      const says = decodeRecord(bytes);
+      const retainUntil = says.retainUntil === undefined ? Infinity : instantOf(says.retainUntil);
+      return { bytes, says, recordedAt: instantOf(says.recordedAt), retainUntil };
     } catch (error) {
       if (!(error instanceof EvidenceError)) throw error;
+      return { bytes, says: undefined, recordedAt: 0, retainUntil: Infinity };
     }
-    return tags;
-  }
-}
-
-function placedRecord(bytes: Uint8Array): Placed {
-  try {
-    return { bytes, says: decodeRecord(bytes) };
-  } catch (error) {
-    if (!(error instanceof EvidenceError)) throw error;
-    return { bytes, says: undefined };
-  }
-}
-
-function addTags(tags: Set<bigint>, record: Rec, parts: readonly Part[], tagKey: Uint8Array): void {
-  const marks = marksOf({
-    action: record.action,
-    source: record.source,
-    actor: partValue(parts, 'actor'),
-    target: partValue(parts, 'target'),
   });
-  for (const mark of marks) tags.add(tagOf(mark, tagKey));
+}
+
+function formatUntil(retainUntil: number): string {
+  return retainUntil === Infinity ? 'for ever' : formatInstant(retainUntil);
 }
 
 function partValue(parts: readonly Part[], name: PartName): JsonValue | undefined {

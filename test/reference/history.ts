@@ -69,6 +69,7 @@ export interface Sent {
 }
 
 export interface History {
+  readonly plan: Plan;
   readonly log: MemoryLog;
   readonly sent: readonly Sent[];
 }
@@ -170,12 +171,13 @@ export async function play(plan: Plan, monthKeys: MonthKeys): Promise<History> {
     clock.wallOff = step.wallOff;
     log.now = clock.now + step.databaseOff;
     log.fault = step.fault;
+    log.step = i;
     if (step.restarts >= 0) replicas[step.restarts] = replica(log, monthKeys, clock);
-    const events = step.submissions.map((submission) => eventsOf(submission, sent));
+    const events = step.submissions.map((submission, n) => eventsOf(submission, (i * 10 + n) * 10_000, i, sent));
     await Promise.all(step.submissions.map((submission, n) => submit(context, i, replicas, submission, events[n]!)));
   }
   for (const { sequencer } of replicas) await sequencer.close();
-  return { log, sent };
+  return { plan, log, sent };
 }
 
 interface Replica {
@@ -203,25 +205,34 @@ function replica(log: MemoryLog, monthKeys: MonthKeys, clock: { now: number; wal
 
 type EventToSend = Pick<Sent, 'stream' | 'event' | 'mayRepeat'>;
 
-/** The events of a submission; one that is to repeat an event or its id takes an earlier step's. */
-function eventsOf({ events, burst, atomic }: PlannedSubmission, before: readonly Sent[]): EventToSend[] {
-  const planned = [
-    ...events,
-    ...Array.from(
-      { length: burst },
-      (_, i): PlannedEvent => ({ ...events[0]!, seed: i, size: 'tiny', id: i % 2 === 0 ? 'new' : 'ours' }),
-    ),
-  ];
-  const own = planned.map(({ stream, seed, size, id: kind }, i): EventToSend => {
-    const earlier = before.filter((one) => one.stream === stream && one.mayRepeat);
+/**
+ * The events of a submission. One that is to repeat an event, or its id, takes an earlier step's; a few new ids are shared
+ * within a step, so that two submissions that commit together bring the same.
+ */
+function eventsOf(
+  { events, burst, atomic }: PlannedSubmission,
+  unique: number,
+  step: number,
+  before: readonly Sent[],
+): EventToSend[] {
+  const tiny = (_: unknown, i: number): PlannedEvent => {
+    return { ...events[0]!, seed: i, size: 'tiny', id: i % 2 === 0 ? 'new' : 'ours' };
+  };
+  const own = [...events, ...Array.from({ length: burst }, tiny)].map(({ stream, seed, size, id: kind }, i) => {
+    const earlier = before.filter((sent) => sent.stream === stream && sent.mayRepeat && sent.step < step);
     const one = kind === 'repeat' || kind === 'clash' ? earlier[seed % Math.max(1, earlier.length)] : undefined;
     if (one !== undefined && kind === 'repeat') return { stream, event: one.event, mayRepeat: true };
-    const id = one?.event.id ?? randomId(new Random(seed), before.length * 10_000 + i * 7 + (seed % 5));
-    return { stream, event: randomEvent(seed, size, id), mayRepeat: kind !== 'ours' };
+    const isShared = kind === 'new' && i < events.length && seed % 8 === 0;
+    const id = isShared ? `shared.${step}.${seed % 3}` : randomId(new Random(seed), unique + i);
+    return {
+      stream,
+      event: randomEvent(isShared ? seed % 2 : seed, size, one?.event.id ?? id),
+      mayRepeat: kind !== 'ours',
+    };
   });
-  // A request whose own ids repeat is refused before it is queued; without `atomic` the second repeats the first.
-  const ids = own.map(({ stream, event }) => `${stream} ${event.id}`);
-  return own.filter(({ mayRepeat }, i) => ids.indexOf(ids[i]!) === i || (!atomic && mayRepeat));
+  // An atomic request whose own ids repeat is refused before it is queued.
+  const keys = own.map(({ stream, event }) => `${stream} ${event.id}`);
+  return own.filter((_, i) => !atomic || keys.indexOf(keys[i]!) === i);
 }
 
 async function submit(
@@ -242,8 +253,7 @@ async function submit(
   context.submissions += 1;
   const sending = { submission: context.submissions, isAtomic: planned.atomic, step, at: clock.now };
   const refs = STREAMS.map(({ id, tenant, name }, i): StreamRef => {
-    const months = plan.months[i]![step < 3 ? 0 : 1];
-    return { id, tenantId: tenant, name, retentionMonths: months ?? undefined };
+    return { id, tenantId: tenant, name, retentionMonths: monthsAt(plan, i, step) ?? undefined };
   });
   const entries = events.map(({ stream, event, mayRepeat }) => pendingEntry(refs[stream]!, event, mayRepeat));
   const guess = (stream: StreamRef): number =>
@@ -271,6 +281,16 @@ async function submit(
     note(events.map(() => (isUnknown ? 'unknown' : 'refused')));
     if ((error as { code?: string }).code === undefined) throw error;
   }
+}
+
+/** How long a stream is kept at a step; null: for ever. */
+export function monthsAt(plan: Plan, stream: number, step: number): number | null {
+  return plan.months[stream]![step < 3 ? 0 : 1];
+}
+
+/** Whether all that is sent in a step is answered. */
+export function isSound({ fault, databaseOff }: PlannedStep): boolean {
+  return fault === 'none' && Math.abs(databaseOff) <= 2 * MINUTE;
 }
 
 export function receiptsOf(sent: readonly Sent[]): { readonly sent: Sent; readonly receipt: Receipt }[] {

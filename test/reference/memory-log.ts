@@ -26,6 +26,7 @@ import type * as naive from './naive-verify.ts';
 /** What a transaction committed: when by the database's clock, and the streams' rows after it. */
 export interface Commit {
   readonly now: number;
+  readonly step: number;
   readonly heads: readonly (StreamHead & { readonly sizeBefore: number })[];
 }
 
@@ -43,6 +44,8 @@ export class MemoryLog implements AppendStore, KeyStore {
   readonly commits: Commit[] = [];
   /** The database's clock. */
   now = 0;
+  /** Which step of a plan is being played. */
+  step = 0;
   fault: Fault = 'none';
   readonly #newest = new Map<string, number>();
   #lock: Promise<unknown> = Promise.resolve();
@@ -154,6 +157,7 @@ export class MemoryLog implements AppendStore, KeyStore {
     }
     this.commits.push({
       now,
+      step: this.step,
       heads: heads.map((each) => ({ ...each, head: copyOf(each.head), frontier: copyOf(each.frontier) })),
     });
   }
