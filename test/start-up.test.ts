@@ -276,6 +276,19 @@ describe('the embedded mode', () => {
     expect(await stop(second)).toMatchObject({ code: 0 });
   });
 
+  test('npm start told alone, as by a supervisor, passes it on: nothing is left running', async () => {
+    const dataDir = await dataFolder();
+    const service = await start({ SEALOG_DATA_DIR: dataDir }, 'npm', ['start']);
+    const pid = (await databasePid(dataDir))!;
+    const begin = performance.now();
+    service.child.kill('SIGTERM');
+    await service.exited;
+    while ((await isAlive(pid)) && performance.now() - begin < STOPPED_MS) await delay(20);
+    expect(await isAlive(pid)).toBe(false);
+    // The service had the signal, and not only the database.
+    await expect(fetch(`${service.url}/healthz`)).rejects.toThrow();
+  });
+
   test('kill -9 of the service: the next start takes the database over, with everything in it', async () => {
     const dataDir = await dataFolder();
     const environment = { SEALOG_DATA_DIR: dataDir };

@@ -316,6 +316,28 @@ describe('a record is changed', () => {
       },
     ],
     [
+      'one in the unfinished tile, and the next linked to it',
+      'record@530 record@531',
+      async (on) => {
+        await on.rewriteRecord(530, () => ({ action: 'thing.other' }));
+        const [, bytes] = await recordOf(on, 530);
+        await on.rewriteRecord(531, () => ({ previous: toHex(leafHash(bytes)) }));
+      },
+    ],
+    [
+      'one, and all after it linked to each other',
+      'tag@480 tile@500 head@639 frontier@639',
+      async (on) => {
+        let previous: string | undefined;
+        for (let seq = 500; seq < 640; seq++) {
+          await on.rewriteRecord(seq, (record) =>
+            seq === 500 ? { action: 'thing.other' } : { previous: previous ?? record.previous },
+          );
+          previous = toHex(leafHash((await recordOf(on, seq))[1]));
+        }
+      },
+    ],
+    [
       'one, and the next linked to it',
       'record@57 record@58',
       async (on) => {
@@ -389,6 +411,145 @@ describe("a block's records are changed", () => {
     await untouched(SMALL);
   });
   const inBlock = expect.stringMatching(/^[a-z]+@[0-4]( [a-z]+@[0-4])*$/);
+});
+
+describe('every column of every table', () => {
+  /** What verification of the stream must say when the column is changed, or why it may say nothing. */
+  const WORTH: Readonly<Record<string, 'tampered' | 'incomplete' | `no evidence: ${string}`>> = {
+    'deployment.one': 'no evidence: there is one row',
+    'deployment.origin': 'no evidence: it names checkpoints, which hold it',
+    'deployment.created_at': 'no evidence: nothing follows from it',
+    'tenant.id': 'tampered',
+    'tenant.name': 'tampered',
+    'tenant.created_at': 'no evidence: nothing follows from it',
+    'stream.id': 'no evidence: a stream is looked up by it, and its rows go with it',
+    'stream.tenant': 'tampered',
+    'stream.category': 'tampered',
+    'stream.epoch': 'tampered',
+    'stream.name': 'tampered',
+    'stream.size': 'tampered',
+    'stream.head': 'tampered',
+    'stream.frontier': 'tampered',
+    'stream.recorded_at': 'tampered',
+    'stream.retain_until': 'tampered',
+    'data_key.id': 'tampered',
+    'data_key.tenant': 'tampered',
+    'data_key.stream': 'tampered',
+    'data_key.drop_month': 'tampered',
+    'data_key.month_key': 'incomplete',
+    'data_key.wrapped': 'incomplete',
+    'data_key.created_at': 'no evidence: nothing follows from it',
+  };
+  const CHANGES: Readonly<Record<string, (column: string) => string[]>> = {
+    integer: (column) => [`${column} + 1`, `${column} # 1`, `${column} # 1048576`],
+    smallint: (column) => [`${column} + 1`, `${column} # 1`],
+    bigint: (column) => [`${column} + 1`, `${column} # 1`, `${column} # 4398046511104`],
+    boolean: (column) => [`NOT ${column}`],
+    text: (column) => [`${column} || 'x'`, `reverse(${column})`],
+    uuid: (column) => [`translate(${column}::text, '0123456789abcdef', '123456789abcdef0')::uuid`],
+    bytea: (column) =>
+      ['0', `octet_length(${column}) / 2`, `octet_length(${column}) - 1`].map(
+        (at) => `set_byte(${column}, ${at}, get_byte(${column}, ${at}) # 1)`,
+      ),
+  };
+
+  it('is found, or has a reason why not', { timeout: 120_000 }, async () => {
+    const { rows: columns } = await pool.query<{ table: string; column: string; type: string }>(
+      `SELECT c.relname::text AS "table", a.attname::text AS "column", format_type(a.atttypid, NULL) AS type
+       FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid
+       WHERE c.relnamespace = 'sealog'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relname !~ '^migration'
+         AND a.attnum > 0 AND NOT a.attisdropped ORDER BY 1, a.attnum`,
+    );
+    expect(columns.length).toBeGreaterThan(50);
+    for (const { table, column, type } of columns) {
+      const worth = WORTH[`${table}.${column}`] ?? 'tampered';
+      if (worth.startsWith('no evidence')) continue;
+      for (const change of CHANGES[type]!(column)) {
+        const report = await after(MAIN, async (on) => {
+          await loosen(on, table);
+          const own = { stream: 'id = $1', tenant: 'id = (SELECT tenant FROM sealog.stream WHERE id = $1)' }[table];
+          const [row] = await on.run(
+            `SELECT tableoid::regclass::text AS home, ctid::text AS at FROM sealog.${table} WHERE ${own ?? 'stream = $1'} ORDER BY ctid DESC LIMIT 1`,
+            [on.stream.id],
+          );
+          await on.run(
+            `UPDATE sealog.${table} SET ${column} = ${change} WHERE tableoid = $1::regclass AND ctid = $2::tid`,
+            [row!['home'], row!['at']],
+          );
+        });
+        expect([table, column, change, report.verdict]).toEqual([table, column, change, worth]);
+      }
+    }
+    expect(
+      Object.keys(WORTH).filter((name) => !columns.some(({ table, column }) => name === `${table}.${column}`)),
+    ).toEqual([]);
+    await untouched(MAIN);
+  });
+
+  /** Lets anything be written: a superuser is not held by constraints either. */
+  async function loosen(on: Hands, table: string): Promise<void> {
+    const constraints = await on.run(
+      `SELECT conname AS name FROM pg_constraint WHERE conrelid = ('sealog.' || $1)::regclass AND (contype IN ('c', 'f', 'u') OR contype = 'p' AND $1 IN ('tenant', 'data_key', 'tile'))`,
+      [table],
+    );
+    for (const { name } of constraints) await on.run(`ALTER TABLE sealog.${table} DROP CONSTRAINT ${name} CASCADE`);
+    const columns = await on.run(
+      `SELECT attname AS name FROM pg_attribute WHERE attrelid = ('sealog.' || $1)::regclass AND attidentity = 'a'`,
+      [table],
+    );
+    for (const { name } of columns) await on.run(`ALTER TABLE sealog.${table} ALTER COLUMN ${name} DROP IDENTITY`);
+    if (['block', 'tag', 'entry_id'].includes(table)) {
+      // Every drop month that a change can come to.
+      const { month } = on.stream;
+      for (const other of [month + 1, month ^ 1, month ^ 1_048_576])
+        await on.run(
+          `CREATE TABLE IF NOT EXISTS sealog.${table}_${other} PARTITION OF sealog.${table} FOR VALUES IN (${other})`,
+        );
+    }
+  }
+});
+
+describe('a stream of 66,000 entries', () => {
+  const tile = (level: number, index: number, set: string) => (on: Hands) =>
+    on.run(`UPDATE sealog.tile SET ${set} WHERE stream = $1 AND level = $2 AND tile_index = $3`, [
+      on.stream.id,
+      level,
+      index,
+    ]);
+  const flipped = (column: string, at: number) =>
+    `${column} = set_byte(${column}, ${at}, get_byte(${column}, ${at}) # 1)`;
+  it.each<Case>([
+    ['a hash of the tile of level 1', 'tile@14592', tile(1, 0, flipped('hashes', 32 * 57))],
+    ['the root of the tile of level 1', 'tile@0', tile(1, 0, flipped('root', 0))],
+    [
+      'tiles of both levels',
+      'tile@0 tile@25600 tile@51207 tile@65536',
+      async (on) => {
+        await tile(0, 200, flipped('hashes', 32 * 7))(on);
+        await tile(0, 100, flipped('root', 7))(on);
+        await tile(1, 0, 'tile_index = 1')(on);
+      },
+    ],
+    [
+      'a record, a block, a tag, an id, far apart',
+      'record@12345 tag@20000 gap@30000 id@50000',
+      async (on) => {
+        await on.rewriteRecord(12_345, () => ({ action: 'thing.other' }));
+        const [row] = await on.run(
+          'SELECT first_seq AS at FROM sealog.block WHERE stream = $1 AND first_seq <= 30000 ORDER BY first_seq DESC LIMIT 1',
+          [on.stream.id],
+        );
+        await on.run('DELETE FROM sealog.block WHERE stream = $1 AND first_seq = $2', [on.stream.id, row!['at']]);
+        await on.run('DELETE FROM sealog.entry_id WHERE stream = $1 AND seq = 50000', [on.stream.id]);
+        await on.run('INSERT INTO sealog.tag VALUES (1, $1, 4711, 20000, $2)', [on.stream.id, on.stream.month]);
+      },
+    ],
+  ])('%s: %s', async (_, expected, change) => {
+    const report = await after(BIG, change);
+    expect([places(report).join(' '), report.verdict]).toEqual([expected, 'tampered']);
+  });
+
+  it('is intact again', () => untouched(BIG));
 });
 
 /** Asks each question once: for many verifications of nearly the same log. */

@@ -19,7 +19,7 @@
 import assert from 'node:assert/strict';
 import zlib from 'node:zlib';
 import { EvidenceError } from '../errors.ts';
-import { concatBytes } from './bytes.ts';
+import { concatBytes, equalBytes } from './bytes.ts';
 import { isOpen, type OpenPart, PART_NAMES, type Part, SALT_BYTES } from './part.ts';
 import { HASH_SIZE } from './sha256.ts';
 import { decodeEntryBundle, encodeEntryBundle } from './tile.ts';
@@ -174,6 +174,8 @@ export function decodeParts(payload: Uint8Array): Part[][] {
 
 const STORED = 0;
 const ZSTD = 1;
+/** How a zstd frame begins (RFC 8878 section 3.1.1). The library also takes a frame to be skipped, which begins otherwise and holds nothing. */
+const ZSTD_MAGIC = Uint8Array.of(0x28, 0xb5, 0x2f, 0xfd);
 /** Below this a zstd frame's own cost eats the gain. */
 const COMPRESS_FROM_BYTES = 256;
 /** Level 3 costs about 1 µs a kilobyte at 64 KiB; level 1 saves a third of that and stores 4 % more. */
@@ -202,8 +204,11 @@ function withCodec(codec: number, body: Uint8Array): Uint8Array {
 /** Returns what `packPayload` was given. Throws `EvidenceError` on any other bytes. */
 export function unpackPayload(packed: Uint8Array): Uint8Array {
   const body = packed.subarray(1);
-  if (packed[0] === STORED) return body;
+  if (packed[0] === STORED && body.length <= PAYLOAD_BYTES_MAX) return body;
+  if (packed[0] === STORED) throw new EvidenceError('the payload is too long');
   if (packed[0] !== ZSTD) throw new EvidenceError('the payload has an unknown codec');
+  if (!equalBytes(body.subarray(0, ZSTD_MAGIC.length), ZSTD_MAGIC))
+    throw new EvidenceError('the payload is no zstd frame');
   let opened: { readonly buffer: Uint8Array; readonly engine: { readonly bytesWritten: number } };
   try {
     const options = { maxOutputLength: PAYLOAD_BYTES_MAX, info: true };

@@ -21,8 +21,8 @@ import { ifThere } from '../store/embedded/files.ts';
 import { readEmbeddedConnection, startEmbeddedPostgres } from '../store/embedded-postgres.ts';
 import { newerSchema, unknownMigrations } from '../store/migrate.ts';
 import { listStreams } from '../store/streams.ts';
-import { verifySource } from '../store/verify-source.ts';
-import { type StreamReport, type Verdict, verifyStream } from '../verify/verify-stream.ts';
+import { orphanedStreams, verifySource } from '../store/verify-source.ts';
+import { orphanReport, type StreamReport, type Verdict, verifyStream } from '../verify/verify-stream.ts';
 import { configuration } from './environment.ts';
 import { tell } from './failure.ts';
 import { orUsage, UsageError } from './usage.ts';
@@ -76,6 +76,7 @@ async function verifyAll(
     if (name !== undefined && streams.length === 0) throw new UsageError(`there is no stream ${name}`);
     const reports: StreamReport[] = [];
     for (const stream of streams) reports.push(await verifyStream(verifySource(database.verifier, keyring, stream)));
+    if (name === undefined) reports.push(...(await orphanedStreams(database.verifier)).map(orphanReport));
     return reports;
   } finally {
     await database.close();

@@ -49,7 +49,7 @@ export function verifySource(
   /** The stream's tenant by its name, which stands in every record; by its row where there is no tenant of that name. */
   const tenant = (): Promise<number> => {
     owned ??= sql<{ id: number }>`
-      SELECT coalesce((SELECT id FROM sealog.tenant WHERE name = split_part(${stream.name}, '/', 1)), tenant) AS id
+      SELECT coalesce((SELECT min(id) FROM sealog.tenant WHERE name = split_part(${stream.name}, '/', 1)), tenant) AS id
       FROM sealog.stream WHERE id = ${streamId}`
       .execute(database)
       .then(({ rows }) => rows[0]!.id);
@@ -72,7 +72,7 @@ export function verifySource(
       const { rows } = await sql<
         Tables['sealog.stream'] & { tenant_name: string | null; retain_until: number | null }
       >`SELECT ${exact('size')}, head, frontier, ${exact('recorded_at')}, ${exact('retain_until')}, category, epoch,
-               (SELECT t.name FROM sealog.tenant AS t WHERE t.id = s.tenant) AS tenant_name
+               (SELECT min(t.name) FROM sealog.tenant AS t WHERE t.id = s.tenant) AS tenant_name
         FROM sealog.stream AS s WHERE s.id = ${streamId}`.execute(database);
       const row = rows[0];
       // The list of streams named it a moment ago.
@@ -228,6 +228,37 @@ export function verifySource(
       },
     },
   };
+}
+
+/** Tables whose rows belong to a stream; each has an index that begins with it. */
+const TABLES_OF_STREAMS = ['data_key', 'block', 'tag', 'entry_id', 'tile'];
+const STREAMS_A_STEP = 500;
+
+/** Returns the ids of streams that have stored rows and no row of their own: somebody removed it, and the list of streams says nothing of them. */
+export async function orphanedStreams(database: Kysely<Tables>): Promise<number[]> {
+  const orphans = new Set<number>();
+  for (const name of TABLES_OF_STREAMS) {
+    const table = sql.id('sealog', name);
+    let after: number | null = INT_MIN;
+    while (after !== null) {
+      // From one stream to the next in the index: its rows are not read.
+      const { rows }: { rows: { id: number | null; known: boolean }[] } = await sql<{
+        id: number | null;
+        known: boolean;
+      }>`
+        WITH RECURSIVE step (n, id) AS (
+          SELECT 1, (SELECT min(stream) FROM ${table} WHERE stream > ${after}::integer)
+          UNION ALL
+          SELECT n + 1, (SELECT min(stream) FROM ${table} WHERE stream > step.id) FROM step
+          WHERE step.id IS NOT NULL AND n < ${STREAMS_A_STEP}::integer)
+        SELECT id, EXISTS (SELECT FROM sealog.stream AS s WHERE s.id = step.id) AS known FROM step ORDER BY n`.execute(
+        database,
+      );
+      for (const { id, known } of rows) if (id !== null && !known) orphans.add(id);
+      after = rows.at(-1)?.id ?? null;
+    }
+  }
+  return [...orphans].sort((a, b) => a - b);
 }
 
 interface IndexedRow {

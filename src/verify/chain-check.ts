@@ -8,6 +8,7 @@
  */
 import { fromHex, toHex } from '../chain/bytes.ts';
 import { NO_PREVIOUS } from '../chain/record.ts';
+import { HASH_SIZE } from '../chain/sha256.ts';
 import type { Findings } from './findings.ts';
 import type { StreamState } from './log-source.ts';
 import type { Leaf, TreeCheck } from './tree-check.ts';
@@ -59,13 +60,13 @@ export class ChainCheck {
   /** Compares the last entry with the stream's row, which vouches for it with head and frontier. */
   async end({ size, head, frontier }: StreamState): Promise<void> {
     const named = toHex(head);
-    const last = this.#tail.at(-1);
-    if (this.#tail.length === 2) this.#settle(this.#tail[0]!, last, { previous: named });
+    const [before, last] = this.#tail.length === 2 ? this.#tail : [undefined, this.#tail[0]];
     this.#tail = [];
-    await this.#flush();
     if (last !== undefined) {
       // Head and frontier may agree on another last entry: then it is the entry that is another.
-      const isOther = named !== last.hash && (last.previous === undefined || this.#tree.isFrontier(frontier, [head]));
+      const isOther = named !== last.hash && this.#isRow(before, last, head, frontier);
+      if (before !== undefined) this.#settle(before, last, { previous: isOther ? named : last.hash });
+      await this.#flush();
       if (isOther) this.#accuse(last, "its hash is not the stream's head: it was changed");
       else if (named !== last.hash)
         this.#findings.add('head', "the stream's head is not the hash of its last entry", last.seq);
@@ -75,6 +76,15 @@ export class ChainCheck {
       this.#findings.add('head', 'the stream has no entries, and a head');
     }
     this.#tree.end(frontier);
+  }
+
+  /** Whether the frontier is that of a tree whose last leaf is the head. */
+  #isRow(before: Link | undefined, last: Link, head: Uint8Array, frontier: Uint8Array): boolean {
+    if (head.length !== HASH_SIZE) return false;
+    if (before === undefined) return this.#tree.isFrontier(frontier, [head]);
+    return [before.hash, last.previous ?? before.hash].some((hash) =>
+      this.#tree.isFrontier(frontier, [fromHex(hash), head]),
+    );
   }
 
   #settle(a: Link, b: Link | undefined, c: Pick<Link, 'previous'> | undefined): void {

@@ -208,7 +208,12 @@ export class TreeCheck {
       filling.stored = await this.#source.tiles(level, index, TILES_A_CHUNK);
       filling.asked = index + TILES_A_CHUNK;
     }
-    return filling.stored.find((tile) => tile.index === index);
+    const [tile, again] = filling.stored.filter((one) => one.index === index);
+    if (again !== undefined) {
+      const detail = `the tile ${index} of level ${level} is stored twice`;
+      this.#find({ kind: 'tile', detail, seq: index * TILE_WIDTH ** (level + 1) });
+    }
+    return tile;
   }
 }
 

@@ -3,7 +3,7 @@
  * everything after it worked out anew. What comes out may also be intact: both verifiers are only to agree.
  */
 import { randomBytes } from 'node:crypto';
-import type { MonthKeys } from '../../src/keys/month-keys.ts';
+import type { MemoryMonthKeys } from './memory-log.ts';
 import { type Json, jcs } from './naive-json.ts';
 import * as log from './naive-log.ts';
 import { dropMonth, timeText } from './naive-time.ts';
@@ -14,12 +14,6 @@ import type { Random } from './random-events.ts';
 export interface Damaged {
   readonly what: string;
   readonly rows: Rows;
-}
-
-export interface Keys {
-  readonly monthKeys: MonthKeys;
-  /** All that there are, by name. */
-  readonly opened: () => ReadonlyMap<string, Uint8Array>;
 }
 
 /** The entries of an intact stream, opened. */
@@ -40,13 +34,13 @@ export async function recut(
   stream: StreamRow,
   entries: readonly WrittenEntry[],
   random: Random,
-  keys: Keys,
+  monthKeys: MemoryMonthKeys,
 ): Promise<Rows> {
   const made = new Map<number, { row: DataKeyRow; dataKey: Uint8Array }>();
   for (const month of new Set(entries.map(({ record }) => dropMonth(record.retainUntil)))) {
     const row = rows.dataKeys.find((key) => key.stream === stream.id && key.dropMonth === month);
-    const dataKey = row === undefined ? randomBytes(32) : dataKeyOf(row, stream, keys.opened())!;
-    const wrapped = await keys.monthKeys.wrap(dataKey, { stream: stream.name, dropMonth: month });
+    const dataKey = row === undefined ? randomBytes(32) : dataKeyOf(row, stream, monthKeys.byName)!;
+    const wrapped = await monthKeys.wrap(dataKey, { stream: stream.name, dropMonth: month });
     const place = { id: 10_000 + month, stream: stream.id, tenant: stream.tenant, dropMonth: month };
     made.set(month, { row: row ?? { ...place, ...wrapped }, dataKey });
   }
@@ -96,7 +90,7 @@ export async function forge(
   stream: StreamRow,
   entries: readonly WrittenEntry[],
   random: Random,
-  keys: Keys,
+  monthKeys: MemoryMonthKeys,
 ): Promise<Damaged> {
   const at = random.below(entries.length);
   const entry = entries[at]!;
@@ -111,7 +105,7 @@ export async function forge(
   const isLinked = random.chance(60);
   const written = isLinked ? linked(next, random.chance(50)) : next;
   const words = [`entry ${at}:`, kind === 0 ? 'lost' : kind === 1 ? 'twice' : what, isLinked ? 'and linked' : 'only'];
-  return { what: words.join(' '), rows: await recut(rows, stream, written, random, keys) };
+  return { what: words.join(' '), rows: await recut(rows, stream, written, random, monthKeys) };
 }
 
 /** Like the value, but another one, or that of another row. */

@@ -109,7 +109,7 @@ export function plans({ steps, submissions, events, burst }: PlanSize): fc.Arbit
   const event: fc.Arbitrary<PlannedEvent> = fc.record({
     stream: fc.constantFrom(0, 0, 0, 1, 2),
     seed: fc.nat(),
-    size: weighted<EventSize>([10, 'tiny'], [20, 'usual'], [2, 'large'], [burst > 0 ? 1 : 0, 'huge']),
+    size: weighted<EventSize>([25, 'tiny'], [50, 'usual'], [1, 'large'], [burst > 0 ? 1 : 0, 'huge']),
     id: weighted<IdKind>([6, 'new'], [3, 'ours'], [2, 'repeat'], [1, 'clash']),
   });
   const submission: fc.Arbitrary<PlannedSubmission> = fc.record({

@@ -4,11 +4,13 @@
  * use the real one.
  */
 import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
 import type { StoredBlock } from '../../src/chain/block.ts';
 import type { StreamRef } from '../../src/chain/entry.ts';
 import type { AppendStore, AppendTransaction, IdQuery, NewRows, StreamHead } from '../../src/chain/sequencer.ts';
-import { Problem } from '../../src/errors.ts';
+import { KeyUnavailableError, Problem } from '../../src/errors.ts';
 import type { KeyStore } from '../../src/keys/keyring.ts';
+import type { KeyContext, MonthKeys } from '../../src/keys/month-keys.ts';
 import {
   type IdRow as IndexedId,
   type TagRow as IndexedTag,
@@ -21,7 +23,8 @@ import {
   type StoredRow,
   tagBucket,
 } from '../../src/verify/log-source.ts';
-import type * as naive from './naive-verify.ts';
+import * as naive from './naive-log.ts';
+import type * as tables from './naive-verify.ts';
 
 /** What a transaction committed: when by the database's clock, and the streams' rows after it. */
 export interface Commit {
@@ -34,13 +37,13 @@ export interface Commit {
 export type Fault = 'none' | 'refused before' | 'refused after' | 'reply lost';
 
 export class MemoryLog implements AppendStore, KeyStore {
-  readonly tenants: naive.TenantRow[];
-  readonly streams: naive.StreamRow[];
-  readonly blocks: naive.BlockRow[] = [];
-  readonly tags: naive.TagRow[] = [];
-  readonly ids: naive.IdRow[] = [];
-  readonly tiles: naive.TileRow[] = [];
-  readonly dataKeys: naive.DataKeyRow[] = [];
+  readonly tenants: tables.TenantRow[];
+  readonly streams: tables.StreamRow[];
+  readonly blocks: tables.BlockRow[] = [];
+  readonly tags: tables.TagRow[] = [];
+  readonly ids: tables.IdRow[] = [];
+  readonly tiles: tables.TileRow[] = [];
+  readonly dataKeys: tables.DataKeyRow[] = [];
   readonly commits: Commit[] = [];
   /** The database's clock. */
   now = 0;
@@ -50,7 +53,7 @@ export class MemoryLog implements AppendStore, KeyStore {
   readonly #newest = new Map<string, number>();
   #lock: Promise<unknown> = Promise.resolve();
 
-  constructor(tenants: readonly naive.TenantRow[], streams: readonly naive.StreamRow[]) {
+  constructor(tenants: readonly tables.TenantRow[], streams: readonly tables.StreamRow[]) {
     this.tenants = [...tenants];
     this.streams = [...streams];
   }
@@ -163,8 +166,35 @@ export class MemoryLog implements AppendStore, KeyStore {
   }
 }
 
+/** Month keys in memory, wrapping by the book: `src/keys/file-month-keys.ts` waits for a disk at each new key. */
+export class MemoryMonthKeys implements MonthKeys {
+  readonly byName = new Map<string, Uint8Array>();
+
+  async wrap(dataKey: Uint8Array, { stream, dropMonth }: KeyContext) {
+    const monthKey = dropMonth === 0 ? 'for-ever' : String(dropMonth);
+    if (!this.byName.has(monthKey)) this.byName.set(monthKey, randomBytes(32));
+    const wrapped = naive.wrap(this.byName.get(monthKey)!, randomBytes(12), stream, dropMonth, dataKey);
+    return { monthKey, wrapped };
+  }
+
+  async unwrap(monthKey: string, wrapped: Uint8Array, { stream, dropMonth }: KeyContext) {
+    try {
+      return naive.unwrap(this.byName.get(monthKey)!, stream, dropMonth, wrapped);
+    } catch (cause) {
+      throw new KeyUnavailableError(`the month key ${monthKey} is not there or opens nothing`, { cause });
+    }
+  }
+
+  /** These keys but for one. */
+  without(name: string): MemoryMonthKeys {
+    const others = new MemoryMonthKeys();
+    for (const [each, key] of this.byName) if (each !== name) others.byName.set(each, key);
+    return others;
+  }
+}
+
 /** What a `KeyStore` says of a data key. */
-export function keyById(rows: naive.Rows, id: string) {
+export function keyById(rows: tables.Rows, id: string) {
   const key = rows.dataKeys.find((row) => row.id === Number(id));
   const stream = rows.streams.find((row) => row.id === key?.stream);
   if (key === undefined || stream === undefined) return undefined;
@@ -172,7 +202,7 @@ export function keyById(rows: naive.Rows, id: string) {
 }
 
 /** The rows of one stream for `verifyStream`, chosen as `store/verify-source.ts` chooses them. */
-export function memorySource(rows: naive.Rows, streamId: number, keys: LogSource['keys']): LogSource {
+export function memorySource(rows: tables.Rows, streamId: number, keys: LogSource['keys']): LogSource {
   const stream = rows.streams.find((row) => row.id === streamId)!;
   const tenant = rows.tenants.find(({ name }) => name === stream.name.split('/')[0])?.id ?? stream.tenant;
   const ofStream = <Row extends { readonly stream: number }>(all: readonly Row[]) =>
@@ -214,13 +244,13 @@ export function memorySource(rows: naive.Rows, streamId: number, keys: LogSource
       return new Map(tiles.map((tile) => [tile.level, tile.index]));
     },
     tags: memoryIndex(ofStream(rows.tags), tenant, {
-      rowOf: ({ tag, firstSeq, dropMonth }: naive.TagRow): IndexedTag => ({ tag, firstSeq, dropMonth }),
+      rowOf: ({ tag, firstSeq, dropMonth }: tables.TagRow): IndexedTag => ({ tag, firstSeq, dropMonth }),
       bucketOf: (row) => tagBucket(row.tag),
       seqOf: (row) => row.firstSeq,
       keyOf: (row) => `${row.dropMonth} ${row.firstSeq} ${row.tag}`,
     }),
     ids: memoryIndex(ofStream(rows.ids), tenant, {
-      rowOf: ({ id, seq, dropMonth }: naive.IdRow): IndexedId => ({ idHash: id, seq, dropMonth }),
+      rowOf: ({ id, seq, dropMonth }: tables.IdRow): IndexedId => ({ idHash: id, seq, dropMonth }),
       bucketOf: (row) => idBucket(row.idHash),
       seqOf: (row) => row.seq,
       keyOf: (row) => `${row.dropMonth} ${row.seq} ${row.idHash}`,
@@ -265,7 +295,7 @@ function memoryIndex<Stored extends { readonly tenant: number }, Row>(
   };
 }
 
-function storedBlock({ stream: _, tenant: __, keyId, ...block }: naive.BlockRow): StoredBlock {
+function storedBlock({ stream: _, tenant: __, keyId, ...block }: tables.BlockRow): StoredBlock {
   return { ...block, keyId: String(keyId) };
 }
 

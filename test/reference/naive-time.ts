@@ -27,8 +27,7 @@ export function clientInstant(text: string): number {
   const offset = (found[8] === '-' ? -1 : 1) * (offsetHour * 60 + offsetMinute);
   const minutes = (daysSince1970(year, month, day) * 24 + hour) * 60 + minute - offset;
   const instant = (minutes * 60 + second) * 1000 + milliseconds;
-  const [first, last] = [daysSince1970(1, 1, 1) * 86_400_000, daysSince1970(10_000, 1, 1) * 86_400_000 - 1];
-  if (instant < first || instant > last) throw new Error('outside the years 0001 to 9999 in UTC');
+  if (instant < YEAR_1 || instant >= YEAR_10000) throw new Error('outside the years 0001 to 9999 in UTC');
   return instant;
 }
 
@@ -71,3 +70,6 @@ function daysSince1970(year: number, month: number, day: number): number {
   for (let y = year; y < 1970; y += 1) days -= isLeapYear(y) ? 366 : 365;
   return days;
 }
+
+const YEAR_1 = daysSince1970(1, 1, 1) * 86_400_000;
+const YEAR_10000 = daysSince1970(10_000, 1, 1) * 86_400_000;

@@ -127,7 +127,7 @@ export function verify(rows: Rows, streamId: number, monthKeys: ReadonlyMap<stri
   const tags = ofStream(rows.tags, stream);
   const known = tags.filter((row) => !findings.tagsUnknown.has(row.firstSeq));
   same('tags', known.map(tagText), checked.flatMap((block) => block.tags).map(tagText), findings);
-  for (const row of [...tileRows, ...ids, ...tags]) must(row.tenant === tenant, 'the tenant of a row', findings);
+  for (const row of [...tileRows, ...ids, ...known]) must(row.tenant === tenant, 'the tenant of a row', findings);
 
   const { problems, unchecked } = findings;
   return {

@@ -67,7 +67,7 @@ export function randomEvent(seed: number, size: EventSize, id: string): EventFie
 export function randomId(random: Random, unique: number): string {
   const characters = 'ABCZabcz0189._:~-';
   const tail = random.list(random.below(random.chance(5) ? 100 : 12), () => random.pick([...characters])).join('');
-  return `${unique}${tail}`;
+  return `${unique}_${tail}`;
 }
 
 function occurredAt(random: Random): string {
@@ -95,7 +95,7 @@ function parts(random: Random, size: EventSize): EventFields['parts'] {
     else if (name === 'target') values.target = random.chance(90) ? thing(random) : json(random, 2);
     else values[name] = json(random, random.below(5));
   }
-  if (size !== 'usual') values.details = { blob: randomText(random, size === 'large' ? 20_000 : 140_000) };
+  if (size !== 'usual') values.details = { blob: randomText(random, size === 'large' ? 8000 : 50_000) };
   return values;
 }
 
@@ -196,7 +196,7 @@ function text(random: Random): string {
 /** Any characters but U+0000 and surrogates. */
 function randomText(random: Random, length: number): string {
   const character = (): string => {
-    const code = random.pick([random.below(0x20), random.below(0x80), random.below(0x800), random.below(0x11_0000)]);
+    const code = random.below(random.pick([0x20, 0x80, 0x800, 0x11_0000]));
     return code === 0 || (code >= 0xd800 && code <= 0xdfff) ? '"' : String.fromCodePoint(code);
   };
   return random.list(length, character).join('');

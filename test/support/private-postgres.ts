@@ -5,6 +5,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { appendFile, chmod, mkdtemp, rm } from 'node:fs/promises';
+import { type AddressInfo, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -39,11 +40,12 @@ export async function startPrivatePostgres(): Promise<PrivatePostgres> {
   const passwords = await ensureCluster({ dataDir, binaries, user });
   // The whole loopback, so that a test can come from another address than the server's.
   await appendFile(join(cluster, 'pg_hba.conf'), 'host all all 127.0.0.0/8 scram-sha-256\n');
-  // The port is also in the socket's name; that somebody else takes it on the network in between is found out at the start.
-  const port = 20_000 + (process.pid % 20_000);
+  const port = await freePort();
   const admin = { host: cluster, port, user: 'postgres', password: passwords.postgres, database: 'postgres' };
 
   let child: ChildProcess | undefined;
+  const kill = () => void child?.kill('SIGQUIT');
+  process.once('exit', kill);
   const start = async (settings: Readonly<Record<string, string>>): Promise<void> => {
     const all = { listen_addresses: '127.0.0.1', unix_socket_directories: '.', port: String(port), ...settings };
     const args = Object.entries(all).flatMap(([name, value]) => ['-c', `${name}=${value}`]);
@@ -71,6 +73,7 @@ export async function startPrivatePostgres(): Promise<PrivatePostgres> {
   };
   const stop = async (): Promise<void> => {
     await halt();
+    process.off('exit', kill);
     await rm(dataDir, { recursive: true, force: true });
   };
   try {
@@ -89,6 +92,15 @@ export async function startPrivatePostgres(): Promise<PrivatePostgres> {
     },
     stop,
   };
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  server.close();
+  await once(server, 'close');
+  return port;
 }
 
 async function answers(admin: ConnectionConfig): Promise<boolean> {

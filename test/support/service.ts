@@ -20,8 +20,8 @@ import { keyById } from '../../src/store/data-keys.ts';
 import { openDatabase } from '../../src/store/database.ts';
 import { migrate } from '../../src/store/migrate.ts';
 import { listStreams } from '../../src/store/streams.ts';
-import { type SourceKeys, verifySource } from '../../src/store/verify-source.ts';
-import { type StreamReport, type VerifyOptions, verifyStream } from '../../src/verify/verify-stream.ts';
+import { orphanedStreams, type SourceKeys, verifySource } from '../../src/store/verify-source.ts';
+import { orphanReport, type StreamReport, type VerifyOptions, verifyStream } from '../../src/verify/verify-stream.ts';
 import { createDatabase, type TestDatabase } from './postgres.ts';
 
 export interface ServiceOptions {
@@ -198,6 +198,7 @@ export async function verifyLog(
     const reports: StreamReport[] = [];
     for (const stream of await listStreams(opened.verifier))
       reports.push(await verifyStream(verifySource(opened.verifier, keys, stream), options));
+    reports.push(...(await orphanedStreams(opened.verifier)).map(orphanReport));
     return reports;
   } finally {
     await opened.close();
