@@ -9,6 +9,8 @@ import { INDEX_BUCKETS, type SeqRange, type StoredIndex, type StoredRow } from '
 
 /** More holes than these are more than a question to the database can list. */
 const RANGES_MAX = 100;
+/** Rows that are looked at together, so that the blocks they name are read once for all of them: some 20 MB. */
+const ROWS_MAX = 100_000;
 
 export interface IndexOf<Row> {
   readonly kind: 'tag' | 'id';
@@ -71,10 +73,18 @@ export class IndexCheck<Row> {
       for (const { bucket, rows } of counts) stored[bucket]! += rows;
       this.#last = Math.max(this.#last, last ?? -1);
     }
-    for (let bucket = 0; bucket < INDEX_BUCKETS && !this.#findings.truncated; bucket++) {
+    let rows: StoredRow<Row>[] = [];
+    for (let bucket = 0; bucket < INDEX_BUCKETS; bucket++) {
       if (stored[bucket]! <= this.#counts[bucket]!) continue;
-      for await (const rows of this.#index.stored.rowsIn(bucket, scope)) await this.#checkRows(rows);
+      for await (const more of this.#index.stored.rowsIn(bucket, scope)) {
+        for (const row of more) rows.push(row);
+        if (rows.length < ROWS_MAX) continue;
+        await this.#checkRows(rows);
+        rows = [];
+        if (this.#findings.truncated) return;
+      }
     }
+    await this.#checkRows(rows);
   }
 
   /** `size` MUST have been read after `checkSurplus`: rows appear together with the size that covers them. */

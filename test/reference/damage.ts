@@ -138,6 +138,7 @@ function breaksConstraint(rows: Rows): boolean {
     isUnique(rows.dataKeys.map((row) => `${row.stream} ${row.dropMonth}`)) &&
     isUnique(rows.tenants.map((row) => row.name)) &&
     rows.blocks.every((row) => row.entries > 0) &&
+    rows.ids.every((row) => /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(row.id)) &&
     rows.streams.every((row) => row.epoch >= 1 && row.head.length === 32)
   );
 }
