@@ -194,7 +194,6 @@ describe('sealog verify', () => {
   beforeAll(async () => {
     service = await startService();
     await fill(service, 'data_access', 0, 300);
-    await fill(service, 'security_event', 0, 0).catch(() => {});
     await fill(service, 'system_operation', 0, 2);
   });
   afterEach(async () => {

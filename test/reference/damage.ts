@@ -166,6 +166,10 @@ function forgedRecord({ record, parts, bytes }: WrittenEntry, random: Random): [
     ['action', random.pick<Json>(['x.y', '', 1])],
     ['id', random.pick<Json>(['other', '', null])],
     ['occurredAt', random.pick(['2026-01-01T00:00:00Z', '2026-01-01T00:00:00.0009Z', '0001-01-01T00:00:00-23:59'])],
+    [
+      'occurredAt',
+      random.pick(['2024-02-30T12:00:00Z', '2024-01-01T24:00:00Z', '2024-01-01', '0001-01-01T00:00:00+23:59']),
+    ],
     ['recordedAt', random.pick([time(recordedAt), time(0), '2024-02-30T00:00:00.000Z', '2024-01-01T00:00:00Z'])],
     ['retainUntil', random.pick([time(retainUntil ?? 0), time(recordedAt), undefined, null])],
     ['seq', random.pick<Json>([seq + 1, seq - 1, 2 ** 53, String(seq)])],
@@ -194,6 +198,13 @@ function forgedParts({ record, parts, bytes }: WrittenEntry, random: Random): [s
   const forged = random.pick<readonly [string, readonly log.Part[]]>([
     ['a part is closed', closed],
     ['a part is lost', rest],
+    [
+      'a part is not canonical',
+      [
+        { ...opened, value: log.join(random.pick(['{"a": 1}', '1.0', '', 'x', '"\\u0041"', '1 ', '\ufeff1'])) },
+        ...rest,
+      ],
+    ],
     ['a part is another', [opened, ...rest]],
     ['a part is more', [...parts.filter(({ name }) => name !== 'raw'), { name: 'raw', salt, value: jcs('more') }]],
   ]);
