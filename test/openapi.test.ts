@@ -5,6 +5,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { PERMISSIONS } from '../src/auth/roles.ts';
 import { CATEGORIES, CLIENT_CATEGORIES, OUTCOMES } from '../src/chain/category.ts';
+import { isTimestamp } from '../src/chain/timestamp.ts';
 import { PROBLEMS, Problem } from '../src/errors.ts';
 import {
   checkShape,
@@ -14,7 +15,6 @@ import {
   validatePath,
   validateQuery,
 } from '../src/http/api-schema.ts';
-import { isTimestamp } from '../src/http/timestamp.ts';
 import { generateTypes } from '../tools/openapi-types.ts';
 
 type Json = Record<string, unknown>;

@@ -844,6 +844,22 @@ describe('blocks are deleted, inserted, swapped', () => {
     ['a copy over it, in another partition', 'overlap@40 block@40', (on) => copy(on, on.stream, 40, { drop_month: 0 })],
     ['a copy behind the end', 'block@640', (on) => copy(on, on.stream, 40, { first_seq: 640 })],
     ['a copy far behind the end', 'block@1000000', (on) => copy(on, on.stream, 40, { first_seq: 1_000_000 })],
+    [
+      'a copy over each, in the same partition, its key dropped',
+      Array.from({ length: 16 }, (_, i) => `overlap@${40 * i}`).join(' '),
+      async (on) => {
+        await on.run('ALTER TABLE sealog.block DROP CONSTRAINT block_pkey');
+        await on.run('INSERT INTO sealog.block SELECT * FROM sealog.block WHERE stream = $1', [on.stream.id]);
+      },
+    ],
+    [
+      'a copy before the first',
+      'overlap@-40',
+      async (on) => {
+        await on.run('ALTER TABLE sealog.block DROP CONSTRAINT block_first_seq_check');
+        await copy(on, on.stream, 40, { first_seq: -40 });
+      },
+    ],
     ['a copy in between', 'overlap@60', (on) => copy(on, on.stream, 40, { first_seq: 60 })],
     ['a copy of a later one before it', 'overlap@100', (on) => copy(on, on.stream, 400, { first_seq: 100 })],
     [
@@ -1010,6 +1026,15 @@ describe('the index is changed', () => {
       'a tag of no block is inserted',
       'tag@41',
       (on) => on.run('INSERT INTO sealog.tag VALUES (1, $1, 4711, 41, $2)', [on.stream.id, on.stream.month]),
+    ],
+    [
+      'tags before the first block are inserted',
+      'tag@-9007199254740991 tag@-5',
+      (on) =>
+        on.run('INSERT INTO sealog.tag VALUES (1, $1, 4711, -5, $2), (1, $1, 4711, -9223372036854775808, $2)', [
+          on.stream.id,
+          on.stream.month,
+        ]),
     ],
     [
       'a tag beyond any number is inserted',

@@ -15,9 +15,9 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { Ajv2020, type ErrorObject, type ValidateFunction } from 'ajv/dist/2020.js';
 import { parse } from 'yaml';
+import { isTimestamp } from '../chain/timestamp.ts';
 import { type FieldError, Problem } from '../errors.ts';
 import type { PathParameters, Queries } from './api-types.ts';
-import { isTimestamp } from './timestamp.ts';
 
 /** As many as a person reads; the rest shows up when these are mended. */
 const MAX_ERRORS = 20;

@@ -88,11 +88,14 @@ export function verifySource(
     },
 
     async blocks(after, limit) {
-      const { firstSeq, dropMonth } = after ?? { firstSeq: -1, dropMonth: INT_MAX };
-      // The first condition is for the index, which can not use the second.
-      return blockRows(sql`AND first_seq >= ${firstSeq}
-        AND (first_seq, drop_month) > (${firstSeq}::bigint, ${Math.min(dropMonth, INT_MAX)}::integer)
-        ORDER BY block.first_seq, drop_month LIMIT ${limit}`);
+      // From the position on, not behind it: without its primary key the table could hold two blocks there. The first condition is for
+      // the index, which can not use the second.
+      const from =
+        after === undefined
+          ? sql``
+          : sql`AND first_seq >= ${after.firstSeq}::bigint
+                AND (first_seq, drop_month) >= (${after.firstSeq}::bigint, ${Math.min(after.dropMonth, INT_MAX)}::integer)`;
+      return blockRows(sql`${from} ORDER BY block.first_seq, drop_month LIMIT ${limit + 1}`);
     },
 
     async lastBlock(seq) {
@@ -162,10 +165,10 @@ export function verifySource(
       },
 
       async *rowsIn(bucket, scope) {
-        let after = { tag: BIGINT_MIN, seq: INT_MIN, month: INT_MIN };
+        let after = { tag: BIGINT_MIN, seq: BIGINT_MIN, month: INT_MIN };
         for (;;) {
           const { rows } = await sql<IndexedRow & { tag: string }>`
-          SELECT tag::text AS tag, first_seq AS seq, drop_month, count(*) AS copies, bool_or(tenant <> ${await tenant()}) AS foreign
+          SELECT tag::text AS tag, ${exact('first_seq', 'seq')}, drop_month, count(*) AS copies, bool_or(tenant <> ${await tenant()}) AS foreign
           FROM sealog.tag
           WHERE stream = ${streamId} AND tag BETWEEN ${firstTag(bucket)} AND ${lastTag(bucket)} AND ${inScope('first_seq', scope)}
             AND (tag.tag, first_seq, drop_month) > (${after.tag}::bigint, ${after.seq}::bigint, ${after.month}::integer)
@@ -181,7 +184,7 @@ export function verifySource(
               ...common(row),
             }),
           );
-          after = { tag: last.tag, seq: last.seq, month: last.drop_month };
+          after = { tag: last.tag, seq: String(last.seq), month: last.drop_month };
         }
       },
     },
@@ -212,10 +215,10 @@ export function verifySource(
       },
 
       async *rowsIn(bucket, scope) {
-        let after = { id: UUID_MIN, seq: INT_MIN, month: INT_MIN };
+        let after = { id: UUID_MIN, seq: BIGINT_MIN, month: INT_MIN };
         for (;;) {
           const { rows } = await sql<IndexedRow & { id: string }>`
-          SELECT id::text AS id, seq, drop_month, count(*) AS copies, bool_or(tenant <> ${await tenant()}) AS foreign
+          SELECT id::text AS id, ${exact('seq')}, drop_month, count(*) AS copies, bool_or(tenant <> ${await tenant()}) AS foreign
           FROM sealog.entry_id AS e
           WHERE stream = ${streamId} AND id BETWEEN ${firstId(bucket)} AND ${lastId(bucket)} AND ${inScope('seq', scope)}
             AND (e.id, seq, drop_month) > (${after.id}::uuid, ${after.seq}::bigint, ${after.month}::integer)
@@ -223,7 +226,7 @@ export function verifySource(
           const last = rows.at(-1);
           if (last === undefined) return;
           yield rows.map((row): StoredRow<IdRow> => ({ idHash: row.id, seq: row.seq, ...common(row) }));
-          after = { id: last.id, seq: last.seq, month: last.drop_month };
+          after = { id: last.id, seq: String(last.seq), month: last.drop_month };
         }
       },
     },
@@ -281,12 +284,12 @@ async function slice(database: Kysely<Tables>, query: RawBuilder<unknown>): Prom
 }
 
 /** A bigint column as a number that a double holds exactly. */
-function exact(column: string): RawBuilder<number> {
-  return sql`greatest(least(${sql.ref(column)}, 9007199254740991), -9007199254740991) AS ${sql.ref(column)}`;
+function exact(column: string, as = column): RawBuilder<number> {
+  return sql`greatest(least(${sql.ref(column)}, 9007199254740991), -9007199254740991) AS ${sql.ref(as)}`;
 }
 
 function greatest(column: string): RawBuilder<number> {
-  return sql`least(max(${sql.ref(column)}), 9007199254740991)`;
+  return sql`greatest(least(max(${sql.ref(column)}), 9007199254740991), -9007199254740991)`;
 }
 
 function inScope(column: string, { size, except }: IndexScope): RawBuilder<boolean> {

@@ -99,7 +99,10 @@ export function idBucket(idHash: string): number {
 export interface LogSource {
   readonly stream: string;
   state(): Promise<StreamState>;
-  /** The next blocks behind a position, in the order of first seq, then drop month, whatever partition they are in. */
+  /**
+   * The next blocks behind a position, in the order of first seq, then drop month, whatever partition they are in; the block at the
+   * position may come once more.
+   */
   blocks(
     after: { readonly firstSeq: number; readonly dropMonth: number } | undefined,
     limit: number,

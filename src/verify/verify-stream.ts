@@ -22,6 +22,7 @@ import { decodeRecord, type Rec } from '../chain/record.ts';
 import { dropMonthOf, formatInstant, HELD, parseInstant } from '../chain/retain-until.ts';
 import { marksOf, tagOf } from '../chain/tag.ts';
 import { TILE_WIDTH } from '../chain/tile.ts';
+import { isTimestamp } from '../chain/timestamp.ts';
 import { EvidenceError, KeyUnavailableError } from '../errors.ts';
 import { ChainCheck } from './chain-check.ts';
 import { type Finding, Findings, type Unchecked } from './findings.ts';
@@ -117,7 +118,7 @@ class StreamCheck {
   readonly #ids: IndexCheck<IdRow>;
   /** The seq that comes next. */
   #next = 0;
-  /** Settled by the chain, as far as `#settled`. */
+  /** Blocks that the chain has not settled up to their end, and up to which entry it has. */
   #open: PlacedBlock[] = [];
   #settled = 0;
   /** The last sound entry, and its stamps. */
@@ -177,8 +178,13 @@ class StreamCheck {
     const source = this.#source;
     let held: SourceBlock | undefined;
     let reading = source.blocks(undefined, BLOCKS_A_CHUNK);
+    let before: SourceBlock | undefined;
     for (;;) {
-      const chunk = await reading;
+      const read = await reading;
+      const [first] = read;
+      // The one that was read before. If it is another in the same place, the one that was read is among those that follow.
+      const isKnown = first?.firstSeq === before?.firstSeq && first?.dropMonth === before?.dropMonth;
+      const chunk = isKnown ? read.slice(1) : read;
       const own = chunk.filter((block) => block.firstSeq < state.size);
       const last = own.at(-1);
       const more = last !== undefined && own.length === chunk.length;
@@ -186,6 +192,7 @@ class StreamCheck {
         reading = source.blocks({ firstSeq: last.firstSeq, dropMonth: last.dropMonth }, BLOCKS_A_CHUNK);
         // A failure is met where it is awaited; until then it is nobody's.
         reading.catch(() => {});
+        before = last;
       }
       for (const block of own) {
         if (held !== undefined) await this.#checkBlock(held, block.firstSeq, state);
@@ -399,7 +406,8 @@ class StreamCheck {
       recordedTo: Math.max(...recorded),
       ...spansOf(
         sound.map(({ says }) => ({
-          occurredAt: Date.parse(says.occurredAt),
+          // The engine's own reader takes 30 February for a day in March.
+          occurredAt: isTimestamp(says.occurredAt) ? Date.parse(says.occurredAt) : Number.NaN,
           severity: says.severity,
           outcome: OUTCOMES.indexOf(says.outcome),
         })),

@@ -16,7 +16,7 @@ import { type EventSize, Random, randomEvent, randomId } from './random-events.t
 /** `ours` has an id that the service made; the last two name an earlier event of the stream. */
 type IdKind = 'ours' | 'new' | 'repeat' | 'clash';
 
-interface PlannedEvent {
+export interface PlannedEvent {
   readonly stream: number;
   readonly seed: number;
   readonly size: EventSize;

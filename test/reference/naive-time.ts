@@ -19,7 +19,7 @@ export function clientInstant(text: string): number {
   const found = form.exec(text);
   if (found === null) throw new Error('not RFC 3339');
   const [year, month, day, hour, minute, second] = found.slice(1, 7).map(Number) as [...Six];
-  if (month < 1 || month > 12 || day < 1 || day > daysIn(year, month)) throw new Error('no such date');
+  if (year < 1 || month < 1 || month > 12 || day < 1 || day > daysIn(year, month)) throw new Error('no such date');
   if (hour > 23 || minute > 59 || second > 59) throw new Error('no such time');
   const milliseconds = Number((found[7] ?? '').padEnd(3, '0').slice(0, 3));
   const [offsetHour, offsetMinute] = [Number(found[9] ?? 0), Number(found[10] ?? 0)];

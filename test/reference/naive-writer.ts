@@ -22,6 +22,8 @@ export interface WrittenEntry {
   readonly bytes: Uint8Array;
   readonly record: log.NaiveRecord;
   readonly parts: readonly log.Part[];
+  /** Where its tags are to be made of other parts. */
+  readonly tagged?: readonly log.Part[];
 }
 
 export interface WriteOptions {
@@ -71,7 +73,7 @@ export function rewriteStream(
       parts: log.seal(dataKey, randomBytes(32), name, partsHashes, parts),
     });
     const key = tagKey(dataKey);
-    const distinct = new Set(own.flatMap((entry) => tagsOf(entry.record, entry.parts, key)));
+    const distinct = new Set(own.flatMap((entry) => tagsOf(entry.record, entry.tagged ?? entry.parts, key)));
     tags.push(...[...distinct].map((tag) => ({ ...place, tag, firstSeq, dropMonth: month })));
     for (const [j, { record }] of own.entries()) {
       ids.push({ ...place, seq: firstSeq + j, id: log.idHash(record.id), dropMonth: month });

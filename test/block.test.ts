@@ -1,0 +1,67 @@
+import { randomBytes } from 'node:crypto';
+import zlib from 'node:zlib';
+import { expect, test } from 'vitest';
+import { packPayload, unpackPayload } from '../src/chain/block.ts';
+import { EvidenceError } from '../src/errors.ts';
+
+const text = (length: number) =>
+  Buffer.from('{"actor":"u-17","n":1}'.repeat(Math.ceil(length / 22))).subarray(0, length);
+/** Around the sizes at which buffers, blocks of a frame and windows end. */
+const SIZES = [
+  0, 1, 255, 256, 257, 16_383, 16_384, 16_385, 32_768, 65_536, 131_071, 131_072, 131_073, 262_144, 1_000_000,
+];
+
+test('every payload comes back, whatever its size and content', () => {
+  for (const size of SIZES) {
+    for (const payload of [
+      text(size),
+      randomBytes(size),
+      Buffer.alloc(size, 65),
+      Buffer.concat([randomBytes(size), text(size)]),
+    ]) {
+      expect(Buffer.compare(unpackPayload(packPayload(payload)), payload)).toBe(0);
+    }
+  }
+  for (let i = 0; i < 2000; i++) {
+    const payload = Buffer.concat([text(i * 37), randomBytes(i % 300)]);
+    expect(Buffer.compare(unpackPayload(packPayload(payload)), payload)).toBe(0);
+  }
+});
+
+test('frames of every level, with and without checksum or size, are one frame', () => {
+  for (const level of [1, 3, 9, 19]) {
+    for (const checksum of [0, 1]) {
+      for (const contentSize of [0, 1]) {
+        const frame = zlib.zstdCompressSync(text(50_000), {
+          params: {
+            [zlib.constants.ZSTD_c_compressionLevel]: level,
+            [zlib.constants.ZSTD_c_checksumFlag]: checksum,
+            [zlib.constants.ZSTD_c_contentSizeFlag]: contentSize,
+          },
+        });
+        expect(unpackPayload(Buffer.concat([Buffer.of(1), frame])).length).toBe(50_000);
+      }
+    }
+  }
+});
+
+test('anything behind the frame, or missing from it, is refused', () => {
+  const packed = packPayload(text(40_000));
+  const frame = packed.subarray(1);
+  for (const damaged of [
+    Buffer.concat([packed, Buffer.of(0)]),
+    Buffer.concat([packed, Buffer.from('xyz')]),
+    Buffer.concat([packed, frame]),
+    ...Array.from({ length: packed.length - 1 }, (_, i) => packed.subarray(0, i + 1)),
+    Buffer.of(1),
+    Buffer.of(2, 0, 0),
+    Buffer.alloc(0),
+  ]) {
+    expect(() => unpackPayload(damaged)).toThrow(EvidenceError);
+  }
+});
+
+test('a frame that would open to more than any payload has is refused', () => {
+  const bomb = zlib.zstdCompressSync(Buffer.alloc(17 * 1024 * 1024));
+  expect(() => unpackPayload(Buffer.concat([Buffer.of(1), bomb]))).toThrow(EvidenceError);
+});
