@@ -51,7 +51,7 @@ describe('random histories', () => {
   const large = plans({ steps: 6, submissions: 3, events: 4, burst: 400 });
 
   test('short ones are stored as the reference has it', { timeout: LIMIT_MS }, async () => {
-    await fc.assert(fc.asyncProperty(small, checkPlan), { numRuns: 1500 * TIMES });
+    await fc.assert(fc.asyncProperty(small, checkPlan), { numRuns: 1000 * TIMES });
   });
 
   test('long ones too, across the ends of blocks and tiles', { timeout: LIMIT_MS }, async () => {
@@ -297,7 +297,7 @@ describe('trees', () => {
   });
 
   test('grow alike past 65,536 leaves, where a tile of level 1 is full', { timeout: LIMIT_MS }, () => {
-    checkGrowth([65_000, 535, 1, 700]);
+    checkGrowth([65_535, 1, 300]);
   });
 });
 

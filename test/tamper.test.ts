@@ -853,6 +853,17 @@ describe('blocks are deleted, inserted, swapped', () => {
       },
     ],
     [
+      'a hundred copies over one, its key dropped',
+      'overlap@40',
+      async (on) => {
+        await on.run('ALTER TABLE sealog.block DROP CONSTRAINT block_pkey');
+        await on.run(
+          'INSERT INTO sealog.block SELECT b.* FROM sealog.block AS b, generate_series(1, 100) WHERE stream = $1 AND first_seq = 40',
+          [on.stream.id],
+        );
+      },
+    ],
+    [
       'a copy before the first',
       'overlap@-40',
       async (on) => {

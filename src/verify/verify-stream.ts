@@ -181,15 +181,16 @@ class StreamCheck {
     let before: SourceBlock | undefined;
     for (;;) {
       const read = await reading;
-      const [first] = read;
-      // The one that was read before. If it is another in the same place, the one that was read is among those that follow.
-      const isKnown = first?.firstSeq === before?.firstSeq && first?.dropMonth === before?.dropMonth;
-      const chunk = isKnown ? read.slice(1) : read;
+      // The one that was read before comes again. If it is another in the same place, that one is among those that follow.
+      const chunk = before !== undefined && isSamePlace(read[0], before) ? read.slice(1) : read;
       const own = chunk.filter((block) => block.firstSeq < state.size);
       const last = own.at(-1);
-      const more = last !== undefined && own.length === chunk.length;
+      const more = last !== undefined && own.length === chunk.length && chunk.length >= BLOCKS_A_CHUNK;
       if (more) {
-        reading = source.blocks({ firstSeq: last.firstSeq, dropMonth: last.dropMonth }, BLOCKS_A_CHUNK);
+        // A place that is filled more often than that is passed over.
+        const { firstSeq, dropMonth } = last;
+        const isStuck = before !== undefined && isSamePlace(last, before);
+        reading = source.blocks({ firstSeq, dropMonth: isStuck ? dropMonth + 1 : dropMonth }, BLOCKS_A_CHUNK);
         // A failure is met where it is awaited; until then it is nobody's.
         reading.catch(() => {});
         before = last;
@@ -617,6 +618,10 @@ class Tags {
       if (!this.#marks.has(key)) this.#marks.set(key, tagOf(mark, this.#tagKey));
     }
   }
+}
+
+function isSamePlace(a: SourceBlock | undefined, b: SourceBlock): boolean {
+  return a?.firstSeq === b.firstSeq && a.dropMonth === b.dropMonth;
 }
 
 /** Entries of a block are mostly stamped alike: each instant is read once. */

@@ -119,7 +119,12 @@ export function plans({ steps, submissions, events, burst }: PlanSize): fc.Arbit
     events: fc.array(event, { minLength: 1, maxLength: events }),
     burst:
       burst > 0
-        ? fc.oneof(fc.constant(0), fc.integer({ min: 1, max: burst }), fc.constantFrom(255, 256, 1024, 1025))
+        ? fc.oneof(
+            fc.constant(0),
+            fc.constant(0),
+            fc.integer({ min: 1, max: burst }),
+            fc.constantFrom(0, 255, 256, 1024, 1025),
+          )
         : fc.constant(0),
     monthsOff: fc.constantFrom(0, 0, 0, 0, 1, -1),
   });
