@@ -5,7 +5,7 @@ import type { Logger } from 'pino';
 import { registerTokens, type TokenOptions } from './auth/tokens.ts';
 import { ClockGuard } from './chain/clock-guard.ts';
 import type { StreamRef } from './chain/entry.ts';
-import { type OpenRun, type RunSeal, sealWith } from './chain/sealed-run.ts';
+import { sealWith } from './chain/sealed-run.ts';
 import { Sequencer } from './chain/sequencer.ts';
 import type { Config } from './config.ts';
 import { SettingsError } from './errors.ts';
@@ -48,8 +48,6 @@ export interface App {
   close(): Promise<void>;
 }
 
-/** Below this, telling another thread costs as much as sealing. */
-const SEAL_ASIDE_ENTRIES = 4;
 /** Requests under way get this long to finish when the service stops. */
 const GRACE_MS = 3000;
 
@@ -75,14 +73,9 @@ export async function createApp({ config, connection, tokens, log, wallClock = D
     });
     const directory = new Directory({ writer: database.writer, makeTenants: config.makeTenants, retentionMonths });
     const clock = new ClockGuard({ wall: wallClock, monotonic: () => performance.now() });
-    // Runs of more than a few entries are sealed beside the main thread, where a thread is free.
-    const sealHere = sealWith((stream, dropMonth) => keyring.keysFor(stream, dropMonth));
-    const aside: (runs: readonly OpenRun[]) => Promise<readonly RunSeal[]> | undefined = (runs) =>
-      runs.reduce((sum, run) => sum + run.partsHashes.length, 0) < SEAL_ASIDE_ENTRIES ? undefined : batches.seal(runs);
     const sequencer = new Sequencer({
       store: appendStore(database),
-      // A thread that fails takes nothing with it: what it was told is still here.
-      seal: (runs) => aside(runs)?.catch(() => sealHere(runs)) ?? sealHere(runs),
+      seal: sealWith((stream, dropMonth) => keyring.keysFor(stream, dropMonth)),
       clock,
       wallClock,
       repeatDays: config.repeatDays,

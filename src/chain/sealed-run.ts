@@ -1,8 +1,6 @@
 /**
  * Runs: consecutive entries of one stream that will be one block. A sealed run has its parts compressed and encrypted for a drop month and
  * its tags worked out; all that is left for the sequencer is to give the entries their places.
- *
- * Sealing takes and gives bytes only, so that it can be done on another thread.
  */
 import { BLOCK_BYTES_MAX, BLOCK_ENTRIES_MAX, encodeParts, packPayload } from './block.ts';
 import type { PendingEntry, PlacelessEntry, StreamRef } from './entry.ts';

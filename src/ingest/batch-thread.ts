@@ -7,7 +7,7 @@ import { parentPort, workerData } from 'node:worker_threads';
 import type { PendingEntry, StreamRef } from '../chain/entry.ts';
 import type { Entry } from '../chain/open-block.ts';
 import { addMonths, dropMonthOf } from '../chain/retain-until.ts';
-import { type KeysFor, type OpenRun, type StreamKeys, sealRuns, sealWith } from '../chain/sealed-run.ts';
+import { type KeysFor, type StreamKeys, sealRuns, sealWith } from '../chain/sealed-run.ts';
 import type { Outcome } from '../chain/sequencer.ts';
 import { Appender } from './appender.ts';
 import { answerBatch, type Batch, type BatchAnswer, type BatchLimits } from './batch.ts';
@@ -25,8 +25,6 @@ let submissions = 0;
 const main = new ThreadCalls(parentPort, {
   answer: (batch: Batch) => answer(batch),
   reseal: (asked: { submission: number; entries: Uint32Array; dropMonth: number }) => reseal(asked),
-  seal: (runs: readonly OpenRun[]) => seal(runs),
-  ready: async () => true,
 });
 
 const openStream = remembered(

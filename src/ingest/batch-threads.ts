@@ -6,7 +6,7 @@
 import { Worker } from 'node:worker_threads';
 import type { PlacelessEntry, StreamRef } from '../chain/entry.ts';
 import type { Entry } from '../chain/open-block.ts';
-import type { OpenRun, RunSeal, StreamKeys } from '../chain/sealed-run.ts';
+import type { StreamKeys } from '../chain/sealed-run.ts';
 import type { Outcome, Submission } from '../chain/sequencer.ts';
 import { Problem } from '../errors.ts';
 import type { Batch, BatchAnswer, BatchLimits } from './batch.ts';
@@ -28,8 +28,6 @@ interface Thread {
   readonly worker: Worker;
   readonly calls: ThreadCalls;
   batches: number;
-  /** It has loaded its code. */
-  ready: boolean;
 }
 
 export class BatchThreads {
@@ -59,12 +57,6 @@ export class BatchThreads {
     }
   }
 
-  /** Seals runs on a thread that has nothing else to do; undefined when there is none, since a batch may keep a thread for 50 ms. */
-  seal(runs: readonly OpenRun[]): Promise<readonly RunSeal[]> | undefined {
-    const idle = this.#threads.find((thread) => thread.batches === 0 && thread.ready);
-    return idle?.calls.call<readonly RunSeal[]>('seal', runs);
-  }
-
   async close(): Promise<void> {
     this.#closed = true;
     await Promise.all(this.#threads.map(({ worker }) => worker.terminate()));
@@ -84,15 +76,7 @@ export class BatchThreads {
       readEntries: ({ stream, seqs }: { stream: StreamRef; seqs: readonly number[] }) =>
         this.#options.readEntries(stream, seqs),
     });
-    const thread: Thread = { worker, calls, batches: 0, ready: false };
-    worker.on('online', () => {
-      calls.call('ready', undefined).then(
-        () => {
-          thread.ready = true;
-        },
-        () => {},
-      );
-    });
+    const thread: Thread = { worker, calls, batches: 0 };
     worker.on('error', (error) => log.error({ err: error }, 'a batch thread failed'));
     worker.on('exit', () => {
       const at = this.#threads.indexOf(thread);
