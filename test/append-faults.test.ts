@@ -351,6 +351,12 @@ describe('a standby that has to have it', () => {
         expect((await other.post('/v1/events', event())).status).toBe(201);
         await client.query("ALTER SYSTEM SET synchronous_standby_names = 'nobody'");
         await client.query('SELECT pg_reload_conf()');
+        // Commits wait once the checkpointer has read the setting too, which nothing shows.
+        await eventually(async () => {
+          const { rows } = await client.query('SHOW synchronous_standby_names');
+          return rows[0].synchronous_standby_names === 'nobody';
+        }, 5000);
+        await new Promise((resolve) => setTimeout(resolve, 2000));
         const sent = event();
         const answering = other.post('/v1/events', sent);
         const cancelled = async () => {
