@@ -15,10 +15,13 @@ export const CLIENT_CATEGORIES = [
 
 export type ClientCategory = (typeof CLIENT_CATEGORIES)[number];
 
-/** `log_administration` belongs to the log itself: written by Sealog only, kept for ever. */
-export type Category = ClientCategory | 'log_administration';
+/**
+ * `log_administration` belongs to the log itself: written by Sealog only, kept for ever. So is `anchor`, of which there is one stream:
+ * `sealog/anchor`.
+ */
+export type Category = ClientCategory | 'log_administration' | 'anchor';
 
-export const CATEGORIES: readonly Category[] = [...CLIENT_CATEGORIES, 'log_administration'];
+export const CATEGORIES: readonly Category[] = [...CLIENT_CATEGORIES, 'log_administration', 'anchor'];
 
 export const OUTCOMES = ['success', 'failure', 'unknown'] as const;
 
@@ -26,6 +29,9 @@ export type Outcome = (typeof OUTCOMES)[number];
 
 /** Tenant names, also the first part of a stream's name. `sealog` is reserved for the deployment's own streams. */
 export const TENANT_PATTERN = /^[a-z0-9][a-z0-9-]{0,62}$/;
+
+/** The tenant of the deployment's own streams. */
+export const OWN_TENANT = 'sealog';
 
 /** Returns the stream's name: `<tenant>/<category>`, from its second epoch on `<tenant>/<category>/e2`. */
 export function streamName(tenant: string, category: Category, epoch: number): string {

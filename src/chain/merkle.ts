@@ -143,6 +143,52 @@ export function frontierNodes(size: number): Subtree[] {
   return subtreesOf({ begin: 0, end: size });
 }
 
+/**
+ * Returns the perfect subtrees that cover [begin, size), from left to right, each the largest that fits: aligned to its own
+ * width. With the frontier of `begin` and the leaves before they come to the tree of `size`.
+ */
+export function subtreesUpTo(begin: number, size: number): Subtree[] {
+  assertSize(begin);
+  assertSize(size);
+  assert(begin <= size, 'a range does not end before it begins');
+  const subtrees: Subtree[] = [];
+  for (let at = begin; at < size; ) {
+    let level = 0;
+    while (at % 2 ** (level + 1) === 0 && at + 2 ** (level + 1) <= size) level++;
+    subtrees.push({ level, index: at / 2 ** level });
+    at += 2 ** level;
+  }
+  return subtrees;
+}
+
+/**
+ * Returns the frontier of `size`, from that of `begin` and the hashes of the subtrees that `subtreesUpTo` names. Throws an
+ * EvidenceError where they are not as many.
+ */
+export function appendSubtrees(
+  begin: number,
+  frontier: Frontier,
+  size: number,
+  hashes: readonly Uint8Array[],
+): Frontier {
+  assertFrontier(begin, frontier);
+  const subtrees = subtreesUpTo(begin, size);
+  if (hashes.length !== subtrees.length)
+    throw new EvidenceError(
+      `entries ${begin} to ${size - 1} are under ${subtrees.length} hashes, not ${hashes.length}`,
+    );
+  hashes.forEach(checkHash);
+  const nodes = [...frontier];
+  for (const [i, { index }] of subtrees.entries()) {
+    let node = hashes[i]!;
+    // A subtree with an odd index completes the one that is twice as wide.
+    for (let at = index; at % 2 === 1; at = half(at)) node = nodeHash(nodes.pop()!, node);
+    nodes.push(node);
+  }
+  assertFrontier(size, nodes);
+  return nodes;
+}
+
 // ---- Inclusion ----
 
 /**

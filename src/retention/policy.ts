@@ -13,5 +13,5 @@ export const RETENTION_MONTHS: Readonly<Record<ClientCategory, number>> = {
 
 /** Returns the months that a category's new entries are kept; undefined = for ever. */
 export function retentionMonths(category: Category): number | undefined {
-  return category === 'log_administration' ? undefined : RETENTION_MONTHS[category];
+  return category === 'log_administration' || category === 'anchor' ? undefined : RETENTION_MONTHS[category];
 }

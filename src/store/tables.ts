@@ -44,5 +44,47 @@ export interface Tables {
   'sealog.tag': { tenant: number; stream: number; tag: string; first_seq: number; drop_month: number };
   'sealog.entry_id': { tenant: number; stream: number; seq: number; id: string; drop_month: number };
   'sealog.tile': { tenant: number; stream: number; level: number; tile_index: number; hashes: Buffer; root: Buffer };
+  'sealog.signer': {
+    one: Generated<boolean>;
+    system_identifier: string;
+    timeline: number;
+    started_at: Date;
+    refusal: string | null;
+    looked_at: Generated<Date>;
+  };
+  'sealog.key_statement': { name: string; generation: number; vkey: string; note: string };
+  'sealog.checkpoint': {
+    stream: number;
+    tenant: number;
+    size: number;
+    root: Buffer;
+    generation: number;
+    note: string;
+    signed_at: Generated<Date>;
+  };
+  'sealog.anchor_leaf': {
+    tick: Buffer;
+    position: number;
+    hash: Buffer;
+    tenant: number;
+    stream: number | null;
+    size: number | null;
+    root: Buffer | null;
+    blind: Buffer | null;
+    evidence: number | null;
+  };
+  'sealog.outside_evidence': {
+    id: Generated<number>;
+    anchor: string;
+    kind: 'rfc3161' | 'witness' | 'folder';
+    stream: number;
+    size: number;
+    note: string;
+    evidence: Buffer;
+    certificates: Buffer[];
+    crls: Buffer[];
+    evidence_time: number;
+    recorded_at: Generated<Date>;
+  };
   'sealog.migration': { name: string; timestamp: string };
 }

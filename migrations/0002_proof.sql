@@ -1,0 +1,123 @@
+-- Proof: who signs and what was signed, what was anchored, and what the outside said to it (docs/storage.md).
+
+SET LOCAL ROLE sealog_owner;
+SET LOCAL search_path = sealog, pg_catalog;
+
+-- The anchor stream is one of the deployment's own.
+ALTER TABLE stream DROP CONSTRAINT stream_category_check;
+ALTER TABLE stream ADD CONSTRAINT stream_category_check CHECK (category IN ('user_authentication', 'data_access',
+  'configuration_change', 'data_modification', 'security_event', 'system_operation', 'log_administration', 'anchor'));
+
+-- One row: the server that the signer accepted, or why it accepts none. Appending asks for it (store/append.ts): a server that was
+-- started again, or another one, is refused until the signer has held its streams to its own mark.
+CREATE TABLE signer (
+  one               boolean     PRIMARY KEY DEFAULT true CHECK (one),
+  system_identifier text        NOT NULL,
+  timeline          integer     NOT NULL,
+  started_at        timestamptz NOT NULL,
+  refusal           text,
+  looked_at         timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
+-- Key statements (docs/format.md section 19), as signed notes.
+CREATE TABLE key_statement (
+  name       text    NOT NULL,
+  generation integer NOT NULL CHECK (generation >= 1),
+  vkey       text    NOT NULL,
+  note       text    NOT NULL,
+  PRIMARY KEY (name, generation)
+);
+
+-- The newest signed checkpoint of each stream.
+CREATE TABLE checkpoint (
+  stream     integer     PRIMARY KEY REFERENCES stream,
+  tenant     integer     NOT NULL,
+  size       bigint      NOT NULL CHECK (size BETWEEN 0 AND 9007199254740991),
+  root       bytea       NOT NULL CHECK (octet_length(root) = 32),
+  generation integer     NOT NULL,
+  note       text        NOT NULL,
+  signed_at  timestamptz NOT NULL DEFAULT clock_timestamp()
+) WITH (fillfactor = 50);
+
+-- Leaves of ticks. A checkpoint leaf has stream, size, root and blind; an evidence leaf has evidence. They are there before
+-- the tick's entry is appended: a tick without an entry means nothing.
+CREATE TABLE anchor_leaf (
+  tick     bytea   NOT NULL CHECK (octet_length(tick) = 32),
+  position integer NOT NULL CHECK (position >= 0),
+  hash     bytea   NOT NULL CHECK (octet_length(hash) = 32),
+  tenant   integer NOT NULL,
+  stream   integer,
+  size     bigint,
+  root     bytea   CHECK (octet_length(root) = 32),
+  blind    bytea   CHECK (octet_length(blind) = 16),
+  evidence bigint,
+  PRIMARY KEY (tick, position),
+  CHECK ((evidence IS NULL) = (stream IS NOT NULL AND size IS NOT NULL AND root IS NOT NULL AND blind IS NOT NULL))
+);
+CREATE INDEX anchor_leaf_stream ON anchor_leaf (stream, size) WHERE stream IS NOT NULL;
+CREATE INDEX anchor_leaf_evidence ON anchor_leaf (evidence) WHERE evidence IS NOT NULL;
+
+-- What an authority, a witness or a folder said to a checkpoint of the anchor stream (its note).
+CREATE TABLE outside_evidence (
+  id            bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  anchor        text        NOT NULL,
+  kind          text        NOT NULL CHECK (kind IN ('rfc3161', 'witness', 'folder')),
+  stream        integer     NOT NULL REFERENCES stream,
+  size          bigint      NOT NULL,
+  note          text        NOT NULL,
+  evidence      bytea       NOT NULL,
+  certificates  bytea[]     NOT NULL DEFAULT '{}',
+  crls          bytea[]     NOT NULL DEFAULT '{}',
+  evidence_time bigint      NOT NULL,
+  recorded_at   timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+CREATE INDEX outside_evidence_size ON outside_evidence (stream, size);
+CREATE INDEX outside_evidence_anchor ON outside_evidence (anchor, id);
+
+-- A stream's checkpoint only ever grows; the same size is signed again only for another key, and with the same root.
+CREATE FUNCTION guard_checkpoint() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  IF current_user = 'sealog_owner' THEN RETURN NEW; END IF;
+  IF (NEW.stream, NEW.tenant) IS DISTINCT FROM (OLD.stream, OLD.tenant) OR NEW.size < OLD.size OR NEW.generation < OLD.generation
+     OR (NEW.size = OLD.size AND NEW.root <> OLD.root) THEN
+    RAISE EXCEPTION 'the checkpoint of stream % only moves forward', OLD.stream USING ERRCODE = 'insufficient_privilege';
+  END IF;
+  RETURN NEW;
+END
+$$;
+REVOKE ALL ON FUNCTION guard_checkpoint() FROM PUBLIC;
+CREATE TRIGGER guard BEFORE UPDATE ON checkpoint FOR EACH ROW EXECUTE FUNCTION guard_checkpoint();
+ALTER TABLE checkpoint ENABLE ALWAYS TRIGGER guard;
+CREATE TRIGGER append_only BEFORE DELETE ON checkpoint FOR EACH ROW EXECUTE FUNCTION refuse_change();
+ALTER TABLE checkpoint ENABLE ALWAYS TRIGGER append_only;
+
+DO $$
+DECLARE
+  one text;
+BEGIN
+  FOREACH one IN ARRAY ARRAY['key_statement', 'anchor_leaf', 'outside_evidence'] LOOP
+    EXECUTE format('CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON sealog.%I FOR EACH ROW EXECUTE FUNCTION sealog.refuse_change()', one);
+    EXECUTE format('ALTER TABLE sealog.%I ENABLE ALWAYS TRIGGER append_only', one);
+  END LOOP;
+  FOREACH one IN ARRAY ARRAY['key_statement', 'checkpoint', 'anchor_leaf', 'outside_evidence'] LOOP
+    EXECUTE format('CREATE TRIGGER no_truncate BEFORE TRUNCATE ON sealog.%I FOR EACH STATEMENT EXECUTE FUNCTION sealog.refuse_change()', one);
+    EXECUTE format('ALTER TABLE sealog.%I ENABLE ALWAYS TRIGGER no_truncate', one);
+  END LOOP;
+  FOREACH one IN ARRAY ARRAY['checkpoint', 'anchor_leaf'] LOOP
+    EXECUTE format('ALTER TABLE sealog.%I ENABLE ROW LEVEL SECURITY', one);
+    EXECUTE format('ALTER TABLE sealog.%I FORCE ROW LEVEL SECURITY', one);
+    EXECUTE format('CREATE POLICY owner ON sealog.%I TO sealog_owner USING (true) WITH CHECK (true)', one);
+    EXECUTE format('CREATE POLICY writer ON sealog.%I TO sealog_writer USING (true) WITH CHECK (true)', one);
+    EXECUTE format('CREATE POLICY verifier ON sealog.%I FOR SELECT TO sealog_verifier USING (true)', one);
+    EXECUTE format($policy$CREATE POLICY reader ON sealog.%I FOR SELECT TO sealog_reader
+      USING (tenant = (SELECT nullif(current_setting('sealog.tenant', true), '')::integer))$policy$, one);
+  END LOOP;
+END
+$$;
+
+GRANT SELECT ON signer, key_statement, checkpoint, anchor_leaf, outside_evidence TO sealog_writer, sealog_reader, sealog_verifier;
+GRANT INSERT ON signer, key_statement, checkpoint, anchor_leaf, outside_evidence TO sealog_writer;
+GRANT UPDATE (system_identifier, timeline, started_at, refusal, looked_at) ON signer TO sealog_writer;
+GRANT UPDATE (size, root, generation, note, signed_at) ON checkpoint TO sealog_writer;
+
+RESET ROLE;

@@ -1,0 +1,167 @@
+/**
+ * Which keys are trusted, from the one that the verifier was given: docs/format.md section 19.
+ *
+ * Trust goes from a deployment key to the next generation by its signature, and to the one before by its own statement,
+ * which names it. A stream's key is trusted by the signature of the deployment key of its generation.
+ */
+import { type AnchorPlace, decodeKeyStatement, type KeyStatement } from '../chain/key-statement.ts';
+import { type NoteVerifier, noteVerifier, openNote, parseVkey } from '../chain/note.ts';
+import { EvidenceError } from '../errors.ts';
+
+/** A key that is trusted, and where in the anchor stream it signs: from `from` up to, not including, `to` (undefined: it signs now). */
+export interface TrustedKey {
+  readonly name: string;
+  readonly vkey: string;
+  readonly verifier: NoteVerifier;
+  readonly generation: number | undefined;
+  readonly from: AnchorPlace | undefined;
+  readonly to: AnchorPlace | undefined;
+}
+
+export interface TrustedKeys {
+  readonly keys: readonly TrustedKey[];
+  /** What is wrong with statements that the trusted keys ought to vouch for. */
+  readonly problems: readonly { readonly kind: 'key' | 'signature'; readonly detail: string }[];
+}
+
+interface Generation {
+  readonly note: string;
+  readonly says: KeyStatement;
+}
+
+/** Returns the keys that follow from `given` (a vkey of the deployment or of one stream) and these statements (texts of notes). Throws an EvidenceError where `given` is no vkey. */
+export function trustedKeys(origin: string, given: string, statements: readonly string[]): TrustedKeys {
+  const problems: { kind: 'key' | 'signature'; detail: string }[] = [];
+  const key = parseVkey(given);
+  const generations = new Map<number, Generation>();
+  const ofStreams: Generation[] = [];
+  for (const note of statements) {
+    try {
+      const says = decodeKeyStatement(textOf(note));
+      if (says.origin !== origin) throw new EvidenceError(`a key statement is of ${says.origin}`);
+      const name = parseVkey(says.vkey).name;
+      if (name !== origin) ofStreams.push({ note, says });
+      else if (generations.has(says.generation))
+        throw new EvidenceError(`generation ${says.generation} is stated twice`);
+      else generations.set(says.generation, { note, says });
+    } catch (error) {
+      problems.push({ kind: 'key', detail: wordsOf(error) });
+    }
+  }
+  if (key.name !== origin) {
+    if (!key.name.startsWith(`${origin}/`))
+      problems.push({ kind: 'key', detail: `the given key is of ${key.name}, the log is ${origin}` });
+    const alone = {
+      name: key.name,
+      vkey: given,
+      verifier: noteVerifier(key),
+      generation: undefined,
+      from: undefined,
+      to: undefined,
+    };
+    return { keys: [alone], problems };
+  }
+
+  const trusted = trustedGenerations(given, generations, problems);
+  const keys: TrustedKey[] = [];
+  for (const [generation, { says }] of trusted) {
+    const to = trusted.get(generation + 1)?.says.from;
+    keys.push({
+      name: origin,
+      vkey: says.vkey,
+      verifier: noteVerifier(parseVkey(says.vkey)),
+      generation,
+      from: says.from,
+      to,
+    });
+  }
+  for (const { note, says } of ofStreams) {
+    const parent = trusted.get(says.generation);
+    const name = parseVkey(says.vkey).name;
+    try {
+      if (parent === undefined)
+        throw new EvidenceError(`the statement of ${name} is of a generation that is not trusted`);
+      openNote(note, [noteVerifier(parseVkey(parent.says.vkey))]);
+      if (!name.startsWith(`${origin}/`)) throw new EvidenceError(`${name} is no stream of this log`);
+      const { from, previous } = parent.says;
+      if (says.from.epoch !== from.epoch || says.from.size !== from.size || says.previous !== previous)
+        throw new EvidenceError(`the statement of ${name} contradicts that of its generation`);
+      if (keys.some((one) => one.name === name && one.generation === says.generation))
+        throw new EvidenceError(`${name} has two keys of generation ${says.generation}`);
+      const to = trusted.get(says.generation + 1)?.says.from;
+      keys.push({
+        name,
+        vkey: says.vkey,
+        verifier: noteVerifier(parseVkey(says.vkey)),
+        generation: says.generation,
+        from,
+        to,
+      });
+    } catch (error) {
+      problems.push({ kind: 'signature', detail: wordsOf(error) });
+    }
+  }
+  return { keys, problems };
+}
+
+function trustedGenerations(
+  given: string,
+  generations: ReadonlyMap<number, Generation>,
+  problems: { kind: 'key' | 'signature'; detail: string }[],
+): Map<number, Generation> {
+  const trusted = new Map<number, Generation>();
+  const pinned = [...generations.values()].find(({ says }) => says.vkey === given);
+  if (pinned === undefined) {
+    problems.push({ kind: 'key', detail: 'the given key is not one of this log: its statement is not there' });
+    return trusted;
+  }
+  const accept = (one: Generation, by: readonly string[]): void => {
+    for (const vkey of by) openNote(one.note, [noteVerifier(parseVkey(vkey))]);
+    trusted.set(one.says.generation, one);
+  };
+  try {
+    accept(pinned, [given]);
+    for (
+      let last = pinned, next = generations.get(last.says.generation + 1);
+      next !== undefined;
+      next = generations.get(last.says.generation + 1)
+    ) {
+      if (next.says.previous !== last.says.vkey)
+        throw new EvidenceError(`generation ${next.says.generation} names another predecessor`);
+      if (compare(last, next) > 0)
+        throw new EvidenceError(`generation ${next.says.generation} begins before its predecessor`);
+      accept(next, [last.says.vkey, next.says.vkey]);
+      last = next;
+    }
+    for (
+      let first = pinned, before = generations.get(first.says.generation - 1);
+      before !== undefined;
+      before = generations.get(first.says.generation - 1)
+    ) {
+      if (first.says.previous !== before.says.vkey)
+        throw new EvidenceError(`generation ${first.says.generation} names another predecessor`);
+      accept(before, [before.says.vkey]);
+      first = before;
+    }
+  } catch (error) {
+    problems.push({ kind: 'signature', detail: wordsOf(error) });
+  }
+  if (trusted.size !== generations.size && problems.length === 0)
+    problems.push({ kind: 'key', detail: 'some generations are not linked to the given key' });
+  return new Map([...trusted].sort(([a], [b]) => a - b));
+}
+
+function compare(a: Generation, b: Generation): number {
+  return a.says.from.epoch - b.says.from.epoch || a.says.from.size - b.says.from.size;
+}
+
+function textOf(note: string): string {
+  const end = note.lastIndexOf('\n\n');
+  if (end < 0) throw new EvidenceError('a key statement is no signed note');
+  return note.slice(0, end + 1);
+}
+
+function wordsOf(error: unknown): string {
+  if (!(error instanceof EvidenceError)) throw error;
+  return error.message;
+}
