@@ -8,6 +8,30 @@ ALTER TABLE stream DROP CONSTRAINT stream_category_check;
 ALTER TABLE stream ADD CONSTRAINT stream_category_check CHECK (category IN ('user_authentication', 'data_access',
   'configuration_change', 'data_modification', 'security_event', 'system_operation', 'log_administration', 'anchor'));
 
+-- An epoch that is closed takes no more entries: a recovery opened the next (docs/format.md section 23).
+ALTER TABLE stream ADD COLUMN closed boolean NOT NULL DEFAULT false;
+
+CREATE OR REPLACE FUNCTION guard_stream() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  IF current_user = 'sealog_owner' THEN RETURN NEW; END IF;
+  -- Closing changes nothing else.
+  IF NEW.closed AND NOT OLD.closed AND (NEW.size, NEW.head, NEW.frontier, NEW.recorded_at) = (OLD.size, OLD.head, OLD.frontier, OLD.recorded_at)
+     AND (NEW.id, NEW.tenant, NEW.category, NEW.epoch, NEW.name) = (OLD.id, OLD.tenant, OLD.category, OLD.epoch, OLD.name)
+     AND NEW.retain_until IS NOT DISTINCT FROM OLD.retain_until THEN
+    RETURN NEW;
+  END IF;
+  IF (NEW.id, NEW.tenant, NEW.category, NEW.epoch, NEW.name) IS DISTINCT FROM (OLD.id, OLD.tenant, OLD.category, OLD.epoch, OLD.name)
+     OR OLD.closed OR NEW.closed
+     OR NEW.size <= OLD.size OR NEW.recorded_at < OLD.recorded_at OR NEW.retain_until < OLD.retain_until
+     -- Kept for ever (NULL) is later than any time.
+     OR (OLD.size > 0 AND OLD.retain_until IS NULL AND NEW.retain_until IS NOT NULL) THEN
+    RAISE EXCEPTION 'stream % only moves forward', OLD.name USING ERRCODE = 'insufficient_privilege';
+  END IF;
+  RETURN NEW;
+END
+$$;
+GRANT UPDATE (closed) ON stream TO sealog_writer;
+
 -- One row: the server that the signer accepted, or why it accepts none. Appending asks for it (store/append.ts): a server that was
 -- started again, or another one, is refused until the signer has held its streams to its own mark.
 CREATE TABLE signer (

@@ -4,6 +4,8 @@ import type pg from 'pg';
 import type { Logger } from 'pino';
 import { registerTokens, type TokenOptions } from './auth/tokens.ts';
 import { ClockGuard } from './chain/clock-guard.ts';
+import { TICK_ACTION } from './chain/anchor-tick.ts';
+import { OWN_TENANT } from './chain/category.ts';
 import type { StreamRef } from './chain/entry.ts';
 import { sealWith } from './chain/sealed-run.ts';
 import { Sequencer } from './chain/sequencer.ts';
@@ -13,21 +15,25 @@ import { healthRoutes } from './http/health.ts';
 import { closeServer, createServer } from './http/server.ts';
 import { Appender } from './ingest/appender.ts';
 import { BatchThreads } from './ingest/batch-threads.ts';
+import { CheckpointWatch } from './ingest/checkpoint-watch.ts';
 import type { OpenStream } from './ingest/events.ts';
+import { ownEvents } from './ingest/own-events.ts';
 import { ingestRoutes } from './ingest/routes.ts';
 import { fileMonthKeys } from './keys/file-month-keys.ts';
 import { Keyring } from './keys/keyring.ts';
 import { readEntries } from './read/entries.ts';
 import { readRoutes } from './read/routes.ts';
-import type { AsTenant } from './read/search.ts';
 import { partitionMaker } from './retention/partitions.ts';
 import { retentionMonths } from './retention/policy.ts';
+import { Signer } from './signer/signer.ts';
 import { appendStore } from './store/append.ts';
+import { checkpointsByName } from './store/checkpoints.ts';
 import { ensureDropMonth, findOrStoreKey, keyById } from './store/data-keys.ts';
-import { asTenant, type Database, databaseClock, openDatabase } from './store/database.ts';
+import { type AsTenant, asTenant, type Database, databaseClock, openDatabase } from './store/database.ts';
 import { fixOrigin } from './store/deployment.ts';
 import { Directory } from './store/directory.ts';
 import { checkSettings } from './store/settings-gate.ts';
+import { SignerLease, signerRefusal } from './store/signer.ts';
 
 export interface AppOptions {
   readonly config: Config;
@@ -42,6 +48,8 @@ export interface App {
   readonly server: FastifyInstance;
   readonly database: Database;
   readonly origin: string;
+  /** Undefined where this replica does not sign. */
+  readonly signer: Signer | undefined;
   /** Starts what the first requests would otherwise wait for. */
   warm(): void;
   /** Finishes what was taken, then lets go of the database. */
@@ -50,6 +58,11 @@ export interface App {
 
 /** Requests under way get this long to finish when the service stops. */
 const GRACE_MS = 3000;
+
+/** `?wait=checkpoint` is answered without one after this time, which is shorter than a request's. */
+const CHECKPOINT_WAIT_MAX_MS = 10_000;
+const CHECKPOINT_LOOK_MS = 100;
+const CHECKPOINT_WAITERS_MAX = 5000;
 
 /** Builds the service on a database that is there and migrated; it does not listen yet. Throws a SettingsError when it must not start. */
 export async function createApp({ config, connection, tokens, log, wallClock = Date.now }: AppOptions): Promise<App> {
@@ -81,7 +94,37 @@ export async function createApp({ config, connection, tokens, log, wallClock = D
       repeatDays: config.repeatDays,
       queueEntriesMax: config.limits.queueEntriesMax,
       queueBytesMax: config.limits.queueBytesMax,
+      onClosed: (streamIds) => directory.forget(streamIds),
       log,
+    });
+    const appendOwn = ownEvents({
+      openStream: (tenant, category) => directory.open(tenant, category),
+      append: (submission) => sequencer.append(submission),
+      wallClock,
+    });
+    const signer =
+      config.signerDir === undefined
+        ? undefined
+        : new Signer({
+            folder: config.signerDir,
+            origin,
+            takeLease: () => SignerLease.take(connection),
+            checkpointMs: config.checkpointMs,
+            anchorMs: config.anchorSeconds * 1000,
+            anchorTenant: async () => (await directory.open(OWN_TENANT, 'anchor')).tenantId,
+            appendTick: async (id) => {
+              await appendOwn(OWN_TENANT, 'anchor', { id, action: TICK_ACTION, outcome: 'success' });
+            },
+            tell: async (action, details) => {
+              await appendOwn(OWN_TENANT, 'log_administration', { action, outcome: 'success', details });
+            },
+            log,
+          });
+    const checkpoints = new CheckpointWatch({
+      find: (names) => checkpointsByName(database.verifier, names),
+      everyMs: CHECKPOINT_LOOK_MS,
+      waitMaxMs: CHECKPOINT_WAIT_MAX_MS,
+      waitersMax: CHECKPOINT_WAITERS_MAX,
     });
     const asking = (tenantId: number): AsTenant => {
       return (work) => asTenant(database.reader, tenantId, work);
@@ -110,11 +153,19 @@ export async function createApp({ config, connection, tokens, log, wallClock = D
         objection: async () => {
           const now = await databaseClock(database.writer);
           if (now === undefined) return 'the database does not answer';
-          return clock.objection(now, 0) ?? sequencer.objection;
+          const objection = clock.objection(now, 0) ?? sequencer.objection;
+          return objection ?? (await signerRefusal(database.writer).catch(() => 'the database does not answer'));
         },
       }),
     );
-    await server.register(ingestRoutes({ appender, openStream, batches, wallClock, limits: config.limits }));
+    await server.register(ingestRoutes({
+        appender,
+        openStream,
+        batches,
+        wallClock,
+        limits: config.limits,
+        checkpointOf: (stream, size) => checkpoints.wait(stream, size),
+      }));
     await server.register(
       readRoutes({
         tenant: async (name) => {
@@ -125,16 +176,21 @@ export async function createApp({ config, connection, tokens, log, wallClock = D
       }),
     );
 
+    await signer?.start();
+
     return {
       server,
       database,
       origin,
+      signer,
       warm: () => batches.start(),
       async close() {
         partitions.stop();
+        checkpoints.close();
         await closeServer(server, GRACE_MS);
         await sequencer.close();
         await batches.close();
+        await signer?.close();
         await database.close();
       },
     };

@@ -6,6 +6,7 @@
 import { availableParallelism } from 'node:os';
 import { join, resolve } from 'node:path';
 import { SettingsError } from './errors.ts';
+import { cidrProblem } from './http/address-guard.ts';
 
 export interface Config {
   /** PostgreSQL's address; undefined = the embedded server in `dataDir`. */
@@ -41,6 +42,16 @@ export interface Config {
   readonly ingestThreads: number;
   /** How many days a repeated id finds its first receipt. */
   readonly repeatDays: number;
+  /** The signer's folder; undefined = this replica does not sign. */
+  readonly signerDir: string | undefined;
+  /** How often what grew is signed. */
+  readonly checkpointMs: number;
+  /** How often there is a tick of the anchor stream, at most. */
+  readonly anchorSeconds: number;
+  /** CIDRs of addresses that outgoing calls may go to though they are not public. */
+  readonly allowAddresses: readonly string[];
+  /** The file that names the outside anchors; undefined = none. */
+  readonly anchorsFile: string | undefined;
   readonly logLevel: string;
 }
 
@@ -72,6 +83,11 @@ export const VARIABLES = [
   'SEALOG_READERS_MAX',
   'SEALOG_INGEST_THREADS',
   'SEALOG_REPEAT_DAYS',
+  'SEALOG_SIGNER_DIR',
+  'SEALOG_CHECKPOINT_MS',
+  'SEALOG_ANCHOR_SECONDS',
+  'SEALOG_ALLOW_ADDRESSES',
+  'SEALOG_ANCHORS_FILE',
   'SEALOG_LOG_LEVEL',
 ] as const;
 
@@ -126,6 +142,14 @@ export function readConfig(environment: Environment): Config {
   if (secret !== undefined && Buffer.byteLength(secret) < 32)
     problems.push('SEALOG_JWT_SECRET must have at least 32 bytes');
 
+  const allowAddresses = (text('SEALOG_ALLOW_ADDRESSES')?.split(',') ?? []).map((cidr) => cidr.trim());
+  for (const cidr of allowAddresses) {
+    const problem = cidrProblem(cidr);
+    if (problem !== undefined) problems.push(`SEALOG_ALLOW_ADDRESSES: ${JSON.stringify(cidr.slice(0, 50))} ${problem}`);
+  }
+  const anchorsFile = text('SEALOG_ANCHORS_FILE');
+  const signerDir = text('SEALOG_SIGNER_DIR') ?? (databaseUrl === undefined ? join(dataDir, 'signer') : undefined);
+
   const config: Config = {
     databaseUrl,
     dataDir,
@@ -154,6 +178,11 @@ export function readConfig(environment: Environment): Config {
     // One a processor, but the database and the main thread need some too.
     ingestThreads: integer('SEALOG_INGEST_THREADS', Math.min(4, availableParallelism()), 1, 64),
     repeatDays: integer('SEALOG_REPEAT_DAYS', 30, 30, 366),
+    signerDir: signerDir === undefined ? undefined : resolve(signerDir),
+    checkpointMs: integer('SEALOG_CHECKPOINT_MS', 1000, 50, 60_000),
+    anchorSeconds: integer('SEALOG_ANCHOR_SECONDS', 60, 1, 3600),
+    allowAddresses,
+    anchorsFile: anchorsFile === undefined ? undefined : resolve(anchorsFile),
     logLevel: oneOf('SEALOG_LOG_LEVEL', ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'], 'info'),
   };
   const { limits, jwt } = config;

@@ -20,6 +20,7 @@ export const PROBLEMS = {
   unauthenticated: { status: 401, title: 'A valid bearer token is required' },
   forbidden: { status: 403, title: 'The token does not permit this' },
   not_found: { status: 404, title: 'There is no such thing' },
+  not_yet_checkpointed: { status: 404, title: 'No signed checkpoint covers this yet' },
   method_not_allowed: { status: 405, title: 'This address does not take this method' },
   request_timeout: { status: 408, title: 'The request did not arrive in time' },
   id_conflict: { status: 409, title: 'Another event has this id' },
@@ -68,7 +69,7 @@ export class Problem extends Error {
     this.title = title;
     this.detail = options.detail;
     this.errors = options.errors ?? [];
-    this.retryAfter = options.retryAfter ?? (status === 503 ? 1 : undefined);
+    this.retryAfter = options.retryAfter ?? (status === 503 || code === 'not_yet_checkpointed' ? 1 : undefined);
   }
 }
 

@@ -57,6 +57,16 @@ test('keys are in the data folder unless they are named', () => {
   );
 });
 
+test('addresses that may be called are a list, and the file of anchors is found from the working folder', () => {
+  expect(readConfig({})).toMatchObject({ allowAddresses: [], anchorsFile: undefined });
+  const config = readConfig({
+    SEALOG_ALLOW_ADDRESSES: '127.0.0.0/8, fd00:1::/64,10.1.2.3/32',
+    SEALOG_ANCHORS_FILE: 'anchors.json',
+  });
+  expect(config.allowAddresses).toEqual(['127.0.0.0/8', 'fd00:1::/64', '10.1.2.3/32']);
+  expect(config.anchorsFile).toBe(resolve('anchors.json'));
+});
+
 test('with DATABASE_URL nothing is made up: keys and secret are required', () => {
   expect(problems(WITH_DATABASE)).toEqual([]);
   expect(problems({ DATABASE_URL: WITH_DATABASE.DATABASE_URL })).toEqual([
@@ -91,6 +101,10 @@ test.each<[string, string, string, Record<string, string>?]>([
   ],
   ['SEALOG_BODY_BUDGET_BYTES', '40000000', 'must be at least three times SEALOG_BATCH_BYTES_MAX'],
   ['SEALOG_JWT_ROLES_CLAIM', 'tenant', 'must be two claims'],
+  ['SEALOG_ALLOW_ADDRESSES', '10.0.0.1', '"10.0.0.1" is no CIDR'],
+  ['SEALOG_ALLOW_ADDRESSES', '10.0.0.0/8,', '"" is no CIDR'],
+  ['SEALOG_ALLOW_ADDRESSES', 'db.example/8', 'is no CIDR'],
+  ['SEALOG_ALLOW_ADDRESSES', '10.1.2.3/8', 'has bits set behind its prefix'],
   ['SEALOG_JWKS_URL', 'https://x', 'is not a setting of Sealog'],
 ])('%s = %s is refused', (name, value, reason, more = {}) => {
   const found = problems({ ...WITH_DATABASE, ...more, [name]: value });

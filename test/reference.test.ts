@@ -37,7 +37,8 @@ import { type Json, jcs, canonicalText as naiveText, readCanonical } from './ref
 import * as naive from './reference/naive-log.ts';
 import { normalEmail, normalIp } from './reference/naive-tags.ts';
 import { clientInstant, dropMonth, addMonths as naiveAddMonths, ownInstant, timeText } from './reference/naive-time.ts';
-import { type Rows, type StreamRow, verify } from './reference/naive-verify.ts';
+import { type Rows, type StatedRoot, type StreamRow, verify } from './reference/naive-verify.ts';
+import type { WrittenEntry } from './reference/naive-writer.ts';
 import { email, ip, json, Random, randomEvent } from './reference/random-events.ts';
 
 /** How often each property is tried, and for how long a test may take. */
@@ -321,17 +322,35 @@ async function checkDamage(plan: Plan, seeds: readonly number[], seen: Set<strin
         ? damageRow(log, stream, random)
         : await forge(log, stream, entries, random, monthKeys);
     const hidden = random.chance(10) ? random.pick([...monthKeys.byName.keys()]) : undefined;
-    const [verdict, expected] = await verdicts(rows, rows.streams.find(({ id }) => id === stream.id)!, hidden);
+    const roots = statedRoots(entries, random);
+    const [verdict, expected] = await verdicts(rows, rows.streams.find(({ id }) => id === stream.id)!, hidden, roots);
     expect(verdict, `${what}${hidden === undefined ? '' : `, without the key ${hidden}`}`).toBe(expected);
     seen.add(expected);
   }
 }
 
+/** What was stated of the log before the damage: its roots at some sizes, seldom a wrong one or one beyond its end. */
+function statedRoots(entries: readonly WrittenEntry[], random: Random): readonly StatedRoot[] {
+  const hashes = entries.map(({ bytes }) => naive.entryHash(bytes));
+  const sizes = new Set(random.list(random.below(4), () => random.below(entries.length + 1)));
+  const roots = [...sizes].sort((a, b) => a - b).map((size) => ({ size, root: naive.root(hashes.slice(0, size)) }));
+  const beyond = { size: entries.length + 1 + random.below(300), root: naive.H('later') };
+  if (random.chance(5)) return [...roots, beyond];
+  if (random.chance(5) && entries.length > 0) return [{ size: 1, root: naive.H('wrong') }];
+  return roots;
+}
+
 /** The verdicts of the fast verifier and of the reference; `hidden` is a month key that can not be had. */
-async function verdicts(rows: Rows, stream: StreamRow, hidden?: string): Promise<readonly [string, string]> {
+async function verdicts(
+  rows: Rows,
+  stream: StreamRow,
+  hidden?: string,
+  stated: readonly StatedRoot[] = [],
+): Promise<readonly [string, string]> {
   const known = hidden === undefined ? monthKeys : monthKeys.without(hidden);
-  const { verdict } = await verifyStream(memorySource(rows, stream.id, keysOf(rows, known)));
-  return [verdict, verify(rows, stream.id, known.byName).verdict];
+  const roots = stated.map((one) => ({ ...one, kind: 'given', name: 'somebody' }) as const);
+  const { verdict } = await verifyStream(memorySource(rows, stream.id, keysOf(rows, known)), { roots });
+  return [verdict, verify(rows, stream.id, known.byName, stated).verdict];
 }
 
 /** Opens the data keys of the rows as the service does. */

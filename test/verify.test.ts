@@ -4,6 +4,8 @@ import { rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { toHex } from '../src/chain/bytes.ts';
+import { EMPTY_ROOT } from '../src/chain/merkle.ts';
 import type { StreamReport } from '../src/verify/verify-stream.ts';
 import { startService, type TestService } from './support/service.ts';
 
@@ -158,7 +160,10 @@ describe('a log without entries', () => {
         `INSERT INTO sealog.stream (tenant, category, epoch, name) SELECT id, 'data_access', 1, 'acme/data_access' FROM sealog.tenant`,
       );
       expect(await service.checkLog()).toEqual([
-        { stream: 'acme/data_access', size: 0, verdict: 'intact', findings: [], truncated: false, unchecked: [] },
+        {
+          ...{ stream: 'acme/data_access', size: 0, root: toHex(EMPTY_ROOT), verdict: 'intact' },
+          ...{ findings: [], truncated: false, unchecked: [] },
+        },
       ]);
       // The service goes on from it.
       await fill(service, 'data_access', 0, 3);

@@ -9,7 +9,7 @@
  */
 import assert from 'node:assert/strict';
 import { concatBytes, utf8 } from './bytes.ts';
-import { appendLeaves, frontierRoot, inclusionPath, leafHash, perfectRoot } from './merkle.ts';
+import { appendLeaves, frontierRoot, inclusionPath, leafHash, nodeHash, perfectRoot } from './merkle.ts';
 import { sha256 } from './sha256.ts';
 
 export const BLIND_BYTES = 16;
@@ -33,6 +33,43 @@ export function evidenceLeafHash(evidence: Uint8Array): Uint8Array {
 export function tickRoot(leaves: readonly Uint8Array[]): Uint8Array {
   assert(leaves.length > 0, 'a tick has leaves');
   return frontierRoot(leaves.length, appendLeaves(0, [], leaves));
+}
+
+/** A hash beside the way from a leaf to the root, and on which side it stands. */
+export interface TickStep {
+  readonly side: 'left' | 'right';
+  readonly hash: Uint8Array;
+}
+
+/**
+ * Returns the way from one leaf to the root, lowest first. Each step says its side: a tick's record does not say how many leaves there
+ * are, and an index and a number of leaves that nothing vouches for could be changed without changing the root.
+ */
+export function tickSteps(leaves: readonly Uint8Array[], index: number): TickStep[] {
+  const steps: TickStep[] = [];
+  let last = leaves.length - 1;
+  let at = index;
+  for (const hash of tickPath(leaves, index)) {
+    const isRight = at % 2 === 1 || at === last;
+    steps.push({ side: isRight ? 'left' : 'right', hash });
+    // A last node without a right sibling moves up unchanged until it has a left one (RFC 9162 section 2.1.3.2).
+    if (isRight)
+      while (at % 2 === 0 && at !== 0) {
+        at = Math.floor(at / 2);
+        last = Math.floor(last / 2);
+      }
+    at = Math.floor(at / 2);
+    last = Math.floor(last / 2);
+  }
+  return steps;
+}
+
+/** Returns the tick root to which a leaf's steps lead, undoing `tickSteps`. */
+export function rootFromSteps(leaf: Uint8Array, steps: readonly TickStep[]): Uint8Array {
+  return steps.reduce(
+    (hash, step) => (step.side === 'left' ? nodeHash(step.hash, hash) : nodeHash(hash, step.hash)),
+    leaf,
+  );
 }
 
 /** Returns the inclusion path of one leaf in a tick's tree. */

@@ -56,8 +56,10 @@ export interface OpenedNote {
   readonly unverified: number;
 }
 
-interface SignatureLine {
+/** A line below a note's text, before anybody has looked at what it signs. */
+export interface SignatureLine {
   readonly name: string;
+  /** 8 hex digits. */
   readonly keyId: string;
   readonly signature: Uint8Array;
 }
@@ -106,8 +108,7 @@ export function signNote(text: string, signers: readonly NoteSigner[]): string {
   assert(signers.length > 0 && signers.length <= SIGNATURES_MAX, 'a note has 1 to 100 signatures');
   const message = utf8(text);
   const lines = signers.map((signer) => {
-    const signature = concatBytes(fromHex(signer.keyId), signer.sign(message));
-    return `${SIGNATURE_PREFIX}${signer.name} ${toBase64(signature)}\n`;
+    return `${formatSignatureLine({ name: signer.name, keyId: signer.keyId, signature: signer.sign(message) })}\n`;
   });
   return `${text}\n${lines.join('')}`;
 }
@@ -118,14 +119,14 @@ export function hasControlCharacter(text: string): boolean {
 }
 
 function noteText(note: Uint8Array | string): string {
-  const isText = typeof note === 'string';
-  if ((isText ? Buffer.byteLength(note) : note.length) > NOTE_BYTES_MAX) {
-    throw new EvidenceError(`a note has at most ${NOTE_BYTES_MAX} bytes`);
-  }
-  const text = isText ? note : fromUtf8(note);
+  // A text has at least as many bytes as UTF-16 code units: a huge one is not even looked at.
+  const tooLong = `a note has at most ${NOTE_BYTES_MAX} bytes`;
+  if (note.length > NOTE_BYTES_MAX) throw new EvidenceError(tooLong);
+  const text = typeof note === 'string' ? note : fromUtf8(note);
   if (!text.isWellFormed() || hasControlCharacter(text)) {
     throw new EvidenceError('a note has a character that notes must not have');
   }
+  if (utf8(text).length > NOTE_BYTES_MAX) throw new EvidenceError(tooLong);
   return text;
 }
 
@@ -145,7 +146,13 @@ function splitNote(note: string): { text: string; lines: SignatureLine[] } {
   return { text: note.slice(0, split + 1), lines: lines.map(parseSignatureLine) };
 }
 
-function parseSignatureLine(line: string): SignatureLine {
+/** Returns a signature line, without its newline. */
+export function formatSignatureLine({ name, keyId, signature }: SignatureLine): string {
+  return `${SIGNATURE_PREFIX}${name} ${toBase64(concatBytes(fromHex(keyId), signature))}`;
+}
+
+/** Reads a signature line without its newline, undoing `formatSignatureLine`. Throws an EvidenceError. */
+export function parseSignatureLine(line: string): SignatureLine {
   const [dash, name, base64, ...more] = line.split(' ');
   if (`${dash} ` !== SIGNATURE_PREFIX || name === undefined || base64 === undefined || more.length > 0) {
     throw new EvidenceError('a signature line is "— <key name> <base64>"');
@@ -238,7 +245,8 @@ function parseKey(text: string): { name: string; keyId: string; type: number; ke
   return { name, keyId, type, key: bytes.subarray(1) };
 }
 
-function keyIdOf(name: string, type: number, publicKey: Uint8Array): string {
+/** Returns the id of a key, as the format recommends it: 8 hex digits. */
+export function keyIdOf(name: string, type: number, publicKey: Uint8Array): string {
   return toHex(sha256(concatBytes(utf8(`${name}\n`), Uint8Array.of(type), publicKey)).subarray(0, KEY_ID_SIZE));
 }
 

@@ -90,6 +90,10 @@ export interface NewHead extends StreamHead {
 export interface AppendTransaction {
   /** The streams that were asked for, locked, in ascending order of id. */
   readonly heads: readonly StreamHead[];
+  /** Of these, the ids of epochs that a recovery closed. */
+  readonly closed: readonly number[];
+  /** Why the signer wants nothing appended to this database, if so. */
+  readonly refusal: string | undefined;
   /** The database's clock, read under the locks, milliseconds since 1970. */
   readonly now: number;
   /** For each query the newest seq with that id, or undefined. */
@@ -132,6 +136,10 @@ export interface SequencerOptions {
   /** Entries and bytes that may wait; more is refused with `busy`. */
   readonly queueEntriesMax: number;
   readonly queueBytesMax: number;
+  /** Called with streams whose epoch was found closed: what is remembered of them is out of date. */
+  readonly onClosed?: (streamIds: readonly number[]) => void;
+  /** Recovery alone appends to a database that the signer has not accepted. */
+  readonly isRecovery?: boolean;
   readonly log: {
     debug(facts: object, message: string): void;
     warn(facts: object, message: string): void;
@@ -390,8 +398,15 @@ export class Sequencer {
     asking: readonly PlacelessEntry[],
     seqs: readonly (number | undefined)[],
   ): Promise<{ result: GroupResult; rows: NewRows | undefined }> {
+    const { now, refusal, closed } = transaction;
+    if (refusal !== undefined && !this.#options.isRecovery) throw new Problem('not_ready', { detail: refusal });
+    if (closed.length > 0) {
+      this.#options.onClosed?.(closed);
+      throw new Problem('not_ready', {
+        detail: 'the epoch of a stream was closed: the next attempt goes to the new one',
+      });
+    }
     for (const head of heads.values()) this.#checkKnown(head);
-    const { now } = transaction;
     const newest = Math.max(...[...heads.values()].map((head) => head.recordedAt));
     const objection = this.#options.clock.objection(now, newest);
     if (objection !== undefined) throw new Problem('not_ready', { detail: objection, retryAfter: 60 });

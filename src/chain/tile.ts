@@ -183,11 +183,11 @@ export function sliceOf({ level, index }: Subtree): TileSlice {
  * Returns the hash of the perfect subtree that `slice` names, from its tile, full or partial. Throws an EvidenceError.
  */
 export function hashFromTile(tile: Uint8Array, { offset, count }: TileSlice): Uint8Array {
-  const hashes = decodeTile(tile, Math.floor(tile.length / HASH_SIZE));
-  if (offset + count > hashes.length) {
-    throw new EvidenceError(`a tile of width ${hashes.length} lacks hash ${offset + count - 1}`);
+  const width = Math.floor(tile.length / HASH_SIZE);
+  if (tile.length !== width * HASH_SIZE || offset + count > width) {
+    throw new EvidenceError(`a tile of ${tile.length} bytes lacks hash ${offset + count - 1}`);
   }
-  return perfectRoot(hashes.slice(offset, offset + count));
+  return perfectRoot(decodeTile(tile.subarray(offset * HASH_SIZE, (offset + count) * HASH_SIZE), count));
 }
 
 // ---- Entry bundles ----

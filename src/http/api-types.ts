@@ -172,7 +172,10 @@ export type ReceiptFields = {
 };
 
 /** The promise: this event is stored at this place of this stream */
-export type Receipt = ReceiptFields;
+export type Receipt = ReceiptFields & {
+  /** The signed note of a checkpoint that covers the event; only with `wait=checkpoint` */
+  readonly checkpoint?: string;
+};
 
 /** What Sealog adds to an event */
 export type LogPlace = {
@@ -262,7 +265,9 @@ export type Health = {
 
 /** What `validateQuery` returns, by operation. */
 export interface Queries {
-  readonly createEvent: Readonly<Record<string, never>>;
+  readonly createEvent: {
+    readonly wait?: 'checkpoint';
+  };
   readonly searchEvents: {
     readonly category?: Category;
     readonly action?: Action;

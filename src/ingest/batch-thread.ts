@@ -27,10 +27,6 @@ const main = new ThreadCalls(parentPort, {
   reseal: (asked: { submission: number; entries: Uint32Array; dropMonth: number }) => reseal(asked),
 });
 
-const openStream = remembered(
-  (tenant: string, category: string) => `${tenant}/${category}`,
-  (tenant, category) => main.call<StreamRef>('openStream', { tenant, category }),
-);
 const keysFor: KeysFor = remembered(
   (stream: StreamRef, dropMonth: number) => `${stream.id} ${dropMonth}`,
   (stream, dropMonth) => main.call<StreamKeys>('keysFor', { stream, dropMonth }),
@@ -39,6 +35,11 @@ const keysFor: KeysFor = remembered(
 const seal = sealWith(keysFor);
 
 async function answer(batch: Batch): Promise<BatchAnswer> {
+  // Not longer than for one batch: the main thread knows when a stream's epoch was closed.
+  const openStream = remembered(
+    (tenant: string, category: string) => `${tenant}/${category}`,
+    (tenant, category) => main.call<StreamRef>('openStream', { tenant, category }),
+  );
   // The month in which an entry stamped now may be dropped. Where the sequencer sees another, it asks for sealing anew.
   const dropMonth = ({ retentionMonths }: StreamRef) =>
     dropMonthOf(retentionMonths === undefined ? undefined : addMonths(batch.now, retentionMonths));

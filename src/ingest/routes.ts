@@ -16,6 +16,8 @@ export interface IngestDeps {
   readonly batches: { answer(batch: Batch): Promise<BatchAnswer> };
   readonly wallClock: () => number;
   readonly limits: IngestLimits;
+  /** Waits for a signed checkpoint that covers so many entries of a stream; undefined when there was none in time. */
+  readonly checkpointOf: (stream: string, size: number) => Promise<string | undefined>;
 }
 
 export interface IngestLimits extends BatchLimits {
@@ -23,18 +25,20 @@ export interface IngestLimits extends BatchLimits {
   readonly batchBytesMax: number;
 }
 
-export function ingestRoutes({ appender, openStream, batches, wallClock, limits }: IngestDeps) {
+export function ingestRoutes({ appender, openStream, batches, wallClock, limits, checkpointOf }: IngestDeps) {
   return async function ingest(app: FastifyInstance): Promise<void> {
     const single = {
       permission: 'events:write',
       body: { types: ['application/json'], limit: limits.eventBytesMax },
     } as const;
     app.post('/v1/events', { config: single }, async (request, reply) => {
-      validateQuery('createEvent', request.query);
+      const { wait } = validateQuery('createEvent', request.query);
       const taken = await takeEvent(readJson(bodyOf(request)), tenantOf(request), openStream, wallClock());
       const [answer] = await appender.append([taken]);
       if (answer instanceof Problem) throw answer;
-      return sendJson(reply, answer!.status, JSON.stringify(answer!.receipt));
+      const { status, receipt } = answer!;
+      const checkpoint = wait === undefined ? undefined : await checkpointOf(receipt.stream, receipt.seq + 1);
+      return sendJson(reply, status, JSON.stringify({ ...receipt, checkpoint }));
     });
 
     const batch = {

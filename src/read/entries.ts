@@ -2,8 +2,8 @@
 import type { StreamRef } from '../chain/entry.ts';
 import { type Entry, openBlock } from '../chain/open-block.ts';
 import { KeyUnavailableError, Problem } from '../errors.ts';
+import type { AsTenant } from '../store/database.ts';
 import { blockOf } from '../store/log-reader.ts';
-import type { AsTenant } from './search.ts';
 
 export interface Keys {
   keysById(id: string): Promise<OpenedKeys>;

@@ -1,20 +1,22 @@
 /** `GET /v1/events`, `GET /v1/events/{id}` and `GET /v1/streams`. */
 import type { FastifyInstance, FastifyReply } from 'fastify';
+import type { Kysely } from 'kysely';
 import { toHex } from '../chain/bytes.ts';
-import { entryIdHash } from '../chain/entry.ts';
 import { decodeFrontier, frontierRoot } from '../chain/merkle.ts';
-import type { Entry } from '../chain/open-block.ts';
 import { formatInstant } from '../chain/retain-until.ts';
 import { Problem } from '../errors.ts';
 import { validatePath, validateQuery } from '../http/api-schema.ts';
 import { tenantOf } from '../http/caller.ts';
-import { placesOfId } from '../store/log-reader.ts';
+import { checkpointsOf, type DatedCheckpoint } from '../store/checkpoints.ts';
+import type { AsTenant } from '../store/database.ts';
 import { listStreams, type StreamRow } from '../store/streams.ts';
+import type { Tables } from '../store/tables.ts';
 import { decodeCursor, encodeCursor } from './cursor.ts';
-import { type Keys, readEntries } from './entries.ts';
+import type { Keys } from './entries.ts';
 import { entryText } from './entry-view.ts';
+import { findEntry } from './find-entry.ts';
 import { type Instant, instantOf } from './instant.ts';
-import { type AsTenant, search } from './search.ts';
+import { search } from './search.ts';
 
 export interface ReadDeps {
   /** Returns how to ask for one tenant, or undefined when there is no such tenant. */
@@ -53,58 +55,32 @@ export function readRoutes({ tenant, keys }: ReadDeps) {
       const { id } = validatePath('readEvent', request.params);
       const { category } = validateQuery('readEvent', request.query);
       const ask = await tenant(tenantOf(request));
-      const found = ask === undefined ? [] : await findById(ask, keys, id, category);
-      const [first, second] = found;
-      if (first === undefined) throw new Problem('not_found');
-      if (second !== undefined) {
-        const categories = found.map(({ stream }) => stream.category).join(', ');
-        throw new Problem('category_required', {
-          errors: [{ field: 'category', message: `must be one of ${categories}` }],
-        });
-      }
-      return sendJson(reply, entryText(first.entry, first.stream.category));
+      if (ask === undefined) throw new Problem('not_found');
+      const { entry, stream } = await findEntry(ask, keys, id, category);
+      return sendJson(reply, entryText(entry, stream.category));
     });
 
     app.get('/v1/streams', { config: { permission: 'streams:read' } }, async (request, reply) => {
       validateQuery('listStreams', request.query);
       const ask = await tenant(tenantOf(request));
-      const streams = ask === undefined ? [] : await ask(listStreams);
-      // One whose first entry was never committed is no stream yet.
-      const items = streams.filter((stream) => stream.size > 0).map(streamView);
+      const items = ask === undefined ? [] : await ask(streamViews);
       return sendJson(reply, JSON.stringify({ items, next: null }));
     });
   };
 }
 
-/** Returns for each category the newest entry with this id. */
-async function findById(
-  ask: AsTenant,
-  keys: Keys,
-  id: string,
-  category: string | undefined,
-): Promise<{ entry: Entry; stream: StreamRow }[]> {
-  const streams = (await ask(listStreams)).filter((stream) => category === undefined || stream.category === category);
-  const places = await ask((database) =>
-    placesOfId(
-      database,
-      streams.map((stream) => stream.id),
-      entryIdHash(id),
-    ),
+async function streamViews(database: Kysely<Tables>) {
+  // One whose first entry was never committed is no stream yet.
+  const streams = (await listStreams(database)).filter((stream) => stream.size > 0);
+  const checkpoints = await checkpointsOf(
+    database,
+    streams.map((stream) => stream.id),
   );
-  const newest = new Map<string, { entry: Entry; stream: StreamRow }>();
-  for (const stream of streams.toSorted((a, b) => b.epoch - a.epoch)) {
-    if (newest.has(stream.category)) continue;
-    for (const place of places.filter((one) => one.streamId === stream.id)) {
-      const entry = (await readEntries(ask, keys, stream, [place.seq], place.dropMonth)).get(place.seq);
-      if (entry?.record.id !== id) continue;
-      newest.set(stream.category, { entry, stream });
-      break;
-    }
-  }
-  return [...newest.values()];
+  const newest = new Map(checkpoints.map((checkpoint) => [checkpoint.streamId, checkpoint]));
+  return streams.map((stream) => streamView(stream, newest.get(stream.id)));
 }
 
-function streamView(stream: StreamRow) {
+function streamView(stream: StreamRow, checkpoint: DatedCheckpoint | undefined) {
   return {
     stream: stream.name,
     category: stream.category,
@@ -113,6 +89,14 @@ function streamView(stream: StreamRow) {
     hash: toHex(stream.head),
     root: toHex(frontierRoot(stream.size, decodeFrontier(stream.size, stream.frontier))),
     recordedAt: formatInstant(stream.recordedAt),
+    checkpoint:
+      checkpoint === undefined
+        ? null
+        : {
+            size: checkpoint.size,
+            root: toHex(checkpoint.root),
+            signedAt: formatInstant(checkpoint.signedAt.getTime()),
+          },
   };
 }
 

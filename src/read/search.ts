@@ -6,13 +6,12 @@
  * match costs more requests, never a long one. The cursor says for each stream from which seq on to go on: entries that are
  * appended meanwhile neither shift a page nor repeat one.
  */
-import type { Kysely } from 'kysely';
 import type { StoredBlock } from '../chain/block.ts';
 import { CATEGORIES } from '../chain/category.ts';
 import { type Entry, openBlock } from '../chain/open-block.ts';
+import type { AsTenant } from '../store/database.ts';
 import { blockOf, monthsOf, scanBlocks, seqAtInstant } from '../store/log-reader.ts';
 import type { StreamRow } from '../store/streams.ts';
-import type { Tables } from '../store/tables.ts';
 import type { Positions } from './cursor.ts';
 import { type Keys, openKeys } from './entries.ts';
 import { blockFilter, type EntryQuery, matches } from './entry-filter.ts';
@@ -43,9 +42,6 @@ export interface Page {
   /** Undefined when everything was seen. */
   readonly next: Positions | undefined;
 }
-
-/** How the lookups reach the database: each as a short transaction of the tenant. */
-export type AsTenant = <T>(work: (database: Kysely<Tables>) => Promise<T>) => Promise<T>;
 
 interface Budget {
   blocks: number;

@@ -38,7 +38,11 @@ export interface OutsideEvidence {
 }
 
 /** Stores the leaves of a tick, before its entry is appended. */
-export async function saveLeaves(writer: pg.Pool, tick: Uint8Array, leaves: readonly NewLeaf[]): Promise<void> {
+export async function saveLeaves(
+  writer: pg.Pool | pg.ClientBase,
+  tick: Uint8Array,
+  leaves: readonly NewLeaf[],
+): Promise<void> {
   const of = leaves.map((leaf) => leaf.of);
   await writer.query(
     `INSERT INTO sealog.anchor_leaf (tick, position, hash, tenant, stream, size, root, blind, evidence)

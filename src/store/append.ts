@@ -13,6 +13,7 @@ import { sha256Hex } from '../chain/sha256.ts';
 import { EvidenceError, KeyUnavailableError, Problem } from '../errors.ts';
 import { type BlockRow, storedBlock } from './block-row.ts';
 import { type Database, withClient } from './database.ts';
+import { SIGNER_REFUSAL } from './signer.ts';
 
 export function appendStore(database: Database): AppendStore {
   return {
@@ -43,14 +44,16 @@ async function begin(
   streamIds: readonly number[],
   queries: readonly IdQuery[],
 ): Promise<AppendTransaction> {
-  const [, heads, { now, seqs }] = await Promise.all([
+  const [, { heads, closed }, { now, seqs, refusal }] = await Promise.all([
     client.query('BEGIN'),
     lockStreams(client, streamIds),
     findSeen(client, queries),
   ]);
   return {
     heads,
+    closed,
     now,
+    refusal,
     seqs,
     seen: async (again) => (await findSeen(client, again)).seqs,
     blocksFrom: (streamId, seq) => blocksFrom(client, streamId, seq),
@@ -109,7 +112,10 @@ async function writeAndCommit(
 }
 
 /** Ascending order of id: two groups that want the same streams never wait for each other in a circle. */
-async function lockStreams(client: pg.PoolClient, streamIds: readonly number[]): Promise<StreamHead[]> {
+async function lockStreams(
+  client: pg.PoolClient,
+  streamIds: readonly number[],
+): Promise<{ heads: StreamHead[]; closed: number[] }> {
   const { rows } = await client.query<{
     id: number;
     size: number;
@@ -117,13 +123,14 @@ async function lockStreams(client: pg.PoolClient, streamIds: readonly number[]):
     frontier: Buffer;
     recorded_at: number;
     retain_until: number | null;
+    closed: boolean;
   }>({
     name: 'lock_streams',
-    text: `SELECT id, size, head, frontier, recorded_at, retain_until FROM sealog.stream
+    text: `SELECT id, size, head, frontier, recorded_at, retain_until, closed FROM sealog.stream
            WHERE id = ANY ($1::integer[]) ORDER BY id FOR UPDATE`,
     values: [arrayOf(streamIds)],
   });
-  return rows.map((row) => ({
+  const heads = rows.map((row) => ({
     id: row.id,
     size: row.size,
     head: row.head,
@@ -131,6 +138,7 @@ async function lockStreams(client: pg.PoolClient, streamIds: readonly number[]):
     recordedAt: row.recorded_at,
     retainUntil: row.retain_until ?? undefined,
   }));
+  return { heads, closed: rows.filter((row) => row.closed).map((row) => row.id) };
 }
 
 /**
@@ -141,7 +149,7 @@ async function lockStreams(client: pg.PoolClient, streamIds: readonly number[]):
 async function findSeen(
   client: pg.PoolClient,
   queries: readonly IdQuery[],
-): Promise<{ now: number; seqs: (number | undefined)[] }> {
+): Promise<{ now: number; seqs: (number | undefined)[]; refusal: string | undefined }> {
   const classes = new Map<string, { index: number; query: IdQuery }[]>();
   for (const [index, query] of queries.entries()) {
     const key = query.dropMonths.map((month) => month.toFixed(0)).join(', ');
@@ -165,8 +173,8 @@ async function findSeen(
     branches.length === 0
       ? `'{}'::bigint[]`
       : `ARRAY(SELECT unnest(ARRAY[f.n, f.seq]) FROM (${branches.join(' UNION ALL ')}) AS f)`;
-  const text = `SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now, ${found} AS found`;
-  const { rows } = await client.query<{ now: number; found: number[] }>({
+  const text = `SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now, ${found} AS found, ${SIGNER_REFUSAL} AS refusal`;
+  const { rows } = await client.query<{ now: number; found: number[]; refusal: string | null }>({
     // A name has at most 63 characters.
     name: `seen_${sha256Hex(text).slice(0, 32)}`,
     text,
@@ -176,7 +184,7 @@ async function findSeen(
   assert(row !== undefined);
   const seqs: (number | undefined)[] = Array.from({ length: queries.length });
   for (let i = 0; i < row.found.length; i += 2) seqs[row.found[i]!] = row.found[i + 1]!;
-  return { now: row.now, seqs };
+  return { now: row.now, seqs, refusal: row.refusal ?? undefined };
 }
 
 /** More blocks than entries of a tile there can not be. */

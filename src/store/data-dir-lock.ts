@@ -45,6 +45,13 @@ export async function lockDataDir(path: string): Promise<DataDirLock> {
   }
 }
 
+/** Locks a folder that is there, for this process; undefined when another process of this machine holds it. */
+export async function tryLockFolder(path: string): Promise<DataDirLock | undefined> {
+  const { dev, ino } = await stat(path, { bigint: true });
+  const server = await listen(`\0sealog-folder-${dev}-${ino}`);
+  return server === undefined ? undefined : { release: () => close(server) };
+}
+
 /** The listening socket, or undefined when another process has the name. */
 async function listen(path: string): Promise<Server | undefined> {
   const server = createServer((socket) => socket.destroy());

@@ -23,6 +23,9 @@ export interface DatabaseOptions {
 
 export type Role = 'sealog_writer' | 'sealog_reader' | 'sealog_verifier';
 
+/** How reads of one tenant reach the database: each `work` in a short transaction that sees nothing else. */
+export type AsTenant = <T>(work: (database: Kysely<Tables>) => Promise<T>) => Promise<T>;
+
 export interface Database {
   readonly writer: pg.Pool;
   readonly reader: pg.Pool;
@@ -41,7 +44,7 @@ const WRITERS_MAX = 4;
 const VERIFIERS_MAX = 2;
 
 /** bigint columns hold seq, size and milliseconds, all within a double's integers; a column that does not is read as text. */
-const types: pg.CustomTypesConfig = {
+export const typesOfDatabase: pg.CustomTypesConfig = {
   getTypeParser: ((oid: number, format?: 'text' | 'binary') => {
     if (oid === pg.types.builtins.INT8) return (text: string) => safeInteger(text);
     if (oid === 1016) return (text: string) => (text === '{}' ? [] : text.slice(1, -1).split(',').map(safeInteger));
@@ -70,7 +73,7 @@ export function openDatabase(options: DatabaseOptions): Database {
     const made = new pg.Pool({
       ...options.connection,
       max,
-      types,
+      types: typesOfDatabase,
       application_name: role,
       keepAlive: true,
       // A transaction is a matter of few ways there and back: see asTenant and append.ts.

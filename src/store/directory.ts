@@ -1,6 +1,6 @@
 /** Tenants and streams by name, remembered: neither an id nor a name ever changes. */
 import type pg from 'pg';
-import type { Category } from '../chain/category.ts';
+import { type Category, OWN_TENANT } from '../chain/category.ts';
 import type { StreamRef } from '../chain/entry.ts';
 import { Problem } from '../errors.ts';
 import { openStream, tenantId } from './streams.ts';
@@ -30,13 +30,18 @@ export class Directory {
     return id;
   }
 
+  /** Forgets streams whose epoch was closed. */
+  forget(streamIds: readonly number[]): void {
+    for (const [key, stream] of this.#streams) if (streamIds.includes(stream.id)) this.#streams.delete(key);
+  }
+
   /** Returns the stream that a tenant's new entries of a category go to; tenant and stream are made on first use. */
   async open(tenant: string, category: Category): Promise<StreamRef> {
     const key = `${tenant}/${category}`;
     const known = this.#streams.get(key);
     if (known !== undefined) return known;
     const { writer, makeTenants, retentionMonths } = this.#options;
-    const id = this.#tenants.get(tenant) ?? (await tenantId(writer, tenant, makeTenants));
+    const id = this.#tenants.get(tenant) ?? (await tenantId(writer, tenant, makeTenants || tenant === OWN_TENANT));
     if (id === undefined) throw new Problem('forbidden', { detail: 'this tenant has not been opened' });
     this.#tenants.set(tenant, id);
     const stream = await openStream(writer, { id, name: tenant }, category);

@@ -15,6 +15,7 @@ export interface Tables {
     frontier: Buffer;
     recorded_at: number;
     retain_until: number | null;
+    closed: Generated<boolean>;
   };
   'sealog.data_key': {
     id: Generated<number>;

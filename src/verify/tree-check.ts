@@ -8,7 +8,7 @@
  * A hash that is not known (behind a hole, or in one) is left out of the comparison.
  */
 import { concatBytes, equalBytes } from '../chain/bytes.ts';
-import { appendLeaves, encodeFrontier, type Frontier } from '../chain/merkle.ts';
+import { appendLeaves, encodeFrontier, type Frontier, frontierRoot } from '../chain/merkle.ts';
 import { decodeTile, TILE_WIDTH, tileRoot } from '../chain/tile.ts';
 import { EvidenceError } from '../errors.ts';
 import type { LogSource, SourceTile } from './log-source.ts';
@@ -42,10 +42,23 @@ interface Dispute {
   readonly seqs: readonly number[];
 }
 
+/** Who wants to know roots on the way. */
+export interface RootListener {
+  /** The next size that is of interest. */
+  readonly nextSize: number;
+  at(size: number, roots: TreeRoots | undefined): Promise<void>;
+}
+
 export interface TreeFinding {
   readonly kind: 'tile' | 'record' | 'frontier';
   readonly detail: string;
   readonly seq: number | undefined;
+}
+
+/** The root over the entries, and that over what is said of them: the same where nobody contradicts an entry. */
+export interface TreeRoots {
+  readonly own: Uint8Array;
+  readonly said: Uint8Array;
 }
 
 const TILES_A_CHUNK = 64;
@@ -59,11 +72,21 @@ export class TreeCheck {
   /** Over the full tiles of level 0; undefined behind a hole, since the tree can not be computed past it. */
   #full: { readonly own: Frontier; readonly said: Frontier } | undefined = { own: [], said: [] };
   #size = 0;
+  readonly #onRoots: RootListener | undefined;
+  /** The frontiers at the last size whose root was asked for. */
+  #last: { readonly size: number; readonly own: Frontier; readonly said: Frontier } | undefined;
 
-  constructor(source: LogSource, disputesMax: number, find: (finding: TreeFinding) => void) {
+  /** `onRoots` gets the roots of the sizes that it names next. */
+  constructor(
+    source: LogSource,
+    disputesMax: number,
+    find: (finding: TreeFinding) => void,
+    onRoots?: RootListener | undefined,
+  ) {
     this.#source = source;
     this.#disputesMax = disputesMax;
     this.#find = find;
+    this.#onRoots = onRoots;
   }
 
   /** A leaf that is not known is undefined. */
@@ -75,7 +98,35 @@ export class TreeCheck {
           ? undefined
           : { own: leaf.hash, said: leaf.otherwise ?? leaf.hash, isDoubtful: leaf.isDoubtful };
       if (this.#add(0, expected)) await this.#closeTile(0);
+      if (this.#onRoots !== undefined && this.#size >= this.#onRoots.nextSize)
+        await this.#onRoots.at(this.#size, this.roots());
     }
+  }
+
+  /** Returns the roots of the tree so far; undefined where a hash is not known. */
+  roots(): TreeRoots | undefined {
+    const edge = this.#levels[0]?.expected ?? [];
+    if (this.#full === undefined || this.#size % TILE_WIDTH !== edge.length) return undefined;
+    if (!edge.every((hash) => hash !== undefined)) return undefined;
+    const full = this.#size - edge.length;
+    const known = this.#last !== undefined && this.#last.size >= full ? this.#last : undefined;
+    const { own, said } = known ?? this.#full;
+    const from = known?.size ?? full;
+    const more = edge.slice(from - full);
+    this.#last = {
+      size: this.#size,
+      own: appendLeaves(
+        from,
+        own,
+        more.map((hash) => hash.own),
+      ),
+      said: appendLeaves(
+        from,
+        said,
+        more.map((hash) => hash.said),
+      ),
+    };
+    return { own: frontierRoot(this.#size, this.#last.own), said: frontierRoot(this.#size, this.#last.said) };
   }
 
   /** Goes on at `size`; the leaves before are not known. Takes as long for a billion as for one. */

@@ -6,6 +6,8 @@
  * nothing but the edge of the tree, and may run while entries are appended: it checks the entries that the stream held when
  * it began, and reads the state again at the end for what may be stored beyond it.
  *
+ * Where roots are given that were stated of the stream before, the tree must have them at their sizes (`root-check.ts`).
+ *
  * What this shows is that the database agrees with itself. That it is not another, equally consistent log is shown by checkpoints
  * that lie where the database's owner can not reach them. How the entries are cut into blocks is no evidence: the same entries in
  * other blocks, properly sealed and indexed, are the same log.
@@ -37,7 +39,8 @@ import {
   type TagRow,
   tagBucket,
 } from './log-source.ts';
-import { TreeCheck } from './tree-check.ts';
+import { RootCheck, type StatedRoots } from './root-check.ts';
+import { TreeCheck, type TreeFinding } from './tree-check.ts';
 
 /** `intact`: nothing is wrong. `tampered`: something is. `incomplete`: nothing is wrong with what could be read, but not all could be. */
 export type Verdict = 'intact' | 'tampered' | 'incomplete';
@@ -46,6 +49,8 @@ export interface StreamReport {
   readonly stream: string;
   /** Entries that the stream held when verification began. */
   readonly size: number;
+  /** The root over them, hex; undefined where it is not known. */
+  readonly root: string | undefined;
   readonly verdict: Verdict;
   /** In the order of the entries; what concerns the stream as a whole comes last. */
   readonly findings: readonly Finding[];
@@ -59,6 +64,8 @@ export interface VerifyOptions {
   /** Called after each chunk with the number of entries checked so far. */
   readonly onProgress?: (entries: number) => void | Promise<void>;
   readonly findingsMax?: number;
+  /** Roots that were stated of the stream, in the order of their sizes. Those of a sound log were stated before the call, or its entries come with them. */
+  readonly roots?: StatedRoots;
 }
 
 const BLOCKS_A_CHUNK = 32;
@@ -67,7 +74,9 @@ const FINDINGS_MAX = 1000;
 
 /** Verifies the stream. Throws only what the source throws (a database that does not answer). */
 export async function verifyStream(source: LogSource, options: VerifyOptions = {}): Promise<StreamReport> {
-  const check = new StreamCheck(source, options.findingsMax ?? FINDINGS_MAX);
+  const findings = new Findings(source.stream, options.findingsMax ?? FINDINGS_MAX);
+  const roots = await RootCheck.begin(findings, options.roots ?? []);
+  const check = new StreamCheck(source, findings, roots);
   return check.run(options.onProgress ?? (() => {}));
 }
 
@@ -78,6 +87,7 @@ export function orphanReport(streamId: number): StreamReport {
   return {
     stream,
     size: 0,
+    root: undefined,
     verdict: 'tampered',
     findings: [{ stream, kind: 'head', detail }],
     truncated: false,
@@ -112,6 +122,7 @@ interface PlacedBlock {
 class StreamCheck {
   readonly #source: LogSource;
   readonly #findings: Findings;
+  readonly #roots: RootCheck;
   readonly #tree: TreeCheck;
   readonly #chain: ChainCheck;
   readonly #tags: IndexCheck<TagRow>;
@@ -126,10 +137,12 @@ class StreamCheck {
   #recordedAt = 0;
   #retainUntil = 0;
 
-  constructor(source: LogSource, findingsMax: number) {
+  constructor(source: LogSource, findings: Findings, roots: RootCheck) {
     this.#source = source;
-    this.#findings = new Findings(source.stream, findingsMax);
-    this.#tree = new TreeCheck(source, findingsMax, ({ kind, detail, seq }) => this.#findings.add(kind, detail, seq));
+    this.#findings = findings;
+    this.#roots = roots;
+    const find = ({ kind, detail, seq }: TreeFinding): void => this.#findings.add(kind, detail, seq);
+    this.#tree = new TreeCheck(source, findings.max, find, roots);
     this.#chain = new ChainCheck(this.#findings, this.#tree, (seq, isSound) => this.#settle(seq, isSound));
     const blocks = new BlockReader(source);
     this.#tags = new IndexCheck(
@@ -160,6 +173,8 @@ class StreamCheck {
     const state = await this.#source.state();
     await this.#checkBlocks(state, onProgress);
     await this.#checkState(state);
+    const root = this.#next === state.size ? this.#tree.roots() : undefined;
+    await this.#roots.end(state.size, async () => (await this.#source.state()).size);
     await this.#checkMissing();
     await this.#tags.checkSurplus(state.size);
     await this.#ids.checkSurplus(state.size);
@@ -170,7 +185,15 @@ class StreamCheck {
     let verdict: Verdict = 'intact';
     if (findings.length > 0) verdict = 'tampered';
     else if (unchecked.length > 0) verdict = 'incomplete';
-    return { stream: this.#source.stream, size: state.size, verdict, findings, truncated, unchecked };
+    return {
+      stream: this.#source.stream,
+      size: state.size,
+      root: root === undefined ? undefined : toHex(root.own),
+      verdict,
+      findings,
+      truncated,
+      unchecked,
+    };
   }
 
   /** Checks block after block; each knows where the next begins. Blocks that begin at or behind the size came after we began. */
@@ -205,9 +228,16 @@ class StreamCheck {
       if (!more) break;
     }
     if (this.#next < state.size) {
-      this.#findings.add('gap', `entries ${this.#next} to ${state.size - 1} are missing at the end`, this.#next);
+      if (this.#next === 0) this.#findMissingBegin(state.size);
+      else this.#findings.add('gap', `entries ${this.#next} to ${state.size - 1} are missing at the end`, this.#next);
       await this.#leaveHole(state.size);
     }
+  }
+
+  /** What expired is always the oldest part; that it did is certified, and there are no certificates yet. */
+  #findMissingBegin(end: number): void {
+    const detail = `entries 0 to ${end - 1} are missing, and no certificate says that they expired`;
+    this.#findings.add('early_deletion', detail, 0);
   }
 
   /** `following` is where the next block begins, or the stream ends. */
@@ -223,7 +253,8 @@ class StreamCheck {
     const begin = this.#beginOf(block, placed);
     if (begin === undefined) return;
     if (begin > this.#next) {
-      this.#findings.add('gap', `entries ${this.#next} to ${begin - 1} are missing`, this.#next);
+      if (this.#next === 0) this.#findMissingBegin(begin);
+      else this.#findings.add('gap', `entries ${this.#next} to ${begin - 1} are missing`, this.#next);
       await this.#leaveHole(begin);
     }
     if (block.foreign) this.#findings.add('block', 'the block is stored under another tenant', begin);
@@ -458,7 +489,7 @@ class StreamCheck {
           else {
             known = false;
             this.#findings.add(
-              'part',
+              'erasure',
               `the part ${part.name} is gone, without a certificate of its erasure`,
               begin + i,
             );

@@ -74,6 +74,8 @@ export class MemoryLog implements AppendStore, KeyStore {
       const { now } = this;
       const { result, rows } = await work({
         heads: streamIds.map((id) => this.#headOf(id)).sort((a, b) => a.id - b.id),
+        closed: [],
+        refusal: undefined,
         now,
         seqs: this.#seen(queries),
         seen: async (again) => this.#seen(again),

@@ -98,8 +98,19 @@ export interface Outcome {
   readonly unchecked: readonly string[];
 }
 
+/** A root that was stated of the stream: section 18.5. */
+export interface StatedRoot {
+  readonly size: number;
+  readonly root: Uint8Array;
+}
+
 /** Verifies one stream. `monthKeys` are the keys that can be had, by name. */
-export function verify(rows: Rows, streamId: number, monthKeys: ReadonlyMap<string, Uint8Array>): Outcome {
+export function verify(
+  rows: Rows,
+  streamId: number,
+  monthKeys: ReadonlyMap<string, Uint8Array>,
+  roots: readonly StatedRoot[] = [],
+): Outcome {
   const stream = rows.streams.find((row) => row.id === streamId) as StreamRow;
   const findings: Findings = { problems: [], unchecked: [], tagsUnknown: new Set() };
   const tenant = rows.tenants.find((row) => row.name === stream.name.split('/')[0])?.id;
@@ -118,6 +129,15 @@ export function verify(rows: Rows, streamId: number, monthKeys: ReadonlyMap<stri
   const entries = records.map((record) => tryTo(() => log.readRecord(record)));
   checkChain(stream, records, entries, findings);
   checkHead(rows, stream, records, entries.at(-1), findings);
+  const hashes = records.map(log.entryHash);
+  for (const { size, root } of roots) {
+    must(size <= stream.size, `entries up to ${size} were stated`, findings);
+    must(
+      Buffer.from(log.root(hashes.slice(0, size))).equals(root),
+      `another root was stated of size ${size}`,
+      findings,
+    );
+  }
 
   const tiles = log.fullTiles(records.map(log.entryHash)).map(tileText);
   const tileRows = ofStream(rows.tiles, stream);
@@ -254,7 +274,11 @@ function openParts(
     must(log.partsHash(parts).toString('hex') === records[i]?.parts, `${at}: parts of record ${i}`, findings);
     for (const part of parts) {
       const canonical = 'closed' in part ? null : tryTo(() => jcs(readCanonical(part.value)));
-      must(canonical !== null, `${at}: part ${part.name} of record ${i} is closed or not canonical`, findings);
+      must(
+        canonical !== null,
+        `${at}: part ${part.name} of record ${i} is closed without a certificate, or not canonical`,
+        findings,
+      );
       if (canonical === null) return null;
     }
   }

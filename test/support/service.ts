@@ -94,6 +94,8 @@ export async function startService(options: ServiceOptions = {}): Promise<TestSe
       DATABASE_URL: database.appUrl,
       SEALOG_ORIGIN: 'log.example',
       SEALOG_MASTER_KEY: `file:${folder}`,
+      SEALOG_SIGNER_DIR: join(folder!, 'signer'),
+      SEALOG_CHECKPOINT_MS: '100',
       SEALOG_JWT_SECRET: generateSecret(),
       SEALOG_LOG_LEVEL: 'silent',
     };

@@ -1,0 +1,73 @@
+/**
+ * Waiting for a signed checkpoint (`POST /v1/events?wait=checkpoint`). Whoever signs may be another process, so the stored checkpoints
+ * are looked at, for all who wait together.
+ */
+
+/** Returns the newest signed checkpoints of these streams, by name. */
+export type FindCheckpoints = (
+  streams: readonly string[],
+) => Promise<readonly { readonly stream: string; readonly size: number; readonly note: string }[]>;
+
+export interface CheckpointWatchOptions {
+  readonly find: FindCheckpoints;
+  /** How often it is looked. */
+  readonly everyMs: number;
+  readonly waitMaxMs: number;
+  /** Who comes when so many wait is answered without a checkpoint. */
+  readonly waitersMax: number;
+}
+
+interface Waiter {
+  readonly stream: string;
+  readonly size: number;
+  readonly until: number;
+  readonly resolve: (note: string | undefined) => void;
+}
+
+export class CheckpointWatch {
+  readonly #options: CheckpointWatchOptions;
+  #waiters: Waiter[] = [];
+  #timer: NodeJS.Timeout | undefined;
+
+  constructor(options: CheckpointWatchOptions) {
+    this.#options = options;
+  }
+
+  /** Returns the signed note that covers `size` entries of the stream, or undefined when there was none in time. */
+  wait(stream: string, size: number): Promise<string | undefined> {
+    const { waitMaxMs, waitersMax } = this.#options;
+    if (this.#waiters.length >= waitersMax) return Promise.resolve(undefined);
+    return new Promise((resolve) => {
+      this.#waiters.push({ stream, size, until: performance.now() + waitMaxMs, resolve });
+      this.#schedule();
+    });
+  }
+
+  /** Nobody waits any longer. */
+  close(): void {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+    for (const { resolve } of this.#waiters.splice(0)) resolve(undefined);
+  }
+
+  #schedule(): void {
+    this.#timer ??= setTimeout(() => void this.#look(), this.#options.everyMs);
+  }
+
+  async #look(): Promise<void> {
+    const asked = [...new Set(this.#waiters.map((waiter) => waiter.stream))];
+    // A database that does not answer is one that shows nothing yet.
+    const found = await this.#options.find(asked).catch(() => []);
+    const newest = new Map(found.map((one) => [one.stream, one]));
+    const now = performance.now();
+    this.#waiters = this.#waiters.filter(({ stream, size, until, resolve }) => {
+      const checkpoint = newest.get(stream);
+      const isCovered = checkpoint !== undefined && checkpoint.size >= size;
+      if (!isCovered && now < until) return true;
+      resolve(isCovered ? checkpoint.note : undefined);
+      return false;
+    });
+    this.#timer = undefined;
+    if (this.#waiters.length > 0) this.#schedule();
+  }
+}

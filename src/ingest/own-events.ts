@@ -1,0 +1,47 @@
+/** Events that Sealog writes itself: ticks of the anchor stream, and what the log has to say of itself. */
+import type { JsonObject } from '../chain/canonical.ts';
+import type { Category, Outcome } from '../chain/category.ts';
+import { pendingEntry, type StreamRef } from '../chain/entry.ts';
+import { formatInstant } from '../chain/retain-until.ts';
+import type { Outcome as AppendOutcome, Receipt, Submission } from '../chain/sequencer.ts';
+import { uuidV7 } from './uuid-v7.ts';
+
+export interface OwnEvent {
+  readonly action: string;
+  readonly outcome: Outcome;
+  readonly severity?: number;
+  /** Else a fresh one. */
+  readonly id?: string;
+  readonly details?: JsonObject;
+}
+
+export type AppendOwn = (tenant: string, category: Category, event: OwnEvent) => Promise<Receipt>;
+
+/** The source of everything that Sealog writes itself. */
+export const OWN_SOURCE = { service: 'sealog' };
+
+/** Returns what appends an event of our own; it throws a Problem as `Sequencer.append` does. */
+export function ownEvents(deps: {
+  readonly openStream: (tenant: string, category: Category) => Promise<StreamRef>;
+  readonly append: (submission: Submission) => Promise<readonly (AppendOutcome | undefined)[]>;
+  readonly wallClock: () => number;
+}): AppendOwn {
+  return async (tenant, category, { id, action, outcome, severity, details }) => {
+    const now = deps.wallClock();
+    const stream = await deps.openStream(tenant, category);
+    const fields = {
+      id: id ?? uuidV7(now),
+      action,
+      outcome,
+      severity,
+      occurredAt: formatInstant(now),
+      source: OWN_SOURCE,
+      parts: { details },
+    };
+    // The ids are ours: no event repeats them.
+    const entries = [pendingEntry(stream, fields, false)];
+    const [answer] = await deps.append({ kind: 'open', atomic: false, entries });
+    if (answer?.kind !== 'appended') throw new Error('an event of our own was not appended');
+    return answer.receipt;
+  };
+}

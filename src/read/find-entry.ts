@@ -1,0 +1,63 @@
+/** An event by the id that its sender gave it. */
+import { entryIdHash } from '../chain/entry.ts';
+import type { Entry } from '../chain/open-block.ts';
+import { Problem } from '../errors.ts';
+import type { AsTenant } from '../store/database.ts';
+import { placesOfId } from '../store/log-reader.ts';
+import { listStreams, type StreamRow } from '../store/streams.ts';
+import { type Keys, readEntries } from './entries.ts';
+
+export interface FoundEntry {
+  readonly entry: Entry;
+  readonly stream: StreamRow;
+}
+
+/**
+ * Returns the tenant's newest entry with this id, of the category where one is named. Throws a Problem: `not_found`, or
+ * `category_required` where several categories have it.
+ */
+export async function findEntry(
+  ask: AsTenant,
+  keys: Keys,
+  id: string,
+  category: string | undefined,
+): Promise<FoundEntry> {
+  const found = await findById(ask, keys, id, category);
+  const [first, second] = found;
+  if (first === undefined) throw new Problem('not_found');
+  if (second !== undefined) {
+    const categories = found.map(({ stream }) => stream.category).join(', ');
+    throw new Problem('category_required', {
+      errors: [{ field: 'category', message: `must be one of ${categories}` }],
+    });
+  }
+  return first;
+}
+
+/** Returns for each category the newest entry with this id. */
+async function findById(
+  ask: AsTenant,
+  keys: Keys,
+  id: string,
+  category: string | undefined,
+): Promise<FoundEntry[]> {
+  const streams = (await ask(listStreams)).filter((stream) => category === undefined || stream.category === category);
+  const places = await ask((database) =>
+    placesOfId(
+      database,
+      streams.map((stream) => stream.id),
+      entryIdHash(id),
+    ),
+  );
+  const newest = new Map<string, FoundEntry>();
+  for (const stream of streams.toSorted((a, b) => b.epoch - a.epoch)) {
+    if (newest.has(stream.category)) continue;
+    for (const place of places.filter((one) => one.streamId === stream.id)) {
+      const entry = (await readEntries(ask, keys, stream, [place.seq], place.dropMonth)).get(place.seq);
+      if (entry?.record.id !== id) continue;
+      newest.set(stream.category, { entry, stream });
+      break;
+    }
+  }
+  return [...newest.values()];
+}

@@ -1,0 +1,267 @@
+/**
+ * The signer's high-water mark: what it signed, in a file that the database's administrator can not reach.
+ *
+ * A line is written and flushed before the signature that it tells of is released. So a signer that starts again, after
+ * whatever crash, knows at least everything that anybody can hold in his hands, and never signs a second root for a size.
+ *
+ * The file `mark.log` is lines of `<link> <JSON>`, one for what is flushed together, where link = the first 16 hex digits of
+ * SHA-256(link before ‖ JSON), the first one before being 16 zeros. The links show damage, and they fence: a second signer on the same
+ * folder, on another machine, would append a line that follows from the same one before. Whoever finds, after flushing, that
+ * the file is longer than what he wrote has lost: his line is followed by none and passed over, and he releases no signature.
+ *
+ * A crash can leave a torn last line, which was never flushed and so never released: it is cut off when the file is opened.
+ * A line that others follow can not be a torn one: then the file is damaged, and nobody signs until it is restored.
+ */
+import { type FileHandle, open, rename } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { AnchorPlace } from '../chain/key-statement.ts';
+import { sha256Hex } from '../chain/sha256.ts';
+import { SettingsError } from '../errors.ts';
+
+/** A size and root that was signed, or is about to be. */
+export interface SignedHead {
+  readonly size: number;
+  /** Hex. */
+  readonly root: string;
+}
+
+/** What the mark tells; a line of the file is an array of them. */
+export type MarkFact =
+  | { readonly kind: 'origin'; readonly origin: string }
+  /** A server whose streams agreed with the mark. */
+  | { readonly kind: 'server'; readonly system: string; readonly timeline: number }
+  | { readonly kind: 'generation'; readonly generation: number; readonly from: AnchorPlace }
+  | { readonly kind: 'checkpoint'; readonly stream: string; readonly size: number; readonly root: string }
+  /** The epoch is closed at this size: nothing of it is signed any more. */
+  | { readonly kind: 'closed'; readonly stream: string; readonly size: number };
+
+/** Another signer wrote to the folder: it is its now. */
+export class MarkLostError extends Error {
+  override readonly name = 'MarkLostError';
+}
+
+const FILE = 'mark.log';
+const NO_LINK = '0'.repeat(16);
+/** Heads that are kept of each stream when the file is written anew: recovery looks for the last that a database still has. */
+const HISTORY_MAX = 100;
+/** From here on the file is written anew when it is opened. */
+const COMPACT_FROM_BYTES = 32 * 1024 * 1024;
+/** A line is shorter than this: what is torn can not be longer. */
+const TORN_BYTES_MAX = 16 * 1024 * 1024;
+/** A torn line may have line feeds in it. */
+const UNSOUND_MAX = 1000;
+/** How far back the line is looked for that a lost line follows from. */
+const FORKS_LOOKED_AT = 4096;
+
+export class Mark {
+  readonly #file: FileHandle;
+  readonly #path: string;
+  #bytes: number;
+  #link: string;
+  #lost = false;
+  #origin: string | undefined;
+  #server: { readonly system: string; readonly timeline: number } | undefined;
+  readonly #generations: { generation: number; from: AnchorPlace }[] = [];
+  readonly #heads = new Map<string, SignedHead[]>();
+  readonly #closed = new Map<string, number>();
+
+  private constructor(file: FileHandle, path: string, bytes: number, link: string) {
+    this.#file = file;
+    this.#path = path;
+    this.#bytes = bytes;
+    this.#link = link;
+  }
+
+  /** Opens the mark in a folder, or begins it. The caller MUST hold the folder's lock. Throws a SettingsError where it is damaged. */
+  static async open(folder: string): Promise<Mark> {
+    const path = join(folder, FILE);
+    const file = await open(path, 'a+', 0o600);
+    try {
+      const text = await file.readFile();
+      const { facts, bytes, link } = readFacts(text, path);
+      if (bytes < text.length) {
+        await file.truncate(bytes);
+        await file.sync();
+      }
+      const mark = new Mark(file, path, bytes, link);
+      for (const fact of facts) mark.#take(fact);
+      await syncFolder(folder);
+      return bytes > COMPACT_FROM_BYTES ? await mark.#compact(folder) : mark;
+    } catch (error) {
+      await file.close();
+      throw error;
+    }
+  }
+
+  get origin(): string | undefined {
+    return this.#origin;
+  }
+
+  get server(): { readonly system: string; readonly timeline: number } | undefined {
+    return this.#server;
+  }
+
+  /** Generations in order: from where on each signs. */
+  get generations(): readonly { readonly generation: number; readonly from: AnchorPlace }[] {
+    return this.#generations;
+  }
+
+  /** The streams that were ever signed. */
+  streams(): string[] {
+    return [...this.#heads.keys()];
+  }
+
+  /** Returns what was last signed of a stream. */
+  head(stream: string): SignedHead | undefined {
+    return this.#heads.get(stream)?.at(-1);
+  }
+
+  /** Returns what is remembered to have been signed of a stream, smallest first. */
+  history(stream: string): readonly SignedHead[] {
+    return this.#heads.get(stream) ?? [];
+  }
+
+  /** Returns the size at which an epoch was closed, or undefined. */
+  closedAt(stream: string): number | undefined {
+    return this.#closed.get(stream);
+  }
+
+  /** Writes facts and flushes them; when this returns, what they tell of may be released. Throws a MarkLostError when another signer came in between. */
+  async append(facts: readonly MarkFact[]): Promise<void> {
+    if (this.#lost) throw new MarkLostError('the signer folder is in use by another signer');
+    if (facts.length === 0) return;
+    const { text, link } = lineOf(this.#link, facts);
+    // Whatever goes wrong from here on: how far the file got is not known, and only opening it again tells.
+    this.#lost = true;
+    await this.#file.appendFile(text);
+    await this.#file.datasync();
+    const { size } = await this.#file.stat();
+    const bytes = this.#bytes + Buffer.byteLength(text);
+    if (size !== bytes) throw new MarkLostError('another signer wrote to the signer folder at the same time');
+    this.#lost = false;
+    this.#bytes = bytes;
+    this.#link = link;
+    for (const fact of facts) this.#take(fact);
+  }
+
+  async close(): Promise<void> {
+    this.#lost = true;
+    await this.#file.close();
+  }
+
+  #take(fact: MarkFact): void {
+    switch (fact.kind) {
+      case 'origin':
+        this.#origin = fact.origin;
+        break;
+      case 'server':
+        this.#server = { system: fact.system, timeline: fact.timeline };
+        break;
+      case 'generation':
+        this.#generations.push({ generation: fact.generation, from: fact.from });
+        break;
+      case 'checkpoint': {
+        const heads = this.#heads.get(fact.stream) ?? [];
+        heads.push({ size: fact.size, root: fact.root });
+        if (heads.length > 2 * HISTORY_MAX) heads.splice(0, heads.length - HISTORY_MAX);
+        this.#heads.set(fact.stream, heads);
+        break;
+      }
+      case 'closed':
+        this.#closed.set(fact.stream, fact.size);
+        break;
+      default: {
+        const never: never = fact;
+        throw new SettingsError([`the mark tells of something unknown: ${JSON.stringify(never)}`]);
+      }
+    }
+  }
+
+  /** Writes the file anew without what was forgotten, aside, and puts it in the old one's place. */
+  async #compact(folder: string): Promise<Mark> {
+    const facts: MarkFact[] = [
+      ...(this.#origin === undefined ? [] : [{ kind: 'origin', origin: this.#origin } as const]),
+      ...(this.#server === undefined ? [] : [{ kind: 'server', ...this.#server } as const]),
+      ...this.#generations.map((one) => ({ kind: 'generation', ...one }) as const),
+      ...[...this.#heads].flatMap(([stream, heads]) =>
+        heads.slice(-HISTORY_MAX).map((head) => ({ kind: 'checkpoint', stream, ...head }) as const),
+      ),
+      ...[...this.#closed].map(([stream, size]) => ({ kind: 'closed', stream, size }) as const),
+    ];
+    const aside = `${this.#path}.new`;
+    const file = await open(aside, 'w', 0o600);
+    try {
+      await file.writeFile(lineOf(NO_LINK, facts).text);
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+    await this.close();
+    await rename(aside, this.#path);
+    await syncFolder(folder);
+    return Mark.open(folder);
+  }
+}
+
+/** Reads the mark without opening it for writing, also while a signer runs: for verification. Returns the last head of each open epoch. */
+export async function readMark(folder: string): Promise<ReadonlyMap<string, SignedHead>> {
+  const path = join(folder, FILE);
+  const file = await open(path, 'r');
+  try {
+    const { facts } = readFacts(await file.readFile(), path);
+    const heads = new Map<string, SignedHead>();
+    for (const fact of facts) {
+      if (fact.kind === 'checkpoint') heads.set(fact.stream, { size: fact.size, root: fact.root });
+      if (fact.kind === 'closed') heads.delete(fact.stream);
+    }
+    return heads;
+  } finally {
+    await file.close();
+  }
+}
+
+function linkOf(before: string, json: string): string {
+  return sha256Hex(`${before}${json}`).slice(0, 16);
+}
+
+function lineOf(before: string, facts: readonly MarkFact[]): { text: string; link: string } {
+  const json = JSON.stringify(facts);
+  const link = linkOf(before, json);
+  return { text: `${link} ${json}\n`, link };
+}
+
+/** Returns what the lines that follow from each other tell, how many bytes they end at, and the last link. */
+function readFacts(text: Buffer, path: string): { facts: MarkFact[]; bytes: number; link: string } {
+  const damaged = new SettingsError([`${path} is damaged: restore it from a copy, and never begin a new one`]);
+  const facts: MarkFact[] = [];
+  const links = [NO_LINK];
+  /** Links that a line after an unsound one would follow from, if that one had been sound. */
+  const doubtful = new Set<string>();
+  let sound = 0;
+  for (let at = 0; at < text.length; ) {
+    const end = text.indexOf(0x0a, at);
+    if (end < 0) break;
+    const line = text.toString('utf8', at, end);
+    at = end + 1;
+    const [link, json] = [line.slice(0, 16), line.slice(17)];
+    const follows = (before: string): boolean => linkOf(before, json) === link;
+    if (follows(links.at(-1)!)) {
+      // What lost, or was torn, is behind us: the winner's lines go on.
+      facts.push(...(JSON.parse(json) as MarkFact[]));
+      links.push(link);
+      sound = at;
+    } else if (links.slice(-FORKS_LOOKED_AT).some(follows)) {
+      sound = at;
+    } else {
+      if ([...doubtful].some(follows) || doubtful.size > 2 * UNSOUND_MAX) throw damaged;
+      doubtful.add(link).add(linkOf(links.at(-1)!, json));
+    }
+  }
+  if (text.length - sound > TORN_BYTES_MAX) throw damaged;
+  return { facts, bytes: sound, link: links.at(-1)! };
+}
+
+async function syncFolder(folder: string): Promise<void> {
+  const handle = await open(folder);
+  await handle.sync().finally(() => handle.close());
+}

@@ -1,0 +1,380 @@
+/**
+ * The signer: holds the lease, lets a database in or keeps it out, signs what grew, makes ticks, and takes new keys into use.
+ *
+ * Only a replica with the signer's folder has one, and one at a time signs: the folder is locked on its machine, the lease is a lock in the
+ * database, and what is left (the same folder on two machines, before two databases) is caught by the mark (`mark.ts`).
+ *
+ * A server that was started, or that takes over, is kept from appending (`store/append.ts` asks) until every stream in it agrees with
+ * the mark. Where one does not, nobody appends and nothing is signed, until it was recovered (`sealog recover`) or put right.
+ */
+import { randomBytes } from 'node:crypto';
+import { mkdir } from 'node:fs/promises';
+import { setTimeout as delay } from 'node:timers/promises';
+import { BLIND_BYTES, checkpointLeafHash, evidenceLeafHash, tickRoot } from '../chain/anchor-tick.ts';
+import { compareBytes, toHex } from '../chain/bytes.ts';
+import { decodeCheckpoint, encodeCheckpoint } from '../chain/checkpoint.ts';
+import { Checkpointer, ContradictionError, type Step } from '../chain/checkpointer.ts';
+import { encodeKeyStatement } from '../chain/key-statement.ts';
+import { noteVerifier, openNote, parseVkey, signNote } from '../chain/note.ts';
+import { EvidenceError, SettingsError } from '../errors.ts';
+import type { NewLeaf } from '../store/anchors.ts';
+import { type DataDirLock, tryLockFolder } from '../store/data-dir-lock.ts';
+import type { ServerIdentity, SignerLease } from '../store/signer.ts';
+import { Mark, MarkLostError } from './mark.ts';
+import { readSeeds, type SigningKeys, seedCount } from './seeds.ts';
+
+export interface SignerOptions {
+  /** The signer's folder: seeds and mark. */
+  readonly folder: string;
+  /** Of the deployment. */
+  readonly origin: string;
+  /** Takes the lease, or undefined when another signer has it. */
+  readonly takeLease: () => Promise<SignerLease | undefined>;
+  /** How often what grew is signed, and how often a tick is made at most. */
+  readonly checkpointMs: number;
+  readonly anchorMs: number;
+  /** The tenant of the deployment's own streams. */
+  readonly anchorTenant: () => Promise<number>;
+  /** Appends an entry with this id, a tick's root in hex, to the anchor stream. */
+  readonly appendTick: (root: string) => Promise<void>;
+  /** Writes an entry about the log itself. */
+  readonly tell: (action: string, details: { readonly [name: string]: string | number }) => Promise<void>;
+  readonly log: {
+    info(facts: object, message: string): void;
+    warn(facts: object, message: string): void;
+    error(facts: object, message: string): void;
+  };
+  /** For tests that end the process between two steps. */
+  readonly onStep?: ((step: Step | 'leaves' | 'ticked') => void | Promise<void>) | undefined;
+}
+
+export interface SignerStatus {
+  /** This process holds the lease. */
+  readonly isLeading: boolean;
+  /** Why this process does not sign, or the database is kept out; undefined when all is well or another signer leads. */
+  readonly trouble: string | undefined;
+  readonly generation: number;
+  /** Checkpoints signed since the start. */
+  readonly signed: number;
+  readonly ticks: number;
+  /** Milliseconds since 1970 of the last round that ended well; 0 = never. */
+  readonly lastRoundAt: number;
+}
+
+/** Streams that are signed together: one flush of the mark for all of them. */
+const BATCH_STREAMS = 200;
+/** Leaves of a tick at most; what is left comes with the next. */
+const TICK_LEAVES_MAX = 10_000;
+const TICK_EVIDENCE_MAX = 1000;
+/** A database that was kept out is looked at again so often. */
+const REFUSED_RETRY_MS = 5000;
+const CLOSE_MAX_MS = 2000;
+
+interface Leading {
+  readonly lease: SignerLease;
+  readonly lock: DataDirLock;
+  readonly mark: Mark;
+  readonly checkpointer: Checkpointer;
+  /** Names of streams whose key of this generation is stated. */
+  readonly stated: Set<string>;
+}
+
+export class Signer {
+  readonly #options: SignerOptions;
+  readonly #closing = new AbortController();
+  #keys: SigningKeys[] = [];
+  #leading: Leading | undefined;
+  #running: Promise<void> = Promise.resolve();
+  #refusedUntil = 0;
+  #lastTick = 0;
+  #trouble: string | undefined;
+  #signed = 0;
+  #ticks = 0;
+  #lastRoundAt = 0;
+
+  constructor(options: SignerOptions) {
+    this.#options = options;
+  }
+
+  get status(): SignerStatus {
+    return {
+      isLeading: this.#leading !== undefined,
+      trouble: this.#trouble,
+      generation: this.#leading?.mark.generations.length ?? 0,
+      signed: this.#signed,
+      ticks: this.#ticks,
+      lastRoundAt: this.#lastRoundAt,
+    };
+  }
+
+  /** Looks at the database once, then goes on in the background. Throws a SettingsError where the folder can not be used. */
+  async start(): Promise<void> {
+    const { folder } = this.#options;
+    await mkdir(folder, { recursive: true, mode: 0o700 });
+    this.#keys = await readSeeds(folder);
+    await this.#tryRound();
+    this.#running = this.#run();
+  }
+
+  /** Signs what is left, and lets go of lease and folder. */
+  async close(): Promise<void> {
+    this.#closing.abort();
+    await Promise.race([this.#running.then(() => this.#tryRound()), delay(CLOSE_MAX_MS, undefined, { ref: false })]);
+    await this.#step(() => this.#letGo());
+  }
+
+  async #run(): Promise<void> {
+    const { signal } = this.#closing;
+    while (!signal.aborted) {
+      await delay(this.#options.checkpointMs, undefined, { signal }).catch(() => {});
+      if (signal.aborted) return;
+      await this.#tryRound();
+    }
+  }
+
+  async #tryRound(): Promise<void> {
+    const { log } = this.#options;
+    try {
+      if (await this.#round()) {
+        this.#lastRoundAt = Date.now();
+        if (this.#trouble !== undefined) log.info({}, 'the signer signs again');
+        this.#trouble = undefined;
+      }
+    } catch (error) {
+      const words = error instanceof Error ? error.message : String(error);
+      if (error instanceof ContradictionError) {
+        if (this.#trouble !== words)
+          log.error({ streams: error.streams.slice(0, 20) }, 'the database contradicts what was signed');
+        this.#refusedUntil = performance.now() + REFUSED_RETRY_MS;
+      } else {
+        if (this.#trouble !== words) log.warn({ err: error }, 'the signer could not sign');
+        // The lease may be gone, or the folder another's: begin anew.
+        await this.#step(() => this.#letGo());
+      }
+      this.#trouble = words;
+      if (error instanceof SettingsError) this.#refusedUntil = performance.now() + REFUSED_RETRY_MS;
+    }
+  }
+
+  /** Returns whether this process leads and everything that grew was signed. */
+  async #round(): Promise<boolean> {
+    if (performance.now() < this.#refusedUntil) return false;
+    if (this.#leading?.lease.isLost === true) await this.#letGo();
+    const isNew = this.#leading === undefined;
+    this.#leading ??= await this.#lead();
+    const leading = this.#leading;
+    if (leading === undefined) {
+      // Another signs.
+      this.#trouble = undefined;
+      return false;
+    }
+    if (isNew || !(await leading.lease.isAccepted())) await this.#accept(leading);
+    await this.#signGrown(leading);
+    if (performance.now() - this.#lastTick >= this.#options.anchorMs || this.#lastTick === 0) {
+      this.#lastTick = performance.now();
+      await this.#tick(leading);
+      if ((await seedCount(this.#options.folder)) > leading.mark.generations.length) await this.#rotate(leading);
+    }
+    return true;
+  }
+
+  async #lead(): Promise<Leading | undefined> {
+    const { folder, origin, takeLease, onStep } = this.#options;
+    const lock = await tryLockFolder(folder);
+    if (lock === undefined) return undefined;
+    let lease: SignerLease | undefined;
+    let mark: Mark | undefined;
+    try {
+      lease = await takeLease();
+      if (lease === undefined) {
+        await lock.release();
+        return undefined;
+      }
+      mark = await Mark.open(folder);
+      if (mark.origin === undefined) await mark.append([{ kind: 'origin', origin }]);
+      if (mark.origin !== origin)
+        throw new SettingsError([`the signer folder ${folder} is that of ${mark.origin}, and this log is ${origin}`]);
+      if (mark.generations.length === 0)
+        await mark.append([{ kind: 'generation', generation: 1, from: { epoch: 1, size: 0 } }]);
+      this.#keys = await readSeeds(folder);
+      if (mark.generations.length > this.#keys.length)
+        throw new SettingsError([`the signing seed of generation ${mark.generations.length} is missing in ${folder}`]);
+      const opened = mark;
+      const checkpointer = new Checkpointer({
+        origin,
+        store: lease.checkpoints(),
+        mark: {
+          head: (stream) => opened.head(stream),
+          closedAt: (stream) => opened.closedAt(stream),
+          raise: (heads) => opened.append(heads.map((head) => ({ kind: 'checkpoint', ...head }) as const)),
+        },
+        onStep,
+      });
+      return { lease, lock, mark, checkpointer, stated: new Set() };
+    } catch (error) {
+      await mark?.close();
+      await lease?.release();
+      await lock.release();
+      throw error;
+    }
+  }
+
+  async #letGo(): Promise<void> {
+    const leading = this.#leading;
+    this.#leading = undefined;
+    if (leading === undefined) return;
+    await leading.mark.close();
+    await leading.lease.release();
+    await leading.lock.release();
+  }
+
+  /** Lets the server in, when every stream in it continues what was signed; else keeps it out, and throws a ContradictionError. */
+  async #accept({ lease, mark, checkpointer }: Leading): Promise<void> {
+    const { log } = this.#options;
+    const identity = await lease.identity();
+    checkpointer.forget();
+    try {
+      await this.#learn(lease, mark);
+      await checkpointer.checkAll(mark.streams(), await lease.streams());
+    } catch (error) {
+      if (error instanceof ContradictionError)
+        await lease.accept(identity, `the signer refuses this database: ${error.message}`);
+      throw error;
+    }
+    for (let generation = 1; generation <= mark.generations.length; generation++)
+      await this.#stateDeployment(lease, mark, generation);
+    if (!isSame(mark.server, identity)) await mark.append([{ kind: 'server', ...identity }]);
+    await lease.accept(identity, undefined);
+    log.info({ ...identity }, 'the signer accepted the database');
+  }
+
+  /**
+   * Raises the mark to what the database shows to have been signed by our own keys: a mark that was restored from an older copy then
+   * knows it again. What the database only claims teaches nothing.
+   */
+  async #learn(lease: SignerLease, mark: Mark): Promise<void> {
+    const learnt: { kind: 'checkpoint'; stream: string; size: number; root: string }[] = [];
+    for (const { name, note } of await lease.storedNotes()) {
+      const head = mark.head(name);
+      const signed = this.#openOwn(name, note);
+      if (signed === undefined || mark.closedAt(name) !== undefined) continue;
+      if (head !== undefined && signed.size === head.size && signed.root !== head.root)
+        throw new ContradictionError([{ name, detail: `was signed with two roots at size ${head.size}` }]);
+      if (head === undefined || signed.size > head.size) learnt.push({ kind: 'checkpoint', stream: name, ...signed });
+    }
+    if (learnt.length > 0) await mark.append(learnt);
+  }
+
+  #openOwn(stream: string, note: string): { size: number; root: string } | undefined {
+    const name = `${this.#options.origin}/${stream}`;
+    for (const keys of this.#keys) {
+      try {
+        const { text } = openNote(note, [noteVerifier(parseVkey(keys.signer(name).vkey))]);
+        const { origin, size, root } = decodeCheckpoint(text);
+        if (origin === name) return { size, root: toHex(root) };
+      } catch (error) {
+        if (!(error instanceof EvidenceError)) throw error;
+      }
+    }
+    return undefined;
+  }
+
+  async #signGrown(leading: Leading): Promise<void> {
+    const { lease, mark, checkpointer } = leading;
+    const generation = mark.generations.length;
+    const keys = this.#keys[generation - 1]!;
+    for (;;) {
+      const streams = await lease.streamsToSign(generation, BATCH_STREAMS);
+      for (const { name } of streams) await this.#stateStream(leading, generation, name);
+      try {
+        this.#signed += (await checkpointer.sign(streams, generation, (name) => keys.signer(name))).length;
+      } catch (error) {
+        if (error instanceof ContradictionError)
+          await lease.accept(await lease.identity(), `the signer refuses this database: ${error.message}`);
+        throw error;
+      }
+      if (streams.length < BATCH_STREAMS) return;
+    }
+  }
+
+  /** One entry of the anchor stream over everything that was signed since the last. */
+  async #tick(leading: Leading): Promise<void> {
+    const { origin, anchorTenant, appendTick, onStep } = this.#options;
+    const { lease } = leading;
+    const checkpoints = await lease.checkpointsToAnchor(TICK_LEAVES_MAX);
+    if (checkpoints.length === 0) return;
+    const leaves: NewLeaf[] = checkpoints.map(({ streamId, tenantId, name, size, root }) => {
+      const blind = randomBytes(BLIND_BYTES);
+      const hash = checkpointLeafHash(blind, encodeCheckpoint({ origin: `${origin}/${name}`, size, root }));
+      return { hash, tenantId, of: { streamId, size, root, blind } };
+    });
+    const own = await anchorTenant();
+    for (const { id, evidence } of await lease.evidenceToAnchor(TICK_EVIDENCE_MAX))
+      leaves.push({ hash: evidenceLeafHash(evidence), tenantId: own, of: { evidenceId: id } });
+    // Hashes over fresh random bytes are a random order: a place tells nothing of who has it.
+    leaves.sort((a, b) => compareBytes(a.hash, b.hash));
+    const root = tickRoot(leaves.map((leaf) => leaf.hash));
+    await lease.saveLeaves(root, leaves);
+    await onStep?.('leaves');
+    await appendTick(toHex(root));
+    await onStep?.('ticked');
+    this.#ticks += 1;
+    await this.#signGrown(leading);
+  }
+
+  /** Takes the next generation into use: from here on it signs, and everything is signed again by it. */
+  async #rotate(leading: Leading): Promise<void> {
+    const { folder, log, tell } = this.#options;
+    const { lease, mark } = leading;
+    this.#keys = await readSeeds(folder);
+    const generation = mark.generations.length + 1;
+    const from = await lease.anchorPlace();
+    await mark.append([{ kind: 'generation', generation, from }]);
+    await this.#stateDeployment(lease, mark, generation);
+    leading.stated.clear();
+    await this.#signGrown(leading);
+    log.info({ generation }, 'a new generation of keys signs');
+    await tell('key.rotated', { generation, vkey: this.#keys[generation - 1]!.signer(this.#options.origin).vkey });
+  }
+
+  async #stateDeployment(lease: SignerLease, mark: Mark, generation: number): Promise<void> {
+    const { origin } = this.#options;
+    const own = this.#keys[generation - 1]!.signer(origin);
+    const before = this.#keys[generation - 2]?.signer(origin);
+    const { from } = mark.generations[generation - 1]!;
+    const text = encodeKeyStatement({ origin, generation, from, vkey: own.vkey, previous: before?.vkey });
+    const note = signNote(text, before === undefined ? [own] : [before, own]);
+    await lease.saveKeyStatement({ name: origin, generation, vkey: own.vkey, note });
+  }
+
+  async #stateStream({ lease, mark, stated }: Leading, generation: number, stream: string): Promise<void> {
+    if (stated.has(stream)) return;
+    const { origin } = this.#options;
+    const keys = this.#keys[generation - 1]!;
+    const name = `${origin}/${stream}`;
+    const { vkey } = keys.signer(name);
+    const previous = this.#keys[generation - 2]?.signer(origin).vkey;
+    const text = encodeKeyStatement({
+      origin,
+      generation,
+      from: mark.generations[generation - 1]!.from,
+      vkey,
+      previous,
+    });
+    await lease.saveKeyStatement({ name, generation, vkey, note: signNote(text, [keys.signer(origin)]) });
+    stated.add(stream);
+  }
+
+  /** For what must happen, and has nobody left to tell when it fails. */
+  async #step(work: () => Promise<void>): Promise<void> {
+    try {
+      await work();
+    } catch (error) {
+      if (!(error instanceof MarkLostError)) this.#options.log.warn({ err: error }, 'the signer could not let go');
+    }
+  }
+}
+
+function isSame(known: { system: string; timeline: number } | undefined, now: ServerIdentity): boolean {
+  return known?.system === now.system && known.timeline === now.timeline;
+}

@@ -1,0 +1,231 @@
+/**
+ * What the signer asks of PostgreSQL, on one connection of its own that holds its lease: an advisory lock, which the server takes back
+ * with the connection. All that is read for signing comes over this connection, so it comes from the server that gave the lease.
+ */
+import { Kysely, PostgresDialect } from 'kysely';
+import pg from 'pg';
+import type { CheckpointStore, SignableStream, SignedCheckpoint } from '../chain/checkpointer.ts';
+import { ANCHOR_STREAM } from '../chain/key-statement.ts';
+import { evidenceWithoutLeaf, type NewLeaf, saveLeaves } from './anchors.ts';
+import { type StoredKeyStatement, saveCheckpoints, saveKeyStatement } from './checkpoints.ts';
+import { typesOfDatabase } from './database.ts';
+import type { Tables } from './tables.ts';
+import { frontierAt, treeNodes } from './tree-hashes.ts';
+
+/** What tells one server from another. */
+export interface ServerIdentity {
+  /** Made by initdb; a physical copy has it too. */
+  readonly system: string;
+  /** Grows with each promotion and each recovery to a point in time. */
+  readonly timeline: number;
+}
+
+const CONNECT_MAX_MS = 2000;
+const STATEMENT_MAX_MS = 4000;
+const ANSWER_MAX_MS = 5000;
+
+export class SignerLease {
+  readonly #client: pg.Client;
+  readonly #database: Kysely<Tables>;
+  #lost = false;
+
+  private constructor(client: pg.Client) {
+    this.#client = client;
+    const lent = { query: client.query.bind(client), release() {} } as unknown as pg.PoolClient;
+    this.#database = new Kysely<Tables>({
+      dialect: new PostgresDialect({ pool: { connect: async () => lent, end: async () => {}, options: {} } }),
+    });
+    client.on('error', () => {
+      this.#lost = true;
+    });
+    client.on('end', () => {
+      this.#lost = true;
+    });
+  }
+
+  /** Returns the lease, or undefined when another signer has it. Throws what the driver throws. */
+  static async take(connection: pg.ClientConfig): Promise<SignerLease | undefined> {
+    const settings = {
+      role: 'sealog_writer',
+      search_path: 'pg_catalog',
+      synchronous_commit: 'on',
+      lock_timeout: '2000',
+      statement_timeout: `${STATEMENT_MAX_MS}`,
+      idle_in_transaction_session_timeout: '5000',
+    };
+    const client = new pg.Client({
+      ...connection,
+      types: typesOfDatabase,
+      application_name: 'sealog_signer',
+      keepAlive: true,
+      connectionTimeoutMillis: CONNECT_MAX_MS,
+      query_timeout: ANSWER_MAX_MS,
+      options: Object.entries(settings)
+        .map(([name, value]) => `-c ${name}=${value}`)
+        .join(' '),
+    });
+    const lease = new SignerLease(client);
+    try {
+      await client.connect();
+      const { rows } = await client.query<{ got: boolean }>(
+        "SELECT pg_try_advisory_lock(hashtextextended('sealog.signer', 0)) AS got",
+      );
+      if (rows[0]?.got === true) return lease;
+    } catch (error) {
+      await lease.release();
+      throw error;
+    }
+    await lease.release();
+    return undefined;
+  }
+
+  /** The connection broke, and with it the lease. */
+  get isLost(): boolean {
+    return this.#lost;
+  }
+
+  async release(): Promise<void> {
+    this.#lost = true;
+    await this.#client.end().catch(() => {});
+  }
+
+  get database(): Kysely<Tables> {
+    return this.#database;
+  }
+
+  /** Throws where the server is a standby: there is nothing to sign. */
+  async identity(): Promise<ServerIdentity> {
+    const { rows } = await this.#client.query<ServerIdentity>(
+      `SELECT (SELECT system_identifier::text FROM pg_control_system()) AS system,
+              ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::integer AS timeline`,
+    );
+    return rows[0]!;
+  }
+
+  /** Whether this start of the server is accepted, and nothing is refused. */
+  async isAccepted(): Promise<boolean> {
+    const { rows } = await this.#client.query<{ accepted: boolean }>(
+      'SELECT EXISTS (SELECT FROM sealog.signer WHERE refusal IS NULL AND started_at = pg_postmaster_start_time()) AS accepted',
+    );
+    return rows[0]!.accepted;
+  }
+
+  /** Lets appending go on at this start of the server, or says why not. */
+  async accept(identity: ServerIdentity, refusal: string | undefined): Promise<void> {
+    await this.#client.query(
+      `INSERT INTO sealog.signer (system_identifier, timeline, started_at, refusal)
+       VALUES ($1, $2, pg_postmaster_start_time(), $3)
+       ON CONFLICT (one) DO UPDATE SET system_identifier = excluded.system_identifier, timeline = excluded.timeline,
+         started_at = excluded.started_at, refusal = excluded.refusal, looked_at = clock_timestamp()`,
+      [identity.system, identity.timeline, refusal ?? null],
+    );
+  }
+
+  /** Returns streams that grew since they were signed, or were signed by an older generation; the anchor stream's epochs come last. */
+  async streamsToSign(generation: number, limit: number): Promise<SignableStream[]> {
+    const { rows } = await this.#client.query<SignableStream>({
+      name: 'streams_to_sign',
+      text: `SELECT s.id, s.tenant AS "tenantId", s.name, s.size, s.frontier FROM sealog.stream AS s
+             LEFT JOIN sealog.checkpoint AS c ON c.stream = s.id
+             WHERE s.size > 0 AND NOT s.closed AND (c.stream IS NULL OR c.size <> s.size OR c.generation <> $1)
+             ORDER BY s.category = 'anchor', s.id LIMIT $2`,
+      values: [generation, limit],
+    });
+    return rows;
+  }
+
+  /** Returns all streams by name. */
+  async streams(): Promise<Map<string, SignableStream>> {
+    const streams = new Map<string, SignableStream>();
+    let after = 0;
+    for (;;) {
+      const { rows } = await this.#client.query<SignableStream>(
+        `SELECT id, tenant AS "tenantId", name, size, frontier FROM sealog.stream WHERE id > $1 ORDER BY id LIMIT 5000`,
+        [after],
+      );
+      for (const row of rows) streams.set(row.name, row);
+      const last = rows.at(-1);
+      if (last === undefined) return streams;
+      after = last.id;
+    }
+  }
+
+  /** Returns the stored checkpoints of all streams that are not closed, as they stand there. */
+  async storedNotes(): Promise<{ name: string; note: string }[]> {
+    const { rows } = await this.#client.query<{ name: string; note: string }>(
+      `SELECT s.name, c.note FROM sealog.checkpoint AS c JOIN sealog.stream AS s ON s.id = c.stream WHERE NOT s.closed`,
+    );
+    return rows;
+  }
+
+  /** Returns the newest checkpoints that no tick with an entry has a leaf of; those of the anchor stream itself have none. */
+  async checkpointsToAnchor(
+    limit: number,
+  ): Promise<{ streamId: number; tenantId: number; name: string; size: number; root: Buffer }[]> {
+    const { rows } = await this.#client.query<{
+      streamId: number;
+      tenantId: number;
+      name: string;
+      size: number;
+      root: Buffer;
+    }>({
+      name: 'checkpoints_to_anchor',
+      // A leaf counts when its tick's entry was appended: its id is the root, looked up by its hash (docs/format.md section 15).
+      text: `SELECT c.stream AS "streamId", c.tenant AS "tenantId", s.name, c.size, c.root
+             FROM sealog.checkpoint AS c JOIN sealog.stream AS s ON s.id = c.stream
+             WHERE s.category <> 'anchor' AND NOT s.closed AND NOT EXISTS (
+               SELECT FROM sealog.anchor_leaf AS l WHERE l.stream = c.stream AND l.size >= c.size AND EXISTS (
+                 SELECT FROM sealog.entry_id AS e JOIN sealog.stream AS a ON a.id = e.stream
+                 WHERE e.drop_month = 0 AND a.category = 'anchor' AND e.id = encode(substring(sha256(
+                   convert_to('sealog/id/v1', 'UTF8') || '\\x00'::bytea || convert_to(encode(l.tick, 'hex'), 'UTF8')) FROM 1 FOR 16), 'hex')::uuid))
+             ORDER BY c.stream LIMIT $1`,
+      values: [limit],
+    });
+    return rows;
+  }
+
+  /** Returns tokens of authorities that no tick has a leaf of. */
+  evidenceToAnchor(limit: number): Promise<{ id: number; evidence: Uint8Array }[]> {
+    return evidenceWithoutLeaf(this.#database, limit);
+  }
+
+  /** Where the anchor stream stands: its last epoch and that one's size. */
+  async anchorPlace(): Promise<{ epoch: number; size: number }> {
+    const { rows } = await this.#client.query<{ epoch: number; size: number }>(
+      `SELECT epoch, size FROM sealog.stream WHERE category = 'anchor' AND starts_with(name, $1) ORDER BY epoch DESC LIMIT 1`,
+      [ANCHOR_STREAM],
+    );
+    return rows[0] ?? { epoch: 1, size: 0 };
+  }
+
+  saveLeaves(tick: Uint8Array, leaves: readonly NewLeaf[]): Promise<void> {
+    return saveLeaves(this.#client, tick, leaves);
+  }
+
+  async saveKeyStatement(statement: StoredKeyStatement): Promise<void> {
+    await saveKeyStatement(this.#client, statement);
+  }
+
+  /** Reads and writes for the checkpointer. */
+  checkpoints(): CheckpointStore {
+    return {
+      subtreeHashes: async (stream, size, nodes) => {
+        const node = await treeNodes(this.#database, stream, size, nodes);
+        return nodes.map(({ level, index }) => node(level, index));
+      },
+      frontierAt: (stream, size) => frontierAt(this.#database, stream, size),
+      save: (checkpoints: readonly SignedCheckpoint[]) => saveCheckpoints(this.#client, checkpoints),
+    };
+  }
+}
+
+/** Returns why appending is refused at this start of the server, or undefined; also where no signer ever was. */
+export async function signerRefusal(writer: pg.Pool): Promise<string | undefined> {
+  const { rows } = await writer.query<{ refusal: string | null }>(`SELECT ${SIGNER_REFUSAL} AS refusal`);
+  return rows[0]?.refusal ?? undefined;
+}
+
+/** SQL of why appending is refused, NULL where it is not; one row is looked at. */
+export const SIGNER_REFUSAL = `(SELECT CASE WHEN s.refusal IS NOT NULL THEN s.refusal
+  WHEN s.started_at <> pg_postmaster_start_time() THEN 'the signer has not looked at this database since it started'
+  END FROM sealog.signer AS s)`;
