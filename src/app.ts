@@ -3,9 +3,9 @@ import type { FastifyInstance } from 'fastify';
 import type pg from 'pg';
 import type { Logger } from 'pino';
 import { registerTokens, type TokenOptions } from './auth/tokens.ts';
-import { ClockGuard } from './chain/clock-guard.ts';
 import { TICK_ACTION } from './chain/anchor-tick.ts';
 import { OWN_TENANT } from './chain/category.ts';
+import { ClockGuard } from './chain/clock-guard.ts';
 import type { StreamRef } from './chain/entry.ts';
 import { sealWith } from './chain/sealed-run.ts';
 import { Sequencer } from './chain/sequencer.ts';
@@ -21,13 +21,16 @@ import { ownEvents } from './ingest/own-events.ts';
 import { ingestRoutes } from './ingest/routes.ts';
 import { fileMonthKeys } from './keys/file-month-keys.ts';
 import { Keyring } from './keys/keyring.ts';
+import { bundleRoutes } from './proof/bundle-routes.ts';
+import { proofRoutes } from './proof/routes.ts';
 import { readEntries } from './read/entries.ts';
+import { findEntry } from './read/find-entry.ts';
 import { readRoutes } from './read/routes.ts';
 import { partitionMaker } from './retention/partitions.ts';
 import { retentionMonths } from './retention/policy.ts';
 import { Signer } from './signer/signer.ts';
 import { appendStore } from './store/append.ts';
-import { checkpointsByName } from './store/checkpoints.ts';
+import { checkpointsByName, keyStatements } from './store/checkpoints.ts';
 import { ensureDropMonth, findOrStoreKey, keyById } from './store/data-keys.ts';
 import { type AsTenant, asTenant, type Database, databaseClock, openDatabase } from './store/database.ts';
 import { fixOrigin } from './store/deployment.ts';
@@ -42,6 +45,8 @@ export interface AppOptions {
   readonly log: Logger;
   /** For tests. */
   readonly wallClock?: () => number;
+  /** For tests that end the process between two steps of signing. */
+  readonly onSignerStep?: (step: string) => void;
 }
 
 export interface App {
@@ -52,7 +57,7 @@ export interface App {
   readonly signer: Signer | undefined;
   /** Starts what the first requests would otherwise wait for. */
   warm(): void;
-  /** Finishes what was taken, then lets go of the database. */
+  /** Finishes what was taken, then lets go of the database. May be called twice. */
   close(): Promise<void>;
 }
 
@@ -65,7 +70,8 @@ const CHECKPOINT_LOOK_MS = 100;
 const CHECKPOINT_WAITERS_MAX = 5000;
 
 /** Builds the service on a database that is there and migrated; it does not listen yet. Throws a SettingsError when it must not start. */
-export async function createApp({ config, connection, tokens, log, wallClock = Date.now }: AppOptions): Promise<App> {
+export async function createApp(options: AppOptions): Promise<App> {
+  const { config, connection, tokens, log, wallClock = Date.now } = options;
   const database = openDatabase({ connection, readersMax: config.limits.readersMax, log });
   try {
     const gate = await checkSettings(database.writer);
@@ -119,6 +125,7 @@ export async function createApp({ config, connection, tokens, log, wallClock = D
               await appendOwn(OWN_TENANT, 'log_administration', { action, outcome: 'success', details });
             },
             log,
+            onStep: options.onSignerStep,
           });
     const checkpoints = new CheckpointWatch({
       find: (names) => checkpointsByName(database.verifier, names),
@@ -158,40 +165,54 @@ export async function createApp({ config, connection, tokens, log, wallClock = D
         },
       }),
     );
-    await server.register(ingestRoutes({
+    await server.register(
+      ingestRoutes({
         appender,
         openStream,
         batches,
         wallClock,
         limits: config.limits,
         checkpointOf: (stream, size) => checkpoints.wait(stream, size),
-      }));
-    await server.register(
-      readRoutes({
-        tenant: async (name) => {
-          const id = await directory.tenant(name);
-          return id === undefined ? undefined : asking(id);
-        },
-        keys: keyring,
       }),
     );
+    const tenant = async (name: string): Promise<AsTenant | undefined> => {
+      const id = await directory.tenant(name);
+      return id === undefined ? undefined : asking(id);
+    };
+    await server.register(readRoutes({ tenant, keys: keyring }));
+    await server.register(
+      proofRoutes({
+        origin,
+        tenant,
+        findEntry: (ask, id, category) => findEntry(ask, keyring, id, category),
+        keyStatements: (names) => keyStatements(database.verifier, names),
+        publicLogs: config.publicLogs,
+      }),
+    );
+    await server.register(bundleRoutes({ origin, tenant, verifier: database.verifier, keys: keyring }));
 
     await signer?.start();
 
+    let closed: Promise<void> | undefined;
+    const close = async (): Promise<void> => {
+      partitions.stop();
+      checkpoints.close();
+      await closeServer(server, GRACE_MS);
+      await sequencer.close();
+      await batches.close();
+      // The last events are signed too.
+      await signer?.close();
+      await database.close();
+    };
     return {
       server,
       database,
       origin,
       signer,
       warm: () => batches.start(),
-      async close() {
-        partitions.stop();
-        checkpoints.close();
-        await closeServer(server, GRACE_MS);
-        await sequencer.close();
-        await batches.close();
-        await signer?.close();
-        await database.close();
+      close: () => {
+        closed ??= close();
+        return closed;
       },
     };
   } catch (error) {

@@ -48,6 +48,8 @@ export interface Config {
   readonly checkpointMs: number;
   /** How often there is a tick of the anchor stream, at most. */
   readonly anchorSeconds: number;
+  /** Whether checkpoints, tiles and records of all streams are given to callers without a token. */
+  readonly publicLogs: boolean;
   /** CIDRs of addresses that outgoing calls may go to though they are not public. */
   readonly allowAddresses: readonly string[];
   /** The file that names the outside anchors; undefined = none. */
@@ -86,6 +88,7 @@ export const VARIABLES = [
   'SEALOG_SIGNER_DIR',
   'SEALOG_CHECKPOINT_MS',
   'SEALOG_ANCHOR_SECONDS',
+  'SEALOG_PUBLIC_LOGS',
   'SEALOG_ALLOW_ADDRESSES',
   'SEALOG_ANCHORS_FILE',
   'SEALOG_LOG_LEVEL',
@@ -181,6 +184,7 @@ export function readConfig(environment: Environment): Config {
     signerDir: signerDir === undefined ? undefined : resolve(signerDir),
     checkpointMs: integer('SEALOG_CHECKPOINT_MS', 1000, 50, 60_000),
     anchorSeconds: integer('SEALOG_ANCHOR_SECONDS', 60, 1, 3600),
+    publicLogs: oneOf('SEALOG_PUBLIC_LOGS', ['0', '1'], '0') === '1',
     allowAddresses,
     anchorsFile: anchorsFile === undefined ? undefined : resolve(anchorsFile),
     logLevel: oneOf('SEALOG_LOG_LEVEL', ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'], 'info'),

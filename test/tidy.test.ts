@@ -70,12 +70,13 @@ describe('imports', () => {
     auth: ['chain', 'http'],
     ingest: ['chain', 'http'],
     read: ['chain', 'http', 'store'],
+    proof: ['chain', 'http', 'store'],
     retention: ['chain', 'store'],
     anchor: ['chain', 'http', 'store', 'verify'],
     export: ['chain', 'http', 'store'],
     signer: ['chain', 'keys', 'store'],
-    'app.ts': ['auth', 'chain', 'config.ts', 'export', 'http', 'ingest', 'keys', 'read', 'retention', 'signer', 'store'],
-    cli: ['app.ts', 'auth', 'chain', 'config.ts', 'keys', 'signer', 'store', 'verify'],
+    'app.ts': ['auth', 'chain', 'config.ts', 'export', 'http', 'ingest', 'keys', 'proof', 'read', 'retention', 'signer', 'store'],
+    cli: ['app.ts', 'auth', 'chain', 'config.ts', 'ingest', 'keys', 'retention', 'signer', 'store', 'verify'],
   };
 
   test('are found', () => {

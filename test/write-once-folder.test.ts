@@ -127,7 +127,7 @@ describe.each(MOUNTS)('a folder %s', (_, options) => {
 
   test('does not complete what somebody is still writing', async () => {
     const path = temporaryFolder();
-    const folder = writeOnceFolder(path, { ...options, patienceMs: 500 });
+    const folder = writeOnceFolder(path, { ...options, patienceMs: 2000 });
     await folder.publish(note(7));
     const file = join(path, filesIn(path)[0]!);
     await chmod(file, 0o644);
@@ -135,7 +135,7 @@ describe.each(MOUNTS)('a folder %s', (_, options) => {
     writeFileSync(file, '');
     const late = failure(folder.publish(note(7)));
     for (const end of [10, 20, other.length]) {
-      await delay(200);
+      await delay(1000);
       writeFileSync(file, other.subarray(0, end));
     }
     expect((await late).alarm).toBe(true);

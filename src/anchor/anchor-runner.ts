@@ -2,10 +2,10 @@
  * The runner of the outside anchors: brings each new checkpoint of the anchor stream to each anchor, tries until it is
  * done, and records what the outside said.
  *
- * Every second it looks for the newest checkpoint, and starts with each anchor that is due: nothing of it runs, there is a
- * checkpoint newer than the last one recorded for it, and the time between two successes, or after a failure the pause,
- * is over. Anchors know nothing of each other: each attempt runs on its own, always with the newest checkpoint, one at a
- * time for an anchor. What was had but could not be recorded is recorded later, before anything else is asked for.
+ * Every second it looks for the newest checkpoint, and starts with each anchor that is due: nothing of it runs, there
+ * is a checkpoint newer than the last one recorded for it, and the time between two successes, or after a failure the
+ * pause, is over. Anchors know nothing of each other: each attempt runs on its own, always with the newest checkpoint,
+ * one at a time for an anchor. What was had but could not be recorded is recorded later, before anything else is asked for.
  *
  * A crash loses at most evidence that was had and not recorded: it is asked for again, which folders and witnesses
  * answer the same. Two runners (a lease that went over) look at the record before each attempt, and at worst anchor a
@@ -13,8 +13,10 @@
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import { utf8 } from '../chain/bytes.ts';
+import { sha256 } from '../chain/sha256.ts';
 import { AnchorError } from './anchor-error.ts';
 import type { Anchor, FolderAnchor, Rfc3161Anchor, WitnessAnchor } from './anchors-file.ts';
+import type { TimeStampAuthority } from './time-stamp-authority.ts';
 import type { Witness } from './witness.ts';
 import type { WriteOnceFolder } from './write-once-folder.ts';
 
@@ -44,21 +46,6 @@ export interface AnchorRecord {
   readonly crls: readonly Uint8Array[];
   /** Milliseconds since 1970, as the outside states it; for a folder, our own. */
   readonly evidenceTime: number;
-}
-
-/** A time-stamp authority. */
-export interface TimeStampAuthority {
-  /** Stamps the text of a checkpoint, and checks what it gets. Times in milliseconds since 1970. */
-  stamp(text: Uint8Array, signal: AbortSignal): Promise<TimeStamp>;
-}
-
-export interface TimeStamp {
-  readonly token: Uint8Array;
-  readonly certificates: readonly Uint8Array[];
-  readonly crls: readonly Uint8Array[];
-  readonly time: number;
-  /** When the first certificate that the token needs ends. */
-  readonly certificateEnds: number;
 }
 
 /** What performs an anchor of each kind, made once for each anchor. */
@@ -179,6 +166,8 @@ class AnchorTask {
   #had: AnchorRecord | undefined;
   /** On the clock that only goes forward. */
   #dueAt = 0;
+  /** The record after which the anchor's time has been, or is being, waited out. */
+  #waitedFor = '';
   #runningSince = 0;
   #behindSince: number | undefined;
   #failures = 0;
@@ -243,6 +232,7 @@ class AnchorTask {
       this.#failures = 0;
       this.#error = undefined;
       this.#behindSince = undefined;
+      this.#waitedFor = `${stream} ${size}`;
       this.#dueAt = performance.now() + this.#anchor.everySeconds * 1000;
     } catch (error) {
       if (this.#stop.aborted) return;
@@ -261,10 +251,13 @@ class AnchorTask {
       return undefined;
     }
     if (this.#last === undefined) return newest;
-    // Where the clock was put back, what was recorded in its future holds nobody up for longer than usual.
+    // Each record is waited for once, and for no longer than usual, since its time is by another clock, which may have
+    // been put back. What was recorded here has been waited for by the clock that only goes forward.
     const everyMs = this.#anchor.everySeconds * 1000;
     const waitMs = Math.min(everyMs, this.#last.at + everyMs - this.#options.wallClock());
-    if (waitMs <= 0 || this.#failures > 0) return newest;
+    const record = `${this.#last.stream} ${this.#last.size}`;
+    if (waitMs <= 0 || this.#waitedFor === record) return newest;
+    this.#waitedFor = record;
     this.#dueAt = performance.now() + waitMs;
     return undefined;
   }
@@ -295,12 +288,12 @@ class AnchorTask {
   /** Returns what asks the anchor, of whichever kind it is. */
   #performer(): (checkpoint: AnchorCheckpoint, signal: AbortSignal) => Promise<AnchorRecord> {
     const anchor = this.#anchor;
-    const { performers, wallClock } = this.#options;
+    const { performers, wallClock, log } = this.#options;
     const recordOf = (
       { note, size, stream }: AnchorCheckpoint,
       evidence: Uint8Array,
       evidenceTime: number,
-      { certificates = [], crls = [] }: Partial<TimeStamp> = {},
+      { certificates = [], crls = [] }: Partial<Pick<AnchorRecord, 'certificates' | 'crls'>> = {},
     ): AnchorRecord => {
       return { name: anchor.name, kind: anchor.type, stream, size, note, evidence, certificates, crls, evidenceTime };
     };
@@ -308,7 +301,9 @@ class AnchorTask {
       case 'rfc3161': {
         const authority = performers.rfc3161(anchor);
         return async (checkpoint, signal) => {
-          const stamp = await authority.stamp(utf8(checkpoint.text), signal);
+          const stamp = await authority.stamp({ imprint: sha256(checkpoint.text), signal });
+          for (const warning of stamp.warnings)
+            log.warn({ anchor: anchor.name, reason: warning }, 'a time stamp lacks something');
           this.#certificateEnds = stamp.certificateEnds;
           return recordOf(checkpoint, stamp.token, stamp.time, stamp);
         };

@@ -27,8 +27,8 @@ interface AnyAnchor {
 export interface Rfc3161Anchor extends AnyAnchor {
   readonly type: 'rfc3161';
   readonly url: string;
-  /** The certificates (PEM) that the authority's must lead to. */
-  readonly trustPem: string;
+  /** The certificates (DER) that the authority's must lead to. */
+  readonly trusted: readonly Uint8Array[];
   /** The policy that is asked for, an object identifier. */
   readonly policy: string | undefined;
   /** The certificates (PEM) that the TLS server's must lead to; undefined = those of the public authorities. */
@@ -142,9 +142,9 @@ async function readAnchor(item: unknown, folder: string, complain: Complain): Pr
         ...any,
         type,
         url: textField(fields, 'url', complain, urlProblem),
-        trustPem: await certificatesField(fields, 'trust', folder, complain),
+        trusted: (await certificatesField(fields, 'trust', folder, complain)).certificates,
         policy: optional(fields, 'policy', () => textField(fields, 'policy', complain, policyProblem)),
-        tlsCaPem: await optional(fields, 'tlsCa', () => certificatesField(fields, 'tlsCa', folder, complain)),
+        tlsCaPem: (await optional(fields, 'tlsCa', () => certificatesField(fields, 'tlsCa', folder, complain)))?.pem,
       };
     case 'folder':
       return { ...any, type, path: textField(fields, 'path', complain, pathProblem) };
@@ -154,7 +154,7 @@ async function readAnchor(item: unknown, folder: string, complain: Complain): Pr
         type,
         url: textField(fields, 'url', complain, prefixProblem).replace(/\/+$/, ''),
         vkey: textField(fields, 'vkey', complain, vkeyProblem),
-        tlsCaPem: await optional(fields, 'tlsCa', () => certificatesField(fields, 'tlsCa', folder, complain)),
+        tlsCaPem: (await optional(fields, 'tlsCa', () => certificatesField(fields, 'tlsCa', folder, complain)))?.pem,
       };
     default: {
       const never: never = type;
@@ -210,11 +210,17 @@ function textField(
 }
 
 function secondsField(fields: Record<string, unknown>, fallback: number, complain: Complain): number {
-  const value = optional(fields, 'everySeconds', () => fields['everySeconds']) ?? fallback;
+  const value = Object.hasOwn(fields, 'everySeconds') ? fields['everySeconds'] : fallback;
   if (typeof value === 'number' && Number.isInteger(value) && value >= EVERY_SECONDS_MIN && value <= EVERY_SECONDS_MAX)
     return value;
   complain('everySeconds', `must be an integer from ${EVERY_SECONDS_MIN} to ${EVERY_SECONDS_MAX}`);
   return fallback;
+}
+
+interface Certificates {
+  readonly pem: string;
+  /** DER. */
+  readonly certificates: readonly Uint8Array[];
 }
 
 async function certificatesField(
@@ -222,22 +228,22 @@ async function certificatesField(
   name: string,
   folder: string,
   complain: Complain,
-): Promise<string> {
+): Promise<Certificates> {
+  const none = { pem: '', certificates: [] };
   const path = textField(fields, name, complain, (value) => (value === '' ? 'must be a path' : undefined));
-  if (path === '') return '';
+  if (path === '') return none;
   try {
     const pem = await readFile(resolve(folder, path), 'utf8');
-    const certificates = pem.match(/-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----/g) ?? [];
-    for (const certificate of certificates) new X509Certificate(certificate);
-    if (certificates.length === 0) complain(name, 'names a file without a certificate in PEM');
-    return pem;
+    const blocks = pem.match(/-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----/g) ?? [];
+    if (blocks.length === 0) complain(name, 'names a file without a certificate in PEM');
+    return { pem, certificates: blocks.map((block) => new X509Certificate(block).raw) };
   } catch (error) {
     const { code = '' } = error as NodeJS.ErrnoException;
     complain(
       name,
       /^E[A-Z]+$/.test(code) ? `names a file that can not be read: ${code}` : 'holds a broken certificate',
     );
-    return '';
+    return none;
   }
 }
 

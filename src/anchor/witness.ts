@@ -1,6 +1,6 @@
 /**
- * The client of a witness (C2SP tlog-witness v1.0.0, Ed25519 cosignatures): shows it that the log only grew, and gets its
- * word for it.
+ * The client of a witness (C2SP tlog-witness v1.0.0, Ed25519 cosignatures): shows it that the log only grew, and gets
+ * its word for it.
  *
  *     POST <prefix>/add-checkpoint        old <size>
  *                                         <consistency path from there, a hash a line, base64>
@@ -12,8 +12,8 @@
  * answer never arrived.
  *
  * **Time.** A cosignature says when the witness saw the checkpoint, which later counts as evidence that the checkpoint
- * existed then. So a time more than 5 minutes away from our own clock, either way, is refused: a past one would prove too
- * much, a future one nothing, and both show that one of two clocks is wrong.
+ * existed then. So a time more than 5 minutes away from our own clock, either way, is refused: a past one would prove
+ * too much, a future one nothing, and both show that one of two clocks is wrong.
  */
 import assert from 'node:assert/strict';
 import { fromUtf8, toBase64, utf8 } from '../chain/bytes.ts';

@@ -8,10 +8,10 @@
  * know no colon. Numbers have leading zeros, so that names sort as sizes do; at a tick a minute a sub-folder holds two
  * months.
  *
- * A file is never overwritten. It is written aside, flushed, and linked to its name, so that it is there whole or not at
- * all; where the mount knows no hard links, it is made under its name and only by the one who finds none (`wx`), and what
- * a crash cut is completed by whoever comes next, which changes no byte that is there. A file that says something else of
- * the same size is an alarm: two checkpoints of one size are a log with two pasts.
+ * A file is never overwritten. It is written aside, flushed, and linked to its name, so that it is there whole or not
+ * at all; where the mount knows no hard links, it is made under its name and only by the one who finds none (`wx`), and
+ * what a crash cut is completed by whoever comes next, which changes no byte that is there. A file that says something
+ * else of the same size is an alarm: two checkpoints of one size are a log with two pasts.
  */
 import { randomBytes } from 'node:crypto';
 import { type FileHandle, link as hardLink, mkdir, open, readdir, stat, unlink } from 'node:fs/promises';
@@ -32,8 +32,8 @@ export interface WriteOnceFolder {
 
 export interface WriteOnceFolderOptions {
   /**
-   * Says whether a note has good signatures of our keys. Where it is given, a file with the same text but other signature
-   * lines (of the key before, or with cosignatures) is the same checkpoint; else only the same bytes are.
+   * Says whether a note has good signatures of our keys. Where it is given, a file with the same text but other
+   * signature lines (of the key before, or with cosignatures) is the same checkpoint; else only the same bytes are.
    */
   readonly opens?: (note: string) => boolean;
   /** The system's way to make a hard link. For tests of mounts that have none. */
@@ -70,7 +70,7 @@ const NO_LINKS = ['EPERM', 'EACCES', 'ENOSYS', 'ENOTSUP', 'EOPNOTSUPP', 'EINVAL'
 /** What flushing a folder says where that is no notion: object stores behind FUSE, some network mounts. */
 const NO_FOLDER_FLUSH = ['EINVAL', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS', 'EISDIR', 'EBADF', 'EACCES', 'EPERM'];
 
-/** Returns the folder at an absolute path, which must be there: where a mount is missing, nothing is made in its place. */
+/** Returns the folder at an absolute path, which must be there: for a missing mount nothing is made in its place. */
 export function writeOnceFolder(
   path: string,
   { opens = () => false, link = hardLink, patienceMs = PATIENCE_MS }: WriteOnceFolderOptions = {},
@@ -111,7 +111,7 @@ export function writeOnceFolder(
 }
 
 /**
- * Returns the newest checkpoint that the folder holds of an origin, and the names of newer files that hold no checkpoint
+ * Returns the newest checkpoint that the folder holds of an origin, and the names of newer files that hold none
  * of this origin and their size: cut by a crash, or changed. Throws an AnchorError where the folder can not be read.
  */
 export async function newestCheckpoint(

@@ -68,12 +68,15 @@ export class ContradictionError extends Error {
   readonly streams: readonly { readonly name: string; readonly detail: string }[];
 
   constructor(streams: readonly { readonly name: string; readonly detail: string }[]) {
-    const [first] = streams;
-    const more = streams.length > 1 ? `, and ${streams.length - 1} other streams` : '';
-    super(`${first?.name} ${first?.detail}${more}`);
+    const shown = streams.slice(0, SHOWN_STREAMS).map(({ name, detail }) => `${name} ${detail}`);
+    const more = streams.length > shown.length ? `; and ${streams.length - shown.length} other streams` : '';
+    super(`${shown.join('; ')}${more}`);
     this.streams = streams;
   }
 }
+
+/** Named in a refusal; the log has more. */
+const SHOWN_STREAMS = 3;
 
 interface Grown {
   readonly stream: SignableStream;

@@ -64,7 +64,7 @@ export function parseCosignerVkey(vkey: string): VerifierKey {
   return key;
 }
 
-/** Says whether a signature line is called by this key's name and id, and so is one that `checkCosignature` takes up. */
+/** Says whether a signature line is called by this key's name and id, so that `checkCosignature` takes it up. */
 export function isLineOf(key: VerifierKey, line: SignatureLine): boolean {
   return line.name === key.name && line.keyId === key.keyId;
 }

@@ -26,8 +26,22 @@ const COMMANDS: ReadonlyMap<string, Command> = new Map([
   [
     'verify',
     {
-      says: '--database: check every stored byte of every stream, or of [--stream NAME]; [--json]',
+      says: '--database: check every stored byte of every stream, or of [--stream NAME], against [--key VKEY] [--checkpoint FILE]… [--tsa CA.pem]… [--witness VKEY]…; [--json]',
       load: async () => (await import('./verify.ts')).verifyCommand,
+    },
+  ],
+  [
+    'recover',
+    {
+      says: 'after a restore that lost signed entries: show what is lost, and with --yes go on in new epochs',
+      load: async () => (await import('./recover.ts')).recoverCommand,
+    },
+  ],
+  [
+    'keys',
+    {
+      says: 'rotate: make the next generation of signing keys in SEALOG_SIGNER_DIR; the signer takes it into use',
+      load: async () => (await import('./keys.ts')).keysCommand,
     },
   ],
   [

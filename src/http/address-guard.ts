@@ -35,7 +35,7 @@ const REFUSED_IPV4 = [
 
 /**
  * Of IPv6 only this is global unicast. Outside are loopback, unspecified, unique local, link-local, site-local,
- * multicast, discard, local NAT64 (64:ff9b:1::/48), IPv4-compatible addresses, segment routing, and what is not assigned.
+ * multicast, discard, local NAT64 (64:ff9b:1::/48), IPv4-compatible addresses, segment routing, and the rest.
  */
 const GLOBAL_IPV6 = '2000::/3';
 /** Inside it, but not globally reachable, or a way to IPv4 that nobody can judge. */

@@ -33,7 +33,7 @@ const SHOWN_NAME_LENGTH = 64;
 export interface Operation {
   readonly operationId: string;
   readonly method: string;
-  /** As Fastify writes it: `/v1/events/:id`. */
+  /** As Fastify writes it: `/v1/events/:id`; a parameter with `x-slashes` is `*`. */
   readonly path: string;
   /** What `config.permission` of the route must say. */
   readonly permission: string;
@@ -53,6 +53,7 @@ interface ParameterObject {
   readonly name: string;
   readonly in: string;
   readonly required?: boolean;
+  readonly 'x-slashes'?: boolean;
   readonly schema: SchemaObject;
 }
 
@@ -101,7 +102,7 @@ export function declaredOperations(): Operation[] {
   return eachOperation().map(({ path, method, operation }) => ({
     operationId: operation.operationId,
     method: method.toUpperCase(),
-    path: path.replace(/\{([^}]+)\}/g, ':$1'),
+    path: path.replace(/\{([^}]+)\}/g, (_, name) => (takesSlashes(operation, name) ? '*' : `:${name}`)),
     permission: operation['x-permission'],
     bodyTypes: Object.keys(operation.requestBody?.content ?? {}),
   }));
@@ -192,6 +193,10 @@ function eachOperation(): { path: string; method: string; operation: OperationOb
   return Object.entries(document.paths).flatMap(([path, methods]) =>
     Object.entries(methods).map(([method, operation]) => ({ path, method, operation })),
   );
+}
+
+function takesSlashes({ parameters = [] }: OperationObject, name: string): boolean {
+  return parameters.some((parameter) => parameter.name === name && parameter['x-slashes'] === true);
 }
 
 function parametersOf(place: 'query' | 'path'): Map<string, Map<string, Parameter>> {

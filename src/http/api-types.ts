@@ -217,11 +217,103 @@ export type StreamHead = {
   readonly root: Hash;
   /** When the last entry was stored */
   readonly recordedAt: RecordedAt;
+  /** Null where none was signed yet */
+  readonly checkpoint: StreamCheckpoint | null;
 };
 
 export type StreamPage = {
   readonly items: readonly StreamHead[];
   readonly next: string | null;
+};
+
+export type TenantName = string;
+
+/** A category as it stands in the name of a stream; `anchor` is the anchor stream's, `sealog/anchor` */
+export type StreamCategory = string;
+
+/** The second epoch is `e2`; the first stands in no name */
+export type Epoch = string;
+
+/** `<L>/<N>`, `<L>/<N>.p/<W>`, `entries/<N>` or `entries/<N>.p/<W>`, N in groups of three digits such as `x001/x234/067` */
+export type TilePath = string;
+
+/** A number of entries */
+export type TreeSize = number;
+
+/** C2SP signed-note */
+export type SignedNote = string;
+
+export type ProofPart = {
+  readonly salt: string;
+  /** The part as it was sent */
+  readonly value: unknown;
+} | {
+  readonly commitment: Hash;
+  readonly state: 'erased' | 'withheld';
+};
+
+/** Section 21 of docs/format.md says how to check it */
+export type EntryProof = {
+  readonly stream: Stream;
+  readonly seq: Seq;
+  readonly hash: Hash;
+  /** The text that was hashed */
+  readonly record: string;
+  readonly parts: {
+    readonly actor?: ProofPart;
+    readonly changes?: ProofPart;
+    readonly details?: ProofPart;
+    readonly raw?: ProofPart;
+    readonly reason?: ProofPart;
+    readonly target?: ProofPart;
+  };
+  /** Of the tree that the path leads into */
+  readonly size: TreeSize;
+  /** The inclusion path of RFC 6962, lowest hash first */
+  readonly path: readonly Hash[];
+  readonly checkpoint: SignedNote;
+};
+
+export type ConsistencyProof = {
+  readonly stream: Stream;
+  readonly from: TreeSize;
+  readonly to: TreeSize;
+  /** The consistency path of RFC 6962, lowest hash first */
+  readonly path: readonly Hash[];
+  readonly fromRoot: Hash;
+  readonly toRoot: Hash;
+  readonly checkpoint: SignedNote;
+};
+
+/** A size of the anchor stream */
+export type AnchorPlace = {
+  readonly stream: Stream;
+  readonly size: TreeSize;
+};
+
+export type Key = {
+  /** The key's name: the origin of what it signs */
+  readonly origin: string;
+  /** C2SP signed-note */
+  readonly vkey: string;
+  readonly generation: number;
+  /** Where in the anchor stream it began to sign */
+  readonly from: AnchorPlace;
+  /** Where the next generation began; null for one that signs now */
+  readonly to: AnchorPlace | null;
+  readonly statement: SignedNote;
+};
+
+export type KeyPage = {
+  readonly items: readonly Key[];
+  readonly next: string | null;
+};
+
+/** The newest that was signed */
+export type StreamCheckpoint = {
+  readonly size: TreeSize;
+  readonly root: Hash;
+  readonly signedAt: RecordedAt;
 };
 
 /** A stored event: 201, or 200 where it was stored already */
@@ -237,7 +329,7 @@ export type BatchAnswer = {
 };
 
 /** Stable; dispatch on this */
-export type ProblemCode = 'invalid_json' | 'invalid_event' | 'invalid_batch' | 'invalid_request' | 'invalid_encoding' | 'category_required' | 'unauthenticated' | 'forbidden' | 'not_found' | 'method_not_allowed' | 'request_timeout' | 'id_conflict' | 'too_large' | 'unsupported_media_type' | 'headers_too_large' | 'internal' | 'busy' | 'not_ready' | 'outcome_unknown';
+export type ProblemCode = 'invalid_json' | 'invalid_event' | 'invalid_batch' | 'invalid_request' | 'invalid_encoding' | 'category_required' | 'unauthenticated' | 'forbidden' | 'not_found' | 'not_yet_checkpointed' | 'method_not_allowed' | 'request_timeout' | 'id_conflict' | 'too_large' | 'unsupported_media_type' | 'headers_too_large' | 'internal' | 'busy' | 'not_ready' | 'outcome_unknown';
 
 export type FieldError = {
   /** A path such as `changes.before` or `[3].actor.id`; empty: the whole */
@@ -293,6 +385,29 @@ export interface Queries {
     readonly category?: Category;
   };
   readonly listStreams: Readonly<Record<string, never>>;
+  readonly proveEvent: {
+    readonly category?: Category;
+  };
+  readonly readCheckpoint: Readonly<Record<string, never>>;
+  readonly readCheckpointOfEpoch: Readonly<Record<string, never>>;
+  readonly readTile: Readonly<Record<string, never>>;
+  readonly readTileOfEpoch: Readonly<Record<string, never>>;
+  readonly proveConsistency: {
+    readonly from: TreeSize;
+    readonly to: TreeSize;
+  };
+  readonly proveConsistencyOfEpoch: {
+    readonly from: TreeSize;
+    readonly to: TreeSize;
+  };
+  readonly listKeys: Readonly<Record<string, never>>;
+  readonly readBundle: {
+    readonly category: Category;
+    readonly from?: Timestamp;
+    readonly to?: Timestamp;
+    readonly since?: string;
+    readonly withhold?: string;
+  };
   readonly healthz: Readonly<Record<string, never>>;
   readonly readyz: Readonly<Record<string, never>>;
 }
@@ -306,6 +421,40 @@ export interface PathParameters {
     readonly id: EventId;
   };
   readonly listStreams: Readonly<Record<string, never>>;
+  readonly proveEvent: {
+    readonly id: EventId;
+  };
+  readonly readCheckpoint: {
+    readonly tenant: TenantName;
+    readonly category: StreamCategory;
+  };
+  readonly readCheckpointOfEpoch: {
+    readonly tenant: TenantName;
+    readonly category: StreamCategory;
+    readonly epoch: Epoch;
+  };
+  readonly readTile: {
+    readonly tenant: TenantName;
+    readonly category: StreamCategory;
+    readonly tile: TilePath;
+  };
+  readonly readTileOfEpoch: {
+    readonly tenant: TenantName;
+    readonly category: StreamCategory;
+    readonly epoch: Epoch;
+    readonly tile: TilePath;
+  };
+  readonly proveConsistency: {
+    readonly tenant: TenantName;
+    readonly category: StreamCategory;
+  };
+  readonly proveConsistencyOfEpoch: {
+    readonly tenant: TenantName;
+    readonly category: StreamCategory;
+    readonly epoch: Epoch;
+  };
+  readonly listKeys: Readonly<Record<string, never>>;
+  readonly readBundle: Readonly<Record<string, never>>;
   readonly healthz: Readonly<Record<string, never>>;
   readonly readyz: Readonly<Record<string, never>>;
 }

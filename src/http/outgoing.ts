@@ -6,8 +6,8 @@
  * an answer, never followed. Every call has one time limit for everything (look-up, connection, TLS, answer) and a
  * limit for the answer. No proxy, no cookies, no cache, no connection kept: a call is a call.
  *
- * An error names the scheme, host and port of the call and nothing else of its URL: paths and queries may carry secrets,
- * and errors end in logs and on status pages.
+ * An error names the scheme, host and port of the call and nothing else of its URL: paths and queries may carry
+ * secrets, and errors end in logs and on status pages.
  */
 import { lookup as lookUp } from 'node:dns/promises';
 import { request as httpRequest, type IncomingMessage, type RequestOptions } from 'node:http';

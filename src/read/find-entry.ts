@@ -35,12 +35,7 @@ export async function findEntry(
 }
 
 /** Returns for each category the newest entry with this id. */
-async function findById(
-  ask: AsTenant,
-  keys: Keys,
-  id: string,
-  category: string | undefined,
-): Promise<FoundEntry[]> {
+async function findById(ask: AsTenant, keys: Keys, id: string, category: string | undefined): Promise<FoundEntry[]> {
   const streams = (await ask(listStreams)).filter((stream) => category === undefined || stream.category === category);
   const places = await ask((database) =>
     placesOfId(

@@ -32,8 +32,10 @@ export type MarkFact =
   | { readonly kind: 'server'; readonly system: string; readonly timeline: number }
   | { readonly kind: 'generation'; readonly generation: number; readonly from: AnchorPlace }
   | { readonly kind: 'checkpoint'; readonly stream: string; readonly size: number; readonly root: string }
-  /** The epoch is closed at this size: nothing of it is signed any more. */
-  | { readonly kind: 'closed'; readonly stream: string; readonly size: number };
+  /** The epoch is closed at this size, nothing of it is signed any more, and `next` goes on. */
+  | { readonly kind: 'closed'; readonly stream: string; readonly size: number; readonly next: string }
+  /** This epoch has everything that a recovery had to put into it. */
+  | { readonly kind: 'opened'; readonly stream: string };
 
 /** Another signer wrote to the folder: it is its now. */
 export class MarkLostError extends Error {
@@ -63,7 +65,8 @@ export class Mark {
   #server: { readonly system: string; readonly timeline: number } | undefined;
   readonly #generations: { generation: number; from: AnchorPlace }[] = [];
   readonly #heads = new Map<string, SignedHead[]>();
-  readonly #closed = new Map<string, number>();
+  readonly #closed = new Map<string, { readonly size: number; readonly next: string }>();
+  readonly #opened = new Set<string>();
 
   private constructor(file: FileHandle, path: string, bytes: number, link: string) {
     this.#file = file;
@@ -123,7 +126,14 @@ export class Mark {
 
   /** Returns the size at which an epoch was closed, or undefined. */
   closedAt(stream: string): number | undefined {
-    return this.#closed.get(stream);
+    return this.#closed.get(stream)?.size;
+  }
+
+  /** Epochs that were closed, and whose next one does not have everything yet. */
+  unfinished(): { stream: string; size: number; next: string }[] {
+    return [...this.#closed]
+      .filter(([, { next }]) => !this.#opened.has(next))
+      .map(([stream, { size, next }]) => ({ stream, size, next }));
   }
 
   /** Writes facts and flushes them; when this returns, what they tell of may be released. Throws a MarkLostError when another signer came in between. */
@@ -168,7 +178,10 @@ export class Mark {
         break;
       }
       case 'closed':
-        this.#closed.set(fact.stream, fact.size);
+        this.#closed.set(fact.stream, { size: fact.size, next: fact.next });
+        break;
+      case 'opened':
+        this.#opened.add(fact.stream);
         break;
       default: {
         const never: never = fact;
@@ -186,7 +199,8 @@ export class Mark {
       ...[...this.#heads].flatMap(([stream, heads]) =>
         heads.slice(-HISTORY_MAX).map((head) => ({ kind: 'checkpoint', stream, ...head }) as const),
       ),
-      ...[...this.#closed].map(([stream, size]) => ({ kind: 'closed', stream, size }) as const),
+      ...[...this.#closed].map(([stream, closed]) => ({ kind: 'closed', stream, ...closed }) as const),
+      ...[...this.#opened].map((stream) => ({ kind: 'opened', stream }) as const),
     ];
     const aside = `${this.#path}.new`;
     const file = await open(aside, 'w', 0o600);
@@ -244,7 +258,7 @@ function readFacts(text: Buffer, path: string): { facts: MarkFact[]; bytes: numb
     const line = text.toString('utf8', at, end);
     at = end + 1;
     const [link, json] = [line.slice(0, 16), line.slice(17)];
-    const follows = (before: string): boolean => linkOf(before, json) === link;
+    const follows = (before: string): boolean => line[16] === ' ' && linkOf(before, json) === link;
     if (follows(links.at(-1)!)) {
       // What lost, or was torn, is behind us: the winner's lines go on.
       facts.push(...(JSON.parse(json) as MarkFact[]));
@@ -254,7 +268,9 @@ function readFacts(text: Buffer, path: string): { facts: MarkFact[]; bytes: numb
       sound = at;
     } else {
       if ([...doubtful].some(follows) || doubtful.size > 2 * UNSOUND_MAX) throw damaged;
-      doubtful.add(link).add(linkOf(links.at(-1)!, json));
+      doubtful.add(linkOf(links.at(-1)!, json));
+      // Also where the line feed before it is what was damaged.
+      for (const [stated] of line.matchAll(/[0-9a-f]{16}(?= )/g)) doubtful.add(stated);
     }
   }
   if (text.length - sound > TORN_BYTES_MAX) throw damaged;

@@ -118,6 +118,7 @@ export class Signer {
 
   /** Signs what is left, and lets go of lease and folder. */
   async close(): Promise<void> {
+    if (this.#closing.signal.aborted) return;
     this.#closing.abort();
     await Promise.race([this.#running.then(() => this.#tryRound()), delay(CLOSE_MAX_MS, undefined, { ref: false })]);
     await this.#step(() => this.#letGo());

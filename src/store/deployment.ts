@@ -1,7 +1,14 @@
 /** What was fixed at the first start. */
 import { randomBytes } from 'node:crypto';
+import type { Kysely } from 'kysely';
 import type pg from 'pg';
 import { SettingsError } from '../errors.ts';
+import type { Tables } from './tables.ts';
+
+/** Returns the origin that was fixed; undefined before the first start. */
+export async function readOrigin(database: Kysely<Tables>): Promise<string | undefined> {
+  return (await database.selectFrom('sealog.deployment').select('origin').executeTakeFirst())?.origin;
+}
 
 /**
  * Returns the deployment's origin, fixing it at the first start: as configured, or in embedded mode a generated one. Two first

@@ -3,7 +3,7 @@
  * committed never change, and a long snapshot would slow the heads' updates for everybody.
  */
 import { type Kysely, sql } from 'kysely';
-import type { StoredBlock } from '../chain/block.ts';
+import { BLOCK_ENTRIES_MAX, type StoredBlock } from '../chain/block.ts';
 import { type BlockRow, storedBlock } from './block-row.ts';
 import type { Tables } from './tables.ts';
 
@@ -47,6 +47,26 @@ export async function blockOf(
   const row = await query.orderBy('first_seq', 'desc').limit(1).executeTakeFirst();
   const block = row === undefined ? undefined : storedBlock(row);
   return block !== undefined && seq < block.firstSeq + block.entries ? block : undefined;
+}
+
+/** Returns the blocks of a stream from the one that holds `seq` on, in order; at most `limit`. */
+export async function blocksFrom(
+  database: Kysely<Tables>,
+  streamId: number,
+  seq: number,
+  limit: number,
+): Promise<StoredBlock[]> {
+  const rows = await database
+    .selectFrom('sealog.block')
+    .selectAll()
+    .where('stream', '=', streamId)
+    // No block is longer: only these can hold `seq`.
+    .where('first_seq', '>', seq - BLOCK_ENTRIES_MAX)
+    .where((where) => where(where('first_seq', '+', where.ref('entries')), '>', seq))
+    .orderBy('first_seq')
+    .limit(limit)
+    .execute();
+  return rows.map(storedBlock);
 }
 
 export interface BlockFilter {

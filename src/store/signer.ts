@@ -150,6 +150,22 @@ export class SignerLease {
     }
   }
 
+  /** Closes an epoch, and makes the row of the next one; both may have been done before. */
+  async closeEpoch(
+    stream: string,
+    next: { readonly tenant: string; readonly category: string; readonly epoch: number; readonly name: string },
+  ): Promise<void> {
+    await this.#client.query('UPDATE sealog.stream SET closed = true WHERE name = $1 AND NOT closed', [stream]);
+    await this.#client.query('INSERT INTO sealog.tenant (name) VALUES ($1) ON CONFLICT (name) DO NOTHING', [
+      next.tenant,
+    ]);
+    await this.#client.query(
+      `INSERT INTO sealog.stream (tenant, category, epoch, name)
+       SELECT id, $2, $3, $4 FROM sealog.tenant WHERE name = $1 ON CONFLICT DO NOTHING`,
+      [next.tenant, next.category, next.epoch, next.name],
+    );
+  }
+
   /** Returns the stored checkpoints of all streams that are not closed, as they stand there. */
   async storedNotes(): Promise<{ name: string; note: string }[]> {
     const { rows } = await this.#client.query<{ name: string; note: string }>(

@@ -57,6 +57,18 @@ export async function listStreams(database: Kysely<Tables>): Promise<StreamRow[]
   return rows.map(streamRow);
 }
 
+/** Returns the streams of a category that the connection's role may see, by epoch. */
+export async function streamsOf(database: Kysely<Tables>, category: Category): Promise<StreamRow[]> {
+  const rows = await database
+    .selectFrom('sealog.stream')
+    .selectAll()
+    .where('category', '=', category)
+    .orderBy('tenant')
+    .orderBy('epoch')
+    .execute();
+  return rows.map(streamRow);
+}
+
 export function streamRow(row: Selectable<Tables['sealog.stream']>): StreamRow {
   return {
     id: row.id,

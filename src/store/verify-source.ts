@@ -234,13 +234,16 @@ export function verifySource(
 }
 
 /** Tables whose rows belong to a stream; each has an index that begins with it. */
-const TABLES_OF_STREAMS = ['data_key', 'block', 'tag', 'entry_id', 'tile'];
+const TABLES_OF_STREAMS = ['data_key', 'block', 'tag', 'entry_id', 'tile', 'checkpoint'];
 const STREAMS_A_STEP = 500;
 
-/** Returns the ids of streams that have stored rows and no row of their own: somebody removed it, and the list of streams says nothing of them. */
-export async function orphanedStreams(database: Kysely<Tables>): Promise<number[]> {
+/** Returns the ids of streams that have rows in these tables and no row of their own: somebody removed it, and the list of streams says nothing of them. */
+export async function orphanedStreams(
+  database: Kysely<Tables>,
+  tables: readonly string[] = TABLES_OF_STREAMS,
+): Promise<number[]> {
   const orphans = new Set<number>();
-  for (const name of TABLES_OF_STREAMS) {
+  for (const name of tables) {
     const table = sql.id('sealog', name);
     let after: number | null = INT_MIN;
     while (after !== null) {
@@ -283,9 +286,10 @@ async function slice(database: Kysely<Tables>, query: RawBuilder<unknown>): Prom
   };
 }
 
-/** A bigint column as a number that a double holds exactly. */
+/** A bigint column as a number that a double holds exactly. NULL stays NULL, which least and greatest would pass over. */
 function exact(column: string, as = column): RawBuilder<number> {
-  return sql`greatest(least(${sql.ref(column)}, 9007199254740991), -9007199254740991) AS ${sql.ref(as)}`;
+  const value = sql.ref(column);
+  return sql`CASE WHEN ${value} IS NOT NULL THEN greatest(least(${value}, 9007199254740991), -9007199254740991) END AS ${sql.ref(as)}`;
 }
 
 function greatest(column: string): RawBuilder<number> {

@@ -6,6 +6,14 @@ export interface LogStream {
   readonly name: string;
 }
 
+/** The row of a key statement. */
+export interface SourceStatement {
+  readonly name: string;
+  readonly generation: number;
+  readonly vkey: string;
+  readonly note: string;
+}
+
 /** The row of a stream's newest signed checkpoint. */
 export interface SourceCheckpoint {
   readonly size: number;
@@ -79,8 +87,8 @@ export interface LogWideSource {
   /** Streams in scope that have stored rows and no row of their own; those of them that have leaves of ticks. */
   orphans(): Promise<{ readonly stored: readonly number[]; readonly anchored: readonly number[] }>;
   open(stream: LogStream): LogSource;
-  /** The notes of the statements of these keys. */
-  keyStatements(names: readonly string[]): Promise<readonly string[]>;
+  /** The statements of these keys, by generation. */
+  keyStatements(names: readonly string[]): Promise<readonly SourceStatement[]>;
   checkpoint(stream: LogStream): Promise<SourceCheckpoint | undefined>;
   /** Leaves of a stream behind this one, by size, then tick. */
   leaves(
@@ -94,12 +102,12 @@ export interface LogWideSource {
   anchors(): Promise<readonly string[]>;
   /** Evidence of an anchor for checkpoints of an epoch of the anchor stream, newest first. */
   newestEvidence(anchor: string, epoch: LogStream, limit: number): Promise<readonly SourceEvidence[]>;
-  /** Notes that evidence is of, by size: of each size one. */
+  /** Notes that evidence is of, by size, then id. */
   evidenceNotes(
     epoch: LogStream,
-    afterSize: number,
+    after: { readonly size: number; readonly id: number },
     limit: number,
-  ): Promise<readonly { readonly size: number; readonly note: string; readonly anchor: string }[]>;
+  ): Promise<readonly Pick<SourceEvidence, 'id' | 'size' | 'note' | 'anchor'>[]>;
   closing(stream: LogStream): Promise<Closing | undefined>;
   /** The entry at `seq` in the tree of `size`, from whatever rows: what comes of it is checked. Throws an EvidenceError. */
   entryProof(stream: LogStream, seq: number, size: number): Promise<EntryProof>;

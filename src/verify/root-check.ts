@@ -46,13 +46,20 @@ export class RootCheck implements RootListener {
   readonly #contradictions = new Map<StatementKind, Contradiction>();
   #largestUnknown: StatedRoot | undefined;
 
-  private constructor(findings: Findings, roots: StatedRoots) {
+  readonly #onAgreed: ((statement: StatedRoot) => void) | undefined;
+
+  private constructor(findings: Findings, roots: StatedRoots, onAgreed: ((statement: StatedRoot) => void) | undefined) {
     this.#findings = findings;
+    this.#onAgreed = onAgreed;
     this.#statements = Symbol.asyncIterator in roots ? roots[Symbol.asyncIterator]() : roots[Symbol.iterator]();
   }
 
-  static async begin(findings: Findings, roots: StatedRoots): Promise<RootCheck> {
-    const check = new RootCheck(findings, roots);
+  static async begin(
+    findings: Findings,
+    roots: StatedRoots,
+    onAgreed?: (statement: StatedRoot) => void,
+  ): Promise<RootCheck> {
+    const check = new RootCheck(findings, roots, onAgreed);
     await check.#advance();
     return check;
   }
@@ -65,7 +72,7 @@ export class RootCheck implements RootListener {
   async at(size: number, roots: TreeRoots | undefined): Promise<void> {
     for (let one = this.#next; one !== undefined && one.size <= size; one = this.#next) {
       if (one.size < size || roots === undefined) this.#largestUnknown = one;
-      else if (equalBytes(one.root, roots.own) || equalBytes(one.root, roots.said)) this.#lastGood = one.size;
+      else if (equalBytes(one.root, roots.own) || equalBytes(one.root, roots.said)) this.#agree(one);
       else this.#contradict(one);
       await this.#advance();
     }
@@ -93,6 +100,11 @@ export class RootCheck implements RootListener {
       const detail = `entries ${sizeNow} to ${stated - 1} are not there, and ${name} states that they were`;
       this.#findings.add('truncated', detail, sizeNow);
     }
+  }
+
+  #agree(statement: StatedRoot): void {
+    this.#lastGood = statement.size;
+    this.#onAgreed?.(statement);
   }
 
   #contradict(statement: StatedRoot): void {

@@ -9,8 +9,9 @@
  * - what pkijs made of it must become the same bytes again when it is written (`sameBytes`): then nothing is in there
  *   that it did not see. (It does so with each of the 144 roots that Debian ships.)
  *
- * Which rules hold is decided here and not by the libraries. Every bit of a token is under a signature, under a hash, or
- * has only one value that is taken; all but certificates and revocation lists in it which the chain does not need.
+ * Which rules hold is decided here and not by the libraries. Every bit of a token is part of a signature, is under a
+ * signature or a hash, or has only one value that is taken; all but certificates and revocation lists in it which the
+ * chain does not need. (An ECDSA signature (r, s) has a twin (r, −s), as everywhere: the bytes differ, what is said not.)
  *
  * **Revocation** (RFC 3161 section 4). A certificate of the chain that a revocation list names with the reason unspecified,
  * affiliationChanged, superseded or cessationOfOperation was given up in good order: stamps from before that date stay
@@ -27,7 +28,7 @@ import assert from 'node:assert/strict';
 import {
   type AsnType,
   BitString,
-  Boolean,
+  Boolean as BooleanNode,
   Constructed,
   fromBER,
   Integer,
@@ -53,7 +54,7 @@ import {
   type SignerInfo,
   TSTInfo,
 } from 'pkijs';
-import { concatBytes, equalBytes, fromBase64, fromUtf8, toHex } from '../chain/bytes.ts';
+import { equalBytes, fromBase64, fromUtf8, toHex } from '../chain/bytes.ts';
 import { EvidenceError } from '../errors.ts';
 import { checkDer, DER_DEPTH_MAX } from './der.ts';
 
@@ -581,7 +582,7 @@ function checkIssuer(issuer: X509, path: readonly X509[], time: number): void {
   const name = nameText(issuer.certificate.subject);
   const constraints = issuer.extensions.get(EXTENSION.basicConstraints);
   const [isAuthority, lengthMax] = constraints === undefined ? [] : elements(parse(constraints.value), Sequence);
-  if (!(isAuthority instanceof Boolean && isAuthority.valueBlock.value)) {
+  if (!(isAuthority instanceof BooleanNode && isAuthority.valueBlock.value)) {
     throw new EvidenceError(`the certificate of ${name} is not one of an authority`);
   }
   const below = path.slice(1).filter((one) => !equalBytes(one.subject, one.issuer)).length;
@@ -776,9 +777,15 @@ async function isSignedBy(key: PublicKeyInfo, { data, signature, algorithm }: Si
   if (key.algorithm.algorithmId !== wanted.key) throw new EvidenceError('a signature is of another kind than the key');
   checkKey(key);
   if (signature instanceof BitString && signature.valueBlock.unusedBits !== 0) return false;
-  if (wanted.key === OID.ecPublicKey) checkDer(signature.valueBlock.valueHexView);
+  if (wanted.key === OID.ecPublicKey && !isEcdsaValue(signature.valueBlock.valueHexView)) return false;
   const engine = new CryptoEngine({ crypto: globalThis.crypto });
   return engine.verifyWithPublicKey(toBuffer(data), signature, key, algorithm, wanted.hash);
+}
+
+/** Ecdsa-Sig-Value { r, s } (RFC 3279 section 2.2.3), which pkijs also takes with other or negative numbers in it. */
+function isEcdsaValue(der: Uint8Array): boolean {
+  const numbers = elements(parse(der), Sequence);
+  return numbers.length === 2 && numbers.every((one) => one.idBlock.tagNumber === 2 && bigInteger(one) > 0n);
 }
 
 /** RSASSA-PSS (RFC 4055 section 3.1), with the same hash in both places and a salt of its length. */

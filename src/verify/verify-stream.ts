@@ -39,7 +39,7 @@ import {
   type TagRow,
   tagBucket,
 } from './log-source.ts';
-import { RootCheck, type StatedRoots } from './root-check.ts';
+import { RootCheck, type StatedRoot, type StatedRoots } from './root-check.ts';
 import { TreeCheck, type TreeFinding } from './tree-check.ts';
 
 /** `intact`: nothing is wrong. `tampered`: something is. `incomplete`: nothing is wrong with what could be read, but not all could be. */
@@ -66,6 +66,10 @@ export interface VerifyOptions {
   readonly findingsMax?: number;
   /** Roots that were stated of the stream, in the order of their sizes. Those of a sound log were stated before the call, or its entries come with them. */
   readonly roots?: StatedRoots;
+  /** Called with each of them that the entries have. */
+  readonly onAgreed?: (statement: StatedRoot) => void;
+  /** Called with entries whose record is the one that was linked to, in order. */
+  readonly onEntries?: (entries: readonly { readonly seq: number; readonly record: Rec }[]) => Promise<void>;
 }
 
 const BLOCKS_A_CHUNK = 32;
@@ -75,8 +79,8 @@ const FINDINGS_MAX = 1000;
 /** Verifies the stream. Throws only what the source throws (a database that does not answer). */
 export async function verifyStream(source: LogSource, options: VerifyOptions = {}): Promise<StreamReport> {
   const findings = new Findings(source.stream, options.findingsMax ?? FINDINGS_MAX);
-  const roots = await RootCheck.begin(findings, options.roots ?? []);
-  const check = new StreamCheck(source, findings, roots);
+  const roots = await RootCheck.begin(findings, options.roots ?? [], options.onAgreed);
+  const check = new StreamCheck(source, findings, roots, options.onEntries);
   return check.run(options.onProgress ?? (() => {}));
 }
 
@@ -123,6 +127,7 @@ class StreamCheck {
   readonly #source: LogSource;
   readonly #findings: Findings;
   readonly #roots: RootCheck;
+  readonly #onEntries: VerifyOptions['onEntries'];
   readonly #tree: TreeCheck;
   readonly #chain: ChainCheck;
   readonly #tags: IndexCheck<TagRow>;
@@ -137,10 +142,11 @@ class StreamCheck {
   #recordedAt = 0;
   #retainUntil = 0;
 
-  constructor(source: LogSource, findings: Findings, roots: RootCheck) {
+  constructor(source: LogSource, findings: Findings, roots: RootCheck, onEntries: VerifyOptions['onEntries']) {
     this.#source = source;
     this.#findings = findings;
     this.#roots = roots;
+    this.#onEntries = onEntries;
     const find = ({ kind, detail, seq }: TreeFinding): void => this.#findings.add(kind, detail, seq);
     this.#tree = new TreeCheck(source, findings.max, find, roots);
     this.#chain = new ChainCheck(this.#findings, this.#tree, (seq, isSound) => this.#settle(seq, isSound));
@@ -370,6 +376,7 @@ class StreamCheck {
       one.says === undefined || unsound.has(begin + i) ? [] : [{ ...one, says: one.says, seq: begin + i }],
     );
     for (const entry of sound) this.#checkStamps(entry);
+    await this.#onEntries?.(sound.map(({ seq, says }) => ({ seq, record: says })));
     const owner = await this.#source.keyOwner(block.keyId);
     const dropMonth = this.#checkDropMonth(block, begin, owner, sound);
     this.#checkKey(block, begin, owner, dropMonth);

@@ -47,6 +47,29 @@ export async function createDatabase(): Promise<TestDatabase> {
   };
 }
 
+/** Makes a database that is a copy of another, with the same login role; whoever is connected to that one is cut off. */
+export async function copyDatabase(from: TestDatabase): Promise<TestDatabase> {
+  const server = inject('postgres');
+  const name = `sealog_test_${randomBytes(6).toString('hex')}`;
+  await onServer(server, [
+    `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '${from.name}'`,
+    `CREATE DATABASE ${name} TEMPLATE ${from.name}`,
+  ]);
+  const adminConfig = { ...server, database: name };
+  const appConfig = { ...from.appConfig, database: name };
+  return {
+    ...from,
+    name,
+    adminConfig,
+    adminUrl: urlOf(adminConfig),
+    appConfig,
+    appUrl: urlOf(appConfig),
+    async drop() {
+      await onServer(server, [`DROP DATABASE IF EXISTS ${name} WITH (FORCE)`]);
+    },
+  };
+}
+
 async function onServer(server: ConnectionConfig, statements: readonly string[]): Promise<void> {
   const client = new Client(server);
   await client.connect();

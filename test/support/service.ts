@@ -30,6 +30,8 @@ export interface ServiceOptions {
   readonly makeTenants?: boolean;
   readonly wallClock?: () => number;
   readonly log?: Logger;
+  /** Settings besides, or instead of, those that tests have; undefined = not set. */
+  readonly environment?: Readonly<Record<string, string | undefined>>;
   /** Another service whose database, month keys and token secret this one shares, as a replica or as the same service started again. */
   readonly beside?: TestService;
 }
@@ -90,7 +92,7 @@ export async function startService(options: ServiceOptions = {}): Promise<TestSe
   };
   try {
     if (beside === undefined) await migrate(database.adminConfig, database.appRole);
-    const environment = beside?.environment ?? {
+    const usual = beside?.environment ?? {
       DATABASE_URL: database.appUrl,
       SEALOG_ORIGIN: 'log.example',
       SEALOG_MASTER_KEY: `file:${folder}`,
@@ -99,6 +101,11 @@ export async function startService(options: ServiceOptions = {}): Promise<TestSe
       SEALOG_JWT_SECRET: generateSecret(),
       SEALOG_LOG_LEVEL: 'silent',
     };
+    const environment = Object.fromEntries(
+      Object.entries({ ...usual, ...options.environment }).filter(
+        (one): one is [string, string] => one[1] !== undefined,
+      ),
+    );
     const read = readConfig(environment);
     const config: Config = {
       ...read,

@@ -6,7 +6,7 @@
  * only where the verifier was told to trust whoever made it.
  */
 import { checkpointLeafHash, rootFromSteps, TICK_ACTION } from '../../chain/anchor-tick.ts';
-import { equalBytes, toHex, utf8 } from '../../chain/bytes.ts';
+import { equalBytes, toHex } from '../../chain/bytes.ts';
 import { canonicalText } from '../../chain/canonical.ts';
 import { type Checkpoint, encodeCheckpoint } from '../../chain/checkpoint.ts';
 import { checkCosignature, isLineOf, parseCosignerVkey } from '../../chain/cosignature.ts';
@@ -83,6 +83,16 @@ export async function checkAnchor(
       return undefined;
     }
   }
+  if (
+    context.given.some(
+      (one) => one.origin === stated.origin && one.size === stated.size && !sameCheckpoint(one, stated),
+    )
+  )
+    findings.add(
+      'inconsistent',
+      `a given checkpoint of the anchor stream has another root for ${stated.size} entries`,
+      stream,
+    );
   const vouchers: Voucher[] = [];
   for (const evidence of anchor.evidence) {
     try {
@@ -92,7 +102,8 @@ export async function checkAnchor(
       findings.add('anchor', `${evidence.name}: ${wordsOf(error)}`, stream);
     }
   }
-  if (context.given.some((one) => sameCheckpoint(one, stated))) vouchers.push({ anchor: 'checkpoint', kind: 'checkpoint' });
+  if (context.given.some((one) => sameCheckpoint(one, stated)))
+    vouchers.push({ anchor: 'checkpoint', kind: 'checkpoint' });
   return {
     size: anchor.leaf.size,
     tick,
@@ -120,7 +131,8 @@ function checkWay(
     record.outcome === 'success' &&
     record.parts === NO_PARTS &&
     canonicalText(record.source) === TICK_SOURCE;
-  if (epoch === undefined || !isTick || record.seq !== tick.seq) throw new EvidenceError('the record of a tick is none');
+  if (epoch === undefined || !isTick || record.seq !== tick.seq)
+    throw new EvidenceError('the record of a tick is none');
   if (record.id !== tickRoot) throw new EvidenceError('the leaf of an anchor leads to another tick');
   if (stated.origin !== `${origin}/${record.stream}`)
     throw new EvidenceError('the checkpoint of an anchor is not of the stream that its tick is in');
@@ -137,10 +149,10 @@ async function checkEvidence(
   const { kind, name } = evidence;
   switch (kind) {
     case 'rfc3161': {
-      if (authorities.length === 0) return undefined;
       const { token, certificates, crls } = evidence;
-      const { time } = await checkTimeStamp({ token, imprint: sha256(text), trusted: authorities, certificates, crls });
-      return { anchor: name, kind, time: formatInstant(time) };
+      const check = { token, imprint: sha256(text), trusted: authorities, certificates, crls };
+      const verdict = await checkTimeStamp(check);
+      return verdict.kind === 'good' ? { anchor: name, kind, time: formatInstant(verdict.time) } : undefined;
     }
     case 'witness': {
       const line = parseSignatureLine(evidence.line);

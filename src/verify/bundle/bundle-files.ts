@@ -1,4 +1,7 @@
 /** The JSON files of an evidence bundle, read strictly: canonical, exactly the members of docs/format.md section 22, each in its form. */
+
+import type { TickStep } from '../../chain/anchor-tick.ts';
+import { BLIND_BYTES } from '../../chain/anchor-tick.ts';
 import { fromBase64, fromHex, toBase64, utf8 } from '../../chain/bytes.ts';
 import { canonicalBytes, canonicalText, decodeCanonical, type JsonValue } from '../../chain/canonical.ts';
 import { CATEGORIES, TENANT_PATTERN } from '../../chain/category.ts';
@@ -8,9 +11,7 @@ import {
   type BundleQuestion,
   ORIGIN_PATTERN,
 } from '../../chain/evidence-bundle.ts';
-import type { TickStep } from '../../chain/anchor-tick.ts';
-import { BLIND_BYTES } from '../../chain/anchor-tick.ts';
-import { type Part, PART_NAMES, SALT_BYTES } from '../../chain/part.ts';
+import { PART_NAMES, type Part, SALT_BYTES } from '../../chain/part.ts';
 import { parseInstant } from '../../chain/retain-until.ts';
 import { HASH_SIZE } from '../../chain/sha256.ts';
 import { EvidenceError } from '../../errors.ts';
@@ -78,7 +79,8 @@ function readQuestion(value: JsonValue | undefined): BundleQuestion {
   if (!TENANT_PATTERN.test(tenant) || category === undefined)
     throw new EvidenceError('the question names no tenant and category');
   const [from, to] = [question['from'], question['to']].map((at) => (at === undefined ? undefined : instant(at)));
-  if (from !== undefined && to !== undefined && from > to) throw new EvidenceError('the question ends before it begins');
+  if (from !== undefined && to !== undefined && from > to)
+    throw new EvidenceError('the question ends before it begins');
   return { tenant, category, ...(from === undefined ? {} : { from }), ...(to === undefined ? {} : { to }) };
 }
 

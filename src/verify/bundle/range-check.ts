@@ -1,7 +1,15 @@
 /** The entries of a bundle's stream: their records, links, openings, and the tree that they stand in. */
 import { equalBytes, fromHex } from '../../chain/bytes.ts';
 import type { BundleQuestion } from '../../chain/evidence-bundle.ts';
-import { appendLeaves, appendSubtrees, type Frontier, frontierRoot, leafHash, popCount, subtreesUpTo } from '../../chain/merkle.ts';
+import {
+  appendLeaves,
+  appendSubtrees,
+  type Frontier,
+  frontierRoot,
+  leafHash,
+  popCount,
+  subtreesUpTo,
+} from '../../chain/merkle.ts';
 import { commitmentOf, partsHash } from '../../chain/part.ts';
 import { decodeRecord, NO_PREVIOUS, type Rec } from '../../chain/record.ts';
 import { decodeEntryBundle } from '../../chain/tile.ts';
@@ -40,7 +48,8 @@ export function checkRange(input: RangeInput, findings: BundleFindings): RangeRe
     findings.add('bundle', detail, stream);
     return NOTHING;
   };
-  if (first > end || end > size) return wrongForm(`the range from ${first} to ${end} does not lie in a tree of ${size}`);
+  if (first > end || end > size)
+    return wrongForm(`the range from ${first} to ${end} does not lie in a tree of ${size}`);
   if (left.length !== popCount(first) || right.length !== subtreesUpTo(end, size).length)
     return wrongForm('the range has another number of hashes beside it than its place demands');
   let records: Uint8Array[];
@@ -52,7 +61,9 @@ export function checkRange(input: RangeInput, findings: BundleFindings): RangeRe
     return wrongForm(wordsOf(error));
   }
   if (records.length !== end - first || openings.length !== end - first)
-    return wrongForm(`the range is of ${end - first} entries; there are ${records.length} records and ${openings.length} openings`);
+    return wrongForm(
+      `the range is of ${end - first} entries; there are ${records.length} records and ${openings.length} openings`,
+    );
 
   const leaves = records.map(leafHash);
   const decoded = checkRecords(stream, first, records, leaves, findings);
@@ -81,11 +92,14 @@ function checkRecords(
       say('record', wordsOf(error));
       return undefined;
     }
-    if (record.stream !== stream || record.seq !== seq) say('record', `it says that it is ${record.stream} ${record.seq}`);
+    if (record.stream !== stream || record.seq !== seq)
+      say('record', `it says that it is ${record.stream} ${record.seq}`);
     // What entry `first` is linked to is not in the bundle; the tree holds it all the same.
     const previous = i === 0 ? undefined : leaves[i - 1]!;
     const isLinked =
-      previous === undefined ? seq > 0 || record.previous === NO_PREVIOUS : equalBytes(fromHex(record.previous), previous);
+      previous === undefined
+        ? seq > 0 || record.previous === NO_PREVIOUS
+        : equalBytes(fromHex(record.previous), previous);
     if (!isLinked) say('link', 'it does not name the hash of the entry before it');
     if (before !== undefined && record.recordedAt < before.recordedAt) say('stamp', 'recordedAt goes back');
     if (before !== undefined && retained(record) < retained(before)) say('stamp', 'retainUntil goes back');
@@ -162,11 +176,19 @@ function checkTree(
     at = next;
   }
   if (!equalBytes(frontierRoot(size, appendSubtrees(end, frontier, size, right)), root))
-    findings.add('checkpoint', 'the entries and the tree around them do not come to the root of the checkpoint', stream);
+    findings.add(
+      'checkpoint',
+      'the entries and the tree around them do not come to the root of the checkpoint',
+      stream,
+    );
   return roots;
 }
 
-function askedFor(first: number, records: readonly (Rec | undefined)[], { from, to }: BundleQuestion): SeqRange | undefined {
+function askedFor(
+  first: number,
+  records: readonly (Rec | undefined)[],
+  { from, to }: BundleQuestion,
+): SeqRange | undefined {
   if (records.includes(undefined)) return undefined;
   const begin = countWhile(records, (record) => from !== undefined && record!.recordedAt < from);
   const length = countWhile(records.slice(begin), (record) => to === undefined || record!.recordedAt < to);

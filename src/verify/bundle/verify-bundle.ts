@@ -4,7 +4,7 @@
  * The bundle is foreign: whatever is wrong with it is a finding, never an exception, and nothing in it can make this run for long (time is
  * linear in its bytes, `BUNDLE_LIMITS` bounds the rest).
  */
-import { fromUtf8, toHex } from '../../chain/bytes.ts';
+import { fromUtf8 } from '../../chain/bytes.ts';
 import { parseCosignerVkey } from '../../chain/cosignature.ts';
 import {
   BUNDLE_FILES,
@@ -16,7 +16,7 @@ import {
 } from '../../chain/evidence-bundle.ts';
 import { anchorEpoch, decodeKeyStatement } from '../../chain/key-statement.ts';
 import { checkConsistency } from '../../chain/merkle.ts';
-import { parseVkey } from '../../chain/note.ts';
+import { noteVerifier, parseVkey } from '../../chain/note.ts';
 import { sha256Hex } from '../../chain/sha256.ts';
 import { readTar, type TarFile } from '../../chain/tar.ts';
 import { EvidenceError } from '../../errors.ts';
@@ -97,7 +97,7 @@ const AGAINST_COMPLETENESS: readonly BundleFindingKind[] = [
 
 /** Throws an EvidenceError where what the verifier was told to trust is malformed: a mistake of who asks, not of the bundle. */
 export function checkTrust({ key, witnesses }: BundleTrust): void {
-  parseVkey(key);
+  noteVerifier(parseVkey(key));
   for (const vkey of witnesses) parseCosignerVkey(vkey);
 }
 
@@ -120,7 +120,9 @@ export async function verifyBundle(tar: Uint8Array, trust: BundleTrust): Promise
     findings.add('bundle', wordsOf(error));
   }
   const tampered = findings.list.length > 0;
-  const open = streams.some(({ unanchored, pinned }) => unanchored.some(({ to }) => !pinned.some(({ size }) => size >= to)));
+  const open = streams.some(({ unanchored, pinned }) =>
+    unanchored.some(({ to }) => !pinned.some(({ size }) => size >= to)),
+  );
   return {
     verdict: tampered ? 'tampered' : unchecked.length > 0 ? 'incomplete' : open ? 'not_provable' : 'intact',
     ...(manifest === undefined ? {} : { origin: manifest.origin, question: manifest.question }),
@@ -243,7 +245,7 @@ function epochOf({ question: { tenant, category } }: BundleManifest, stream: str
 // ---- Streams ----
 
 async function checkStreams(context: Context, folders: number): Promise<BundleStreamReport[]> {
-  const { manifest, files, findings, unchecked } = context;
+  const { manifest, findings, unchecked } = context;
   const streams: StreamFolder[] = [];
   for (let i = 0; i < folders; i++) {
     try {
@@ -255,14 +257,15 @@ async function checkStreams(context: Context, folders: number): Promise<BundleSt
   const epochs = streams.map(({ epoch }) => epoch);
   const lastEpoch = epochs.at(-1) ?? 0;
   if (streams.length === folders && lastEpoch !== folders)
-    unchecked.push({ detail: `of ${lastEpoch} epochs, the bundle has ${folders}: entries of the others are not shown` });
+    unchecked.push({
+      detail: `of ${lastEpoch} epochs, the bundle has ${folders}: entries of the others are not shown`,
+    });
   for (const { stream, size } of context.given) {
     const epoch = epochOf(manifest, stream);
     if (epoch !== undefined && size > 0 && !epochs.includes(epoch))
       findings.add('truncated', `a given checkpoint is of ${stream}, of which the bundle has nothing`, stream);
   }
   checkSummary(context, streams, folders);
-  checkGivenAnchors(context, files, folders);
   return streams.map(({ report }) => ({
     ...report,
     complete: report.complete && !findings.has(report.stream, AGAINST_COMPLETENESS),
@@ -318,15 +321,26 @@ async function checkFolder(context: Context, folder: string, epochBefore: number
   const readAll = attempt<ReadAnchor[] | undefined>('anchors.json', readAnchors, undefined);
   const anchors = await checkAnchors(context, stream, roots, readAll ?? []);
   if (signers !== undefined && !signsNow(signers) && !wasSignedInTime(signers, size, anchors))
-    findings.add('key', 'the checkpoint is signed by a key that signs no more, and no anchor shows that it did then', stream);
+    findings.add(
+      'key',
+      'the checkpoint is signed by a key that signs no more, and no anchor shows that it did then',
+      stream,
+    );
 
   const pinned: { size: number }[] = [];
   for (const one of given) {
     const known = one.size === 0 ? one.root : (roots.get(one.size) ?? result.roots.get(one.size));
     if (one.size > size)
-      findings.add('truncated', `a given checkpoint is of ${one.size} entries, the newest in the bundle of ${size}`, stream);
+      findings.add(
+        'truncated',
+        `a given checkpoint is of ${one.size} entries, the newest in the bundle of ${size}`,
+        stream,
+      );
     else if (known === undefined)
-      unchecked.push({ stream, detail: `the bundle does not show the tree of the ${one.size} entries of a given checkpoint` });
+      unchecked.push({
+        stream,
+        detail: `the bundle does not show the tree of the ${one.size} entries of a given checkpoint`,
+      });
     else if (!sameCheckpoint(one, { ...one, root: known }))
       findings.add('inconsistent', `a given checkpoint has another root for ${one.size} entries`, stream);
     else pinned.push({ size: one.size });
@@ -426,11 +440,17 @@ function comparePlacesOf(
   return a[unequal]! < b[unequal]! ? -1 : 1;
 }
 
-/** Docs/format.md section 19: what a retired key signed counts where it was a tick's leaf while that key still signed. */
+/**
+ * Docs/format.md section 19: what a retired key signed counts where it was a tick's leaf while that key still signed. Who stole a retired
+ * key could make an anchor stream of his own and have it stamped today: only who signs now, or the verifier's own file, says where a tick
+ * stands.
+ */
 function wasSignedInTime(signers: readonly TrustedKey[], size: number, anchors: readonly CheckedAnchor[]): boolean {
   return anchors.some(
     (anchor) =>
-      anchor.size === size && (anchor.signedNow || anchor.vouchers.length > 0) && signedBefore(signers, anchor.tick),
+      anchor.size === size &&
+      (anchor.signedNow || anchor.vouchers.some(({ kind }) => kind === 'checkpoint')) &&
+      signedBefore(signers, anchor.tick),
   );
 }
 
@@ -451,33 +471,6 @@ function anchoredParts(
   return { anchored, unanchored: from < range.to ? [{ from, to: range.to }] : [] };
 }
 
-/** A checkpoint of the anchor stream that was given must not be another one than that of an anchor, at the same size. */
-function checkGivenAnchors({ given, files, findings }: Context, _files: Files, folders: number): void {
-  const own = new Map(
-    given.filter(({ stream }) => anchorEpoch(stream) !== undefined).map((one) => [`${one.origin} ${one.size}`, one]),
-  );
-  if (own.size === 0) return;
-  for (let i = 0; i < folders; i++) {
-    let anchors: ReadAnchor[];
-    try {
-      anchors = readAnchors(files.get(`${i}/anchors.json`)!);
-    } catch (error) {
-      wordsOf(error);
-      continue;
-    }
-    for (const { checkpoint } of anchors) {
-      try {
-        const stated = readStated(checkpoint);
-        const one = own.get(`${stated.origin} ${stated.size}`);
-        if (one !== undefined && !sameCheckpoint(one, stated))
-          findings.add('inconsistent', `a given checkpoint of the anchor stream has another root for ${one.size} entries`);
-      } catch (error) {
-        wordsOf(error);
-      }
-    }
-  }
-}
-
 /** Where other findings keep us from knowing what the summary must say, they say enough. */
 function checkSummary({ manifest, files, findings }: Context, streams: readonly StreamFolder[], folders: number): void {
   const known = streams.map(({ summary }) => summary).filter((summary) => summary !== undefined);
@@ -491,6 +484,3 @@ function checkSummary({ manifest, files, findings }: Context, streams: readonly 
   }
   if (actual !== expected) findings.add('bundle', 'summary.txt does not say what the other files say');
 }
-
-/** For those who show hashes: of a root, hex. */
-export { toHex as rootText };

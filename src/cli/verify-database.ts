@@ -1,0 +1,192 @@
+/** `sealog verify --database`: the log in the service's database, held to what the command was given and to the signer's folder where it is at hand. */
+import { readFile } from 'node:fs/promises';
+import type pg from 'pg';
+import { type Logger, pino } from 'pino';
+import { parseCosignerVkey } from '../chain/cosignature.ts';
+import { parseVkey } from '../chain/note.ts';
+import type { Config } from '../config.ts';
+import { EvidenceError, SettingsError } from '../errors.ts';
+import { fileMonthKeys } from '../keys/file-month-keys.ts';
+import { Keyring } from '../keys/keyring.ts';
+import { readMark } from '../signer/mark.ts';
+import { readSeeds, seedCount } from '../signer/seeds.ts';
+import { keyStatements } from '../store/checkpoints.ts';
+import { findOrStoreKey, keyById } from '../store/data-keys.ts';
+import { type Database, openDatabase } from '../store/database.ts';
+import { readOrigin } from '../store/deployment.ts';
+import { logWideSource } from '../store/log-wide-source.ts';
+import { newerSchema, unknownMigrations } from '../store/migrate.ts';
+import { listStreams } from '../store/streams.ts';
+import { anyOf, type EvidenceChecker, timeStampChecker, witnessChecker } from '../verify/outside-evidence.ts';
+import { readCertificates } from '../verify/time-stamp.ts';
+import {
+  LogCheck,
+  type LogOptions,
+  type LogReport,
+  type LogStreamReport,
+  type LogVerdict,
+  verifyLog,
+} from '../verify/verify-log.ts';
+import { withConnection } from './connection.ts';
+import { configuration } from './environment.ts';
+import { UsageError } from './usage.ts';
+
+export interface DatabaseQuestion {
+  /** The name of one stream; undefined = all. */
+  readonly stream: string | undefined;
+  /** The vkey of the deployment or of one stream. */
+  readonly key: string | undefined;
+  /** Files: notes of checkpoints; certificates of authorities in PEM. */
+  readonly checkpoints: readonly string[];
+  readonly authorities: readonly string[];
+  /** vkeys. */
+  readonly witnesses: readonly string[];
+  readonly json: boolean;
+}
+
+export async function verifyDatabase(question: DatabaseQuestion): Promise<{ verdict: LogVerdict; text: string }> {
+  // What is wrong with the question is told before anything is started.
+  const given = await readGiven(question);
+  const config = configuration();
+  const log = pino({ level: config.logLevel, base: null }, pino.destination({ dest: 2, sync: true }));
+  const report = await withConnection(config, log, (connection) =>
+    verifyAll(config, log, connection, given, question.stream),
+  );
+  const text = question.json ? `${JSON.stringify(report)}\n` : summary(report, given.evidence !== undefined);
+  return { verdict: report.verdict, text };
+}
+
+async function verifyAll(
+  config: Config,
+  log: Logger,
+  connection: pg.ClientConfig,
+  given: LogOptions,
+  name: string | undefined,
+): Promise<LogReport> {
+  const database = openDatabase({ connection, readersMax: 1, log });
+  try {
+    const newer = await unknownMigrations(database.verifier);
+    if (newer.length > 0) throw newerSchema(newer);
+    const keyring = new Keyring(fileMonthKeys(config.monthKeysDir), {
+      findOrStore: (stream, month, make) => findOrStoreKey(database.writer, stream, month, make),
+      byId: (id) => keyById(database.verifier, id),
+    });
+    const origin = (await readOrigin(database.verifier)) ?? config.origin;
+    if (origin === undefined) throw new SettingsError(['the log has no origin: the service was never started on it']);
+    const options = { ...(await ofSigner(config, origin, database)), ...given };
+    if (name === undefined) return await verifyLog(logWideSource(database.verifier, keyring, origin), options);
+    const stream = (await listStreams(database.verifier)).find((one) => one.name === name);
+    if (stream === undefined) throw new UsageError(`there is no stream ${name}`);
+    // One stream: ticks are looked at as far as it needs them.
+    const source = logWideSource(database.verifier, keyring, origin, { tenantId: stream.tenantId });
+    const check = await LogCheck.begin(source, options);
+    await check.checkStream(stream);
+    return await check.end();
+  } finally {
+    await database.close();
+  }
+}
+
+/** What the signer's folder tells, where there is one that can be read: its key, and its own record of what it signed. */
+async function ofSigner(config: Config, origin: string, { verifier }: Database): Promise<LogOptions> {
+  const folder = config.signerDir;
+  if (folder === undefined || !(await isSigner(folder))) return {};
+  const mark = await readMark(folder).catch((error: unknown) => {
+    if (isGone(error)) return undefined;
+    throw error;
+  });
+  const vkeys = (await readSeeds(folder)).map((keys) => keys.signer(origin).vkey);
+  const stated = new Set((await keyStatements(verifier, [origin])).map(({ vkey }) => vkey));
+  // The newest may wait for the signer to take it into use.
+  const vkey = vkeys.findLast((one) => stated.has(one)) ?? vkeys[0]!;
+  return { key: { vkey, trusted: 'signer' }, ...(mark === undefined ? {} : { mark }) };
+}
+
+async function isSigner(folder: string): Promise<boolean> {
+  try {
+    return (await seedCount(folder)) > 0;
+  } catch (error) {
+    if (isGone(error)) return false;
+    throw error;
+  }
+}
+
+function isGone(error: unknown): boolean {
+  return error instanceof Error && 'code' in error && ['ENOENT', 'EACCES'].includes(String(error.code));
+}
+
+async function readGiven({ key, checkpoints, authorities, witnesses }: DatabaseQuestion): Promise<LogOptions> {
+  const checkers: EvidenceChecker[] = [];
+  if (witnesses.length > 0) {
+    for (const vkey of witnesses) orWrong('--witness', () => parseCosignerVkey(vkey));
+    checkers.push(witnessChecker(witnesses));
+  }
+  const certificates: Uint8Array[] = [];
+  for (const path of authorities) {
+    const pem = await readGivenFile(path);
+    certificates.push(...orWrong(`--tsa ${path}`, () => readCertificates(pem)));
+  }
+  if (certificates.length > 0) checkers.push(timeStampChecker(certificates));
+  if (key !== undefined) orWrong('--key', () => parseVkey(key));
+  const notes: { name: string; note: string }[] = [];
+  for (const path of checkpoints) notes.push({ name: `the checkpoint ${path}`, note: await readGivenFile(path) });
+  return {
+    ...(key === undefined ? {} : { key: { vkey: key, trusted: 'given' } }),
+    ...(notes.length === 0 ? {} : { checkpoints: notes }),
+    ...(checkers.length === 0 ? {} : { evidence: anyOf(checkers) }),
+  };
+}
+
+async function readGivenFile(path: string): Promise<string> {
+  try {
+    return await readFile(path, 'utf8');
+  } catch (error) {
+    throw new UsageError(`${path} can not be read: ${(error as Error).message}`);
+  }
+}
+
+function orWrong<T>(what: string, read: () => T): T {
+  try {
+    return read();
+  } catch (error) {
+    if (!(error instanceof EvidenceError)) throw error;
+    throw new UsageError(`${what}: ${error.message}`);
+  }
+}
+
+// ---- For people ----
+
+function summary(report: LogReport, asked: boolean): string {
+  const { verdict, streams, findings, unchecked, entries, key } = report;
+  const lines = streams.flatMap(streamLines);
+  for (const { stream, kind, seq, detail } of findings)
+    lines.push(`${stream}: ${kind} at ${seq ?? 'the log'}: ${detail}`);
+  for (const { detail } of unchecked) lines.push(`not checked: ${detail}`);
+  lines.push(`${verdict}: ${streams.length} streams, ${entries} entries`);
+  if (key === null) lines.push('Nothing in it is signed.');
+  else if (key.trusted === 'first use')
+    lines.push('Its signing keys are those that the database itself states: give the deployment key with --key.');
+  if (verdict === 'not_provable') {
+    lines.push('Nothing wrong was found: the database agrees with itself and with what was signed.');
+    lines.push(
+      asked
+        ? 'That nobody rewrote all of it is not shown for the entries that are not anchored.'
+        : 'That nobody rewrote all of it is shown by what lies elsewhere: give --checkpoint, --tsa or --witness.',
+    );
+  }
+  return `${lines.join('\n')}\n`;
+}
+
+function streamLines(report: LogStreamReport): string[] {
+  const lines = [`${report.stream}: ${report.verdict}, ${report.size} entries`];
+  for (const { kind, seq, detail } of report.findings) lines.push(`  ${kind} at ${seq ?? 'the stream'}: ${detail}`);
+  if (report.truncated) lines.push('  … more was found');
+  for (const { seq, detail } of report.unchecked)
+    lines.push(`  not checked, from ${seq ?? 'the stream'} on: ${detail}`);
+  for (const { to, by, time } of report.anchored)
+    lines.push(`  anchored: ${to} entries by ${by}${time === undefined ? '' : `, ${time}`}`);
+  for (const { to, by } of report.pinned) lines.push(`  pinned: ${to} entries by ${by}`);
+  if (report.lost !== null)
+    lines.push(`  lost: entries ${report.lost.from} to ${report.lost.to - 1}, as ${report.lost.by} says`);
+  return lines;
+}
