@@ -97,7 +97,7 @@ describe('an answer', () => {
       const { status, headers, body } = await ask(`/problem/${code}`);
       expect(status).toBe(PROBLEMS[code].status);
       expect(headers.get('content-type')).toBe('application/problem+json');
-      expect(headers.get('retry-after')).toBe(status === 503 ? '1' : null);
+      expect(headers.get('retry-after')).toBe(status === 503 || code === 'not_yet_checkpointed' ? '1' : null);
       expect(headers.get('www-authenticate')).toBe(status === 401 ? 'Bearer' : null);
       expect(body).toEqual({
         type: `urn:sealog:problem:${code}`,
