@@ -16,10 +16,11 @@ import { EVENT_ORDERS, type EventOrder, type EventSource, hasCorpus, loadEvents 
 import type { HttpRequest, HttpResult } from './http-load.ts';
 import { describeDatabase, describeMachine } from './machine.ts';
 import { measureDisk, measureThroughput, type Stage, THROUGHPUTS } from './measurements.ts';
+import { measureProofs, PROOFS } from './proofs.ts';
 import { formatTable, type Row } from './report.ts';
 import { type Service, startService } from './service.ts';
 
-const NAMES = ['disk', ...THROUGHPUTS.map(({ name }) => name)];
+const NAMES: readonly string[] = ['disk', ...THROUGHPUTS.map(({ name }) => name), ...PROOFS];
 
 const USAGE = `usage: npm run bench -- [options]
   --json       end with one line { "results": [{ name, value, unit, baseline, ratio }] }
@@ -125,6 +126,7 @@ async function benchService(service: Service, dataDir: string, options: Options,
       acknowledged: 0,
     };
     const rows = await measure(stage, options.only);
+    rows.push(...(await measureProofs(service, (name) => isWanted(options.only, name), options.smoke)));
     const stored = await service.countEntries();
     if (stored !== stage.acknowledged)
       throw new Error(`${stage.acknowledged} events were acknowledged, ${stored} are stored`);
@@ -139,14 +141,17 @@ async function benchService(service: Service, dataDir: string, options: Options,
 }
 
 async function measure(stage: Stage, only: readonly string[]): Promise<Row[]> {
-  const wanted = (name: string) => only.length === 0 || only.includes(name);
   const rows: Row[] = [];
   // First, into empty tables.
-  if (wanted('disk')) rows.push(...(await measureDisk(stage)));
+  if (isWanted(only, 'disk')) rows.push(...(await measureDisk(stage)));
   for (const throughput of THROUGHPUTS) {
-    if (wanted(throughput.name)) rows.push(await measureThroughput(stage, throughput));
+    if (isWanted(only, throughput.name)) rows.push(await measureThroughput(stage, throughput));
   }
   return rows;
+}
+
+function isWanted(only: readonly string[], name: string): boolean {
+  return only.length === 0 || only.includes(name);
 }
 
 function describeEvents(

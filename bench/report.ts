@@ -69,6 +69,7 @@ export function formatTable(rows: readonly Row[]): string {
     .join('\n');
 }
 
+/** To a tenth, and what is small to a thousandth: no row's ratio may look wrong for its rounding. */
 function round(value: number): number {
-  return Number(value.toFixed(1));
+  return Number(value.toFixed(value < 100 ? 3 : 1));
 }

@@ -12,8 +12,8 @@ export interface Service {
   readonly address: Address;
   /** Milliseconds from the start of the process until `/readyz` said so, on an empty data folder. */
   readonly readyAfter: number;
-  /** A development token for the tenant `bench`. */
-  token(role: 'service' | 'auditor'): Promise<string>;
+  /** A development token, for the tenant `bench` unless said otherwise. */
+  token(role: 'service' | 'auditor', tenant?: string): Promise<string>;
   /** How many entries the streams of the tenant `bench` hold. */
   countEntries(): Promise<number>;
   /** The last of what it printed. */
@@ -50,8 +50,8 @@ export async function startService(dataDir: string, logFile: string): Promise<Se
     clearTimeout(late);
   }
 
-  async function token(role: 'service' | 'auditor'): Promise<string> {
-    const args = [COMMAND, 'token', '--role', role, '--tenant', TENANT];
+  async function token(role: 'service' | 'auditor', tenant = TENANT): Promise<string> {
+    const args = [COMMAND, 'token', '--role', role, '--tenant', tenant];
     const { stdout } = await promisify(execFile)(process.execPath, args, { cwd: REPOSITORY, env });
     return stdout.trim();
   }

@@ -93,6 +93,8 @@ CREATE TABLE outside_evidence (
   certificates  bytea[]     NOT NULL DEFAULT '{}',
   crls          bytea[]     NOT NULL DEFAULT '{}',
   evidence_time bigint      NOT NULL,
+  -- When what signed it is no longer good, milliseconds since 1970: a tick has it before.
+  ends          bigint,
   recorded_at   timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 CREATE INDEX outside_evidence_size ON outside_evidence (stream, size);

@@ -2,6 +2,7 @@
 import type { FastifyInstance } from 'fastify';
 import type pg from 'pg';
 import type { Logger } from 'pino';
+import { startOutsideAnchors } from './anchor/outside-anchors.ts';
 import { registerTokens, type TokenOptions } from './auth/tokens.ts';
 import { TICK_ACTION } from './chain/anchor-tick.ts';
 import { OWN_TENANT } from './chain/category.ts';
@@ -124,6 +125,7 @@ export async function createApp(options: AppOptions): Promise<App> {
             tell: async (action, details) => {
               await appendOwn(OWN_TENANT, 'log_administration', { action, outcome: 'success', details });
             },
+            wallClock,
             log,
             onStep: options.onSignerStep,
           });
@@ -192,6 +194,18 @@ export async function createApp(options: AppOptions): Promise<App> {
     await server.register(bundleRoutes({ origin, tenant, verifier: database.verifier, keys: keyring }));
 
     await signer?.start();
+    const anchors =
+      config.anchorsFile === undefined || signer === undefined
+        ? undefined
+        : await startOutsideAnchors({
+            file: config.anchorsFile,
+            allowAddresses: config.allowAddresses,
+            database: database.verifier,
+            writer: database.writer,
+            isLeading: () => signer.status.isLeading,
+            wallClock,
+            log,
+          });
 
     let closed: Promise<void> | undefined;
     const close = async (): Promise<void> => {
@@ -200,6 +214,7 @@ export async function createApp(options: AppOptions): Promise<App> {
       await closeServer(server, GRACE_MS);
       await sequencer.close();
       await batches.close();
+      await anchors?.close();
       // The last events are signed too.
       await signer?.close();
       await database.close();

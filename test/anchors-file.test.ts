@@ -110,7 +110,7 @@ test.each<[object, string]>([
   [{ ...TSA, name: 7 }, 'name must be text'],
   [omit(TSA, 'type'), 'type must be rfc3161, folder or witness'],
   [{ ...TSA, type: 'tsa' }, 'type must be rfc3161, folder or witness'],
-  [{ ...TSA, everySeconds: 59 }, 'everySeconds must be an integer from 60 to 86400'],
+  [{ ...TSA, everySeconds: 0 }, 'everySeconds must be an integer from 1 to 86400'],
   [{ ...TSA, everySeconds: 86_401 }, 'everySeconds must be'],
   [{ ...TSA, everySeconds: 60.5 }, 'everySeconds must be'],
   [{ ...TSA, everySeconds: '60' }, 'everySeconds must be'],

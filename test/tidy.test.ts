@@ -75,7 +75,7 @@ describe('imports', () => {
     anchor: ['chain', 'http', 'store', 'verify'],
     export: ['chain', 'http', 'store'],
     signer: ['chain', 'keys', 'store'],
-    'app.ts': ['auth', 'chain', 'config.ts', 'export', 'http', 'ingest', 'keys', 'proof', 'read', 'retention', 'signer', 'store'],
+    'app.ts': ['anchor', 'auth', 'chain', 'config.ts', 'export', 'http', 'ingest', 'keys', 'proof', 'read', 'retention', 'signer', 'store'],
     cli: ['app.ts', 'auth', 'chain', 'config.ts', 'ingest', 'keys', 'retention', 'signer', 'store', 'verify'],
   };
 

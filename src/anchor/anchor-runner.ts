@@ -16,7 +16,7 @@ import { utf8 } from '../chain/bytes.ts';
 import { sha256 } from '../chain/sha256.ts';
 import { AnchorError } from './anchor-error.ts';
 import type { Anchor, FolderAnchor, Rfc3161Anchor, WitnessAnchor } from './anchors-file.ts';
-import type { TimeStampAuthority } from './time-stamp-authority.ts';
+import type { TimeStamp, TimeStampAuthority } from './time-stamp-authority.ts';
 import type { Witness } from './witness.ts';
 import type { WriteOnceFolder } from './write-once-folder.ts';
 
@@ -46,6 +46,8 @@ export interface AnchorRecord {
   readonly crls: readonly Uint8Array[];
   /** Milliseconds since 1970, as the outside states it; for a folder, our own. */
   readonly evidenceTime: number;
+  /** When the authority's certificate ends, milliseconds since 1970. */
+  readonly ends: number | undefined;
 }
 
 /** What performs an anchor of each kind, made once for each anchor. */
@@ -293,9 +295,21 @@ class AnchorTask {
       { note, size, stream }: AnchorCheckpoint,
       evidence: Uint8Array,
       evidenceTime: number,
-      { certificates = [], crls = [] }: Partial<Pick<AnchorRecord, 'certificates' | 'crls'>> = {},
+      { certificates = [], crls = [], certificateEnds }: Partial<TimeStamp> = {},
     ): AnchorRecord => {
-      return { name: anchor.name, kind: anchor.type, stream, size, note, evidence, certificates, crls, evidenceTime };
+      const ends = certificateEnds;
+      return {
+        name: anchor.name,
+        kind: anchor.type,
+        stream,
+        size,
+        note,
+        evidence,
+        certificates,
+        crls,
+        evidenceTime,
+        ends,
+      };
     };
     switch (anchor.type) {
       case 'rfc3161': {

@@ -57,7 +57,7 @@ export type Anchor = Rfc3161Anchor | FolderAnchor | WitnessAnchor;
 const ANCHORS_MAX = 16;
 const FILE_BYTES_MAX = 1024 * 1024;
 
-const EVERY_SECONDS_MIN = 60;
+const EVERY_SECONDS_MIN = 1;
 const EVERY_SECONDS_MAX = 86_400;
 /** Authorities may count, and bill; a folder and a witness take each tick. */
 const EVERY_SECONDS = { rfc3161: 600, folder: 60, witness: 60 } as const;

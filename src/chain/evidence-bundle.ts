@@ -92,8 +92,8 @@ export const BUNDLE_LIMITS = {
   certificates: 20,
   /** Of one file of canonical JSON, or a line of `openings.ndjson`. */
   jsonBytes: 64 * 2 ** 20,
-  /** Of a checkpoint's note and of a token, in its own form. */
-  evidenceBytes: 1_000_000,
+  /** Of a token, a certificate or a revocation list, in DER. */
+  evidenceBytes: 256 * 1024,
 } as const;
 
 /** Origins of deployments. */

@@ -39,6 +39,7 @@ export interface SignerOptions {
   readonly appendTick: (root: string) => Promise<void>;
   /** Writes an entry about the log itself. */
   readonly tell: (action: string, details: { readonly [name: string]: string | number }) => Promise<void>;
+  readonly wallClock: () => number;
   readonly log: {
     info(facts: object, message: string): void;
     warn(facts: object, message: string): void;
@@ -68,6 +69,8 @@ const TICK_LEAVES_MAX = 10_000;
 const TICK_EVIDENCE_MAX = 1000;
 /** A database that was kept out is looked at again so often. */
 const REFUSED_RETRY_MS = 5000;
+/** Time stamps are put under a later one so long before their authority's certificate ends. */
+const STAMP_AGAIN_BEFORE_MS = 60 * 86_400_000;
 const CLOSE_MAX_MS = 2000;
 
 interface Leading {
@@ -137,7 +140,7 @@ export class Signer {
     const { log } = this.#options;
     try {
       if (await this.#round()) {
-        this.#lastRoundAt = Date.now();
+        this.#lastRoundAt = this.#options.wallClock();
         if (this.#trouble !== undefined) log.info({}, 'the signer signs again');
         this.#trouble = undefined;
       }
@@ -303,15 +306,20 @@ export class Signer {
     const { origin, anchorTenant, appendTick, onStep } = this.#options;
     const { lease } = leading;
     const checkpoints = await lease.checkpointsToAnchor(TICK_LEAVES_MAX);
-    if (checkpoints.length === 0) return;
+    const evidence = await lease.evidenceToAnchor(TICK_EVIDENCE_MAX);
+    // What an authority said must be under a later stamp before its own certificate ends, also in a log that rests.
+    const isUrgent = evidence.some(
+      ({ ends }) => ends !== null && ends - this.#options.wallClock() < STAMP_AGAIN_BEFORE_MS,
+    );
+    if (checkpoints.length === 0 && !isUrgent) return;
     const leaves: NewLeaf[] = checkpoints.map(({ streamId, tenantId, name, size, root }) => {
       const blind = randomBytes(BLIND_BYTES);
       const hash = checkpointLeafHash(blind, encodeCheckpoint({ origin: `${origin}/${name}`, size, root }));
       return { hash, tenantId, of: { streamId, size, root, blind } };
     });
     const own = await anchorTenant();
-    for (const { id, evidence } of await lease.evidenceToAnchor(TICK_EVIDENCE_MAX))
-      leaves.push({ hash: evidenceLeafHash(evidence), tenantId: own, of: { evidenceId: id } });
+    for (const { id, evidence: bytes } of evidence)
+      leaves.push({ hash: evidenceLeafHash(bytes), tenantId: own, of: { evidenceId: id } });
     // Hashes over fresh random bytes are a random order: a place tells nothing of who has it.
     leaves.sort((a, b) => compareBytes(a.hash, b.hash));
     const root = tickRoot(leaves.map((leaf) => leaf.hash));

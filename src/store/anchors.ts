@@ -35,6 +35,8 @@ export interface OutsideEvidence {
   readonly crls: readonly Uint8Array[];
   /** Milliseconds since 1970. */
   readonly evidenceTime: number;
+  /** When the certificate of what signed it ends; undefined where nothing does. */
+  readonly ends: number | undefined;
 }
 
 /** Stores the leaves of a tick, before its entry is appended. */
@@ -106,8 +108,8 @@ export async function newestLeaves(database: Kysely<Tables>, streamId: number, l
 /** Records what an anchor said. Returns its id. */
 export async function recordEvidence(writer: pg.Pool, evidence: Omit<OutsideEvidence, 'id'>): Promise<number> {
   const { rows } = await writer.query<{ id: number }>(
-    `INSERT INTO sealog.outside_evidence (anchor, kind, stream, size, note, evidence, certificates, crls, evidence_time)
-     VALUES ($1, $2, $3, $4, $5, $6, $7::bytea[], $8::bytea[], $9) RETURNING id`,
+    `INSERT INTO sealog.outside_evidence (anchor, kind, stream, size, note, evidence, certificates, crls, evidence_time, ends)
+     VALUES ($1, $2, $3, $4, $5, $6, $7::bytea[], $8::bytea[], $9, $10) RETURNING id`,
     [
       evidence.anchor,
       evidence.kind,
@@ -118,6 +120,7 @@ export async function recordEvidence(writer: pg.Pool, evidence: Omit<OutsideEvid
       evidence.certificates,
       evidence.crls,
       Math.floor(evidence.evidenceTime),
+      evidence.ends === undefined ? null : Math.floor(evidence.ends),
     ],
   );
   return rows[0]!.id;
@@ -142,26 +145,44 @@ export async function evidenceFrom(
   return rows.map(storedEvidence);
 }
 
-/** Returns the newest evidence of an anchor. */
-export async function lastEvidence(database: Kysely<Tables>, anchor: string): Promise<OutsideEvidence | undefined> {
+/** Returns what was recorded last of an anchor, and when (milliseconds since 1970). */
+export async function lastEvidence(
+  database: Kysely<Tables>,
+  anchor: string,
+): Promise<{ stream: string; size: number; recordedAt: number } | undefined> {
   const row = await database
-    .selectFrom('sealog.outside_evidence')
-    .selectAll()
-    .where('anchor', '=', anchor)
-    .orderBy('id', 'desc')
+    .selectFrom('sealog.outside_evidence as e')
+    .innerJoin('sealog.stream as s', 's.id', 'e.stream')
+    .select(['s.name', 'e.size', 'e.recorded_at'])
+    .where('e.anchor', '=', anchor)
+    .orderBy('e.id', 'desc')
     .limit(1)
     .executeTakeFirst();
-  return row === undefined ? undefined : storedEvidence(row);
+  return row === undefined ? undefined : { stream: row.name, size: row.size, recordedAt: row.recorded_at.getTime() };
+}
+
+/** Returns the newest checkpoint of the anchor stream: of its last epoch, or of the one that is named. */
+export async function newestAnchorCheckpoint(
+  database: Kysely<Tables>,
+  stream?: string,
+): Promise<{ streamId: number; stream: string; size: number; note: string } | undefined> {
+  let query = database
+    .selectFrom('sealog.checkpoint as c')
+    .innerJoin('sealog.stream as s', 's.id', 'c.stream')
+    .select(['s.id as streamId', 's.name as stream', 'c.size', 'c.note'])
+    .where('s.category', '=', 'anchor');
+  if (stream !== undefined) query = query.where('s.name', '=', stream);
+  return query.orderBy('s.epoch', 'desc').limit(1).executeTakeFirst();
 }
 
 /** Returns time-stamp tokens that no tick has a leaf of yet, oldest first; at most `limit`. */
 export async function evidenceWithoutLeaf(
   database: Kysely<Tables>,
   limit: number,
-): Promise<{ id: number; evidence: Uint8Array }[]> {
+): Promise<{ id: number; evidence: Uint8Array; ends: number | null }[]> {
   return database
     .selectFrom('sealog.outside_evidence as e')
-    .select(['e.id', 'e.evidence'])
+    .select(['e.id', 'e.evidence', 'e.ends'])
     .where('e.kind', '=', 'rfc3161')
     .where(({ not, exists, selectFrom }) =>
       not(exists(selectFrom('sealog.anchor_leaf as l').select('l.tick').whereRef('l.evidence', '=', 'e.id'))),
@@ -189,7 +210,8 @@ function storedEvidence(row: {
   certificates: Buffer[];
   crls: Buffer[];
   evidence_time: number;
+  ends: number | null;
 }): OutsideEvidence {
-  const { id, anchor, kind, stream, size, note, evidence, certificates, crls, evidence_time } = row;
-  return { id, anchor, kind, streamId: stream, size, note, evidence, certificates, crls, evidenceTime: evidence_time };
+  const { stream: streamId, evidence_time: evidenceTime, ends, ...rest } = row;
+  return { ...rest, streamId, evidenceTime, ends: ends ?? undefined };
 }

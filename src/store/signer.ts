@@ -201,7 +201,7 @@ export class SignerLease {
   }
 
   /** Returns tokens of authorities that no tick has a leaf of. */
-  evidenceToAnchor(limit: number): Promise<{ id: number; evidence: Uint8Array }[]> {
+  evidenceToAnchor(limit: number): Promise<{ id: number; evidence: Uint8Array; ends: number | null }[]> {
     return evidenceWithoutLeaf(this.#database, limit);
   }
 

@@ -85,6 +85,7 @@ export interface Tables {
     certificates: Buffer[];
     crls: Buffer[];
     evidence_time: number;
+    ends: number | null;
     recorded_at: Generated<Date>;
   };
   'sealog.migration': { name: string; timestamp: string };

@@ -5,13 +5,13 @@
 import type pg from 'pg';
 import { checkpointLeafHash, evidenceLeafHash, tickRoot } from '../../src/chain/anchor-tick.ts';
 import { decodeRecords, encodeRecords, packPayload, unpackPayload } from '../../src/chain/block.ts';
-import { toHex, utf8 } from '../../src/chain/bytes.ts';
+import { concatBytes, toHex, utf8 } from '../../src/chain/bytes.ts';
 import { encodeCheckpoint } from '../../src/chain/checkpoint.ts';
 import { entryIdHash } from '../../src/chain/entry.ts';
 import { appendLeaves, encodeFrontier, frontierRoot, leafHash } from '../../src/chain/merkle.ts';
 import { type NoteSigner, signNote } from '../../src/chain/note.ts';
 import { decodeRecord, encodeRecord, NO_PREVIOUS, type Rec } from '../../src/chain/record.ts';
-import { encodeTile, fullTilesBetween, TILE_WIDTH, tileRoot } from '../../src/chain/tile.ts';
+import { fullTilesBetween, TILE_WIDTH, tileRoot } from '../../src/chain/tile.ts';
 
 export interface Home {
   readonly id: number;
@@ -47,10 +47,9 @@ export class Adversary {
 
   /** Changes records from `seq` on and works out everything that follows from them anew: links, tiles, head, frontier. */
   async rewrite(stream: Home, seq: number, change: (record: Rec, seq: number) => object): Promise<void> {
-    const blocks = await this.run(
-      'SELECT first_seq, records FROM sealog.block WHERE stream = $1 ORDER BY first_seq',
-      [stream.id],
-    );
+    const blocks = await this.run('SELECT first_seq, records FROM sealog.block WHERE stream = $1 ORDER BY first_seq', [
+      stream.id,
+    ]);
     const leaves: Uint8Array[] = [];
     for (const { first_seq, records } of blocks) {
       const own = decodeRecords(unpackPayload(records)).map((bytes, i) => {
@@ -59,7 +58,9 @@ export class Adversary {
         const before = leaves.at(-1);
         const previous = before === undefined ? NO_PREVIOUS : toHex(before);
         const written =
-          at < seq ? bytes : utf8(encodeRecord({ ...record, ...change(record, at), previous: at === 0 ? NO_PREVIOUS : previous }));
+          at < seq
+            ? bytes
+            : utf8(encodeRecord({ ...record, ...change(record, at), previous: at === 0 ? NO_PREVIOUS : previous }));
         leaves.push(leafHash(written));
         return written;
       });
@@ -81,7 +82,7 @@ export class Adversary {
       const hashes = Array.from({ length: TILE_WIDTH }, (_, i) =>
         level === 0 ? leaves[from + i]! : roots.get(`${level - 1} ${from + i}`)!,
       );
-      const tile = encodeTile(hashes);
+      const tile = concatBytes(...hashes);
       const root = tileRoot(tile);
       roots.set(`${level} ${index}`, root);
       await this.run('INSERT INTO sealog.tile VALUES ($1, $2, $3, $4, $5, $6)', [

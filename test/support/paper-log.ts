@@ -20,7 +20,7 @@ import {
   subtreesUpTo,
 } from '../../src/chain/merkle.ts';
 import { type NoteSigner, noteSigner, signNote } from '../../src/chain/note.ts';
-import { partCommitment, type PartName, partsHash } from '../../src/chain/part.ts';
+import { type PartName, partCommitment, partsHash } from '../../src/chain/part.ts';
 import { encodeRecord, NO_PREVIOUS } from '../../src/chain/record.ts';
 import { formatInstant } from '../../src/chain/retain-until.ts';
 import { sha256, sha256Hex } from '../../src/chain/sha256.ts';
@@ -105,11 +105,22 @@ export class PaperLog {
   }
 
   /** Appends entries, each `stepMs` after the one before. */
-  append(stream: string, entries: number, { parts = usualParts, stepMs = 1000 }: { parts?: (seq: number) => Parts; stepMs?: number } = {}): void {
+  append(
+    stream: string,
+    entries: number,
+    { parts = usualParts, stepMs = 1000 }: { parts?: (seq: number) => Parts; stepMs?: number } = {},
+  ): void {
     for (let i = 0; i < entries; i++) {
       const all = this.#streams.get(stream) ?? [];
       const at = all.length === 0 ? BEGIN : all.at(-1)!.recordedAt + stepMs;
-      this.#push(stream, at, `event-${all.length}`, 'role.update', { service: 'mes-gateway', site: 'plant-7' }, parts(all.length));
+      this.#push(
+        stream,
+        at,
+        `event-${all.length}`,
+        'role.update',
+        { service: 'mes-gateway', site: 'plant-7' },
+        parts(all.length),
+      );
     }
   }
 
@@ -128,11 +139,20 @@ export class PaperLog {
     for (let i = 0; i < others; i++) leaves.splice((this.#random + i) % (leaves.length + 1), 0, this.#bytes(32));
     const seq = this.size(this.#anchor);
     for (const { stream, size, blind } of place) {
-      const index = leaves.findIndex((leaf) => toHex(leaf) === toHex(checkpointLeafHash(blind, this.text(stream, size))));
+      const index = leaves.findIndex(
+        (leaf) => toHex(leaf) === toHex(checkpointLeafHash(blind, this.text(stream, size))),
+      );
       const all = this.#leaves.get(stream) ?? [];
       this.#leaves.set(stream, [...all, { stream, size, blind, anchor: this.#anchor, seq, leaves, index }]);
     }
-    this.#push(this.#anchor, BEGIN + 60_000 * (seq + 1), toHex(tickRoot(leaves)), TICK_ACTION, { service: 'sealog' }, {});
+    this.#push(
+      this.#anchor,
+      BEGIN + 60_000 * (seq + 1),
+      toHex(tickRoot(leaves)),
+      TICK_ACTION,
+      { service: 'sealog' },
+      {},
+    );
   }
 
   /** A new generation of keys signs from here on. */
@@ -141,7 +161,10 @@ export class PaperLog {
   }
 
   root(stream: string, size: number): Uint8Array {
-    const leaves = this.#streams.get(stream)!.slice(0, size).map(({ leaf }) => leaf);
+    const leaves = this.#streams
+      .get(stream)!
+      .slice(0, size)
+      .map(({ leaf }) => leaf);
     return frontierRoot(size, appendLeaves(0, [], leaves));
   }
 
@@ -177,7 +200,9 @@ export class PaperLog {
       ...(from === undefined ? {} : { from: formatInstant(from) }),
       ...(to === undefined ? {} : { to: formatInstant(to) }),
     };
-    const streams = [...this.#streams.keys()].filter((name) => new RegExp(`^${tenant}/${category}(/e\\d+)?$`).test(name));
+    const streams = [...this.#streams.keys()].filter((name) =>
+      new RegExp(`^${tenant}/${category}(/e\\d+)?$`).test(name),
+    );
     const files = new Map<string, Uint8Array>();
     const summary: Parameters<typeof summaryText>[2][number][] = [];
     for (const [i, stream] of streams.entries()) {
@@ -185,7 +210,10 @@ export class PaperLog {
       for (const name of STREAM_FILES) files.set(`${i}/${name}`, folder.files[name]!);
       summary.push(folder.summary);
     }
-    const keys = this.statements([...streams, ...[...this.#streams.keys()].filter((name) => anchorEpoch(name) !== undefined)]);
+    const keys = this.statements([
+      ...streams,
+      ...[...this.#streams.keys()].filter((name) => anchorEpoch(name) !== undefined),
+    ]);
     const all = new Map<string, Uint8Array>([
       ['summary.txt', utf8(summaryText(this.origin, asked as Parameters<typeof summaryText>[1], summary))],
       ['keys.json', canonicalBytes(keys)],
@@ -216,7 +244,8 @@ export class PaperLog {
       .filter((one) => one > 0 && one < size)
       .sort((a, b) => a - b);
     const getNode = nodesOf(entries.map(({ leaf }) => leaf));
-    const hexOf = (nodes: readonly { level: number; index: number }[]) => nodes.map(({ level, index }) => toHex(getNode(level, index)));
+    const hexOf = (nodes: readonly { level: number; index: number }[]) =>
+      nodes.map(({ level, index }) => toHex(getNode(level, index)));
     const files: Record<string, Uint8Array> = {
       checkpoint: utf8(this.checkpoint(stream, size, question.generation)),
       'range.json': canonicalBytes({
@@ -239,7 +268,10 @@ export class PaperLog {
     return { files, summary: { name: stream, first: askedFirst, end: askedEnd, size, anchors: chosen.length } };
   }
 
-  #anchorItem(leaf: PaperLeaf, { size = this.size(leaf.anchor), evidence = () => [], generation }: PaperAnchor): JsonValue {
+  #anchorItem(
+    leaf: PaperLeaf,
+    { size = this.size(leaf.anchor), evidence = () => [], generation }: PaperAnchor,
+  ): JsonValue {
     const ticks = this.#streams.get(leaf.anchor)!.slice(0, size);
     const steps = tickSteps(leaf.leaves, leaf.index);
     const items = evidence(this.text(leaf.anchor, size)).map((one) => [canonicalText(one), one] as const);
@@ -259,7 +291,14 @@ export class PaperLog {
     };
   }
 
-  #push(stream: string, recordedAt: number, id: string, action: string, source: { [name: string]: string }, values: Parts): void {
+  #push(
+    stream: string,
+    recordedAt: number,
+    id: string,
+    action: string,
+    source: { [name: string]: string },
+    values: Parts,
+  ): void {
     const all = this.#streams.get(stream) ?? [];
     this.#streams.set(stream, all);
     const names = (Object.keys(values) as PartName[]).sort();
@@ -296,7 +335,11 @@ export function witnessEvidence(witness: Cosigner, time: number, name = 'witness
 }
 
 /** Tokens as items of `evidence`. */
-export function tokenEvidence(token: Uint8Array, certificates: readonly Uint8Array[] = [], crls: readonly Uint8Array[] = []) {
+export function tokenEvidence(
+  token: Uint8Array,
+  certificates: readonly Uint8Array[] = [],
+  crls: readonly Uint8Array[] = [],
+) {
   return (): JsonValue[] => [
     {
       kind: 'rfc3161',
@@ -325,7 +368,8 @@ export function packTar(files: Iterable<readonly [string, Uint8Array]>): Uint8Ar
 function openingLine({ parts }: PaperEntry, seq: number, { withhold = [], erased = [] }: PaperQuestion): string {
   const open = parts.map(({ name, salt, value }) => {
     const state = withhold.includes(name) ? 'withheld' : erased.includes(name) ? 'erased' : undefined;
-    if (state === undefined) return [name, { salt: toHex(salt), value: JSON.parse(fromUtf8(value)) as JsonValue }] as const;
+    if (state === undefined)
+      return [name, { salt: toHex(salt), value: JSON.parse(fromUtf8(value)) as JsonValue }] as const;
     return [name, { commitment: toHex(partCommitment(name, salt, value)), state }] as const;
   });
   return `${canonicalText({ seq, parts: Object.fromEntries(open) })}\n`;
@@ -338,7 +382,7 @@ function nodesOf(leaves: readonly Uint8Array[]): (level: number, index: number) 
 function usualParts(seq: number): Parts {
   return {
     actor: { type: 'user', id: `u-${seq % 3}`, name: 'Zoë Weiß' },
-    ...(seq % 2 === 0 ? { changes: { before: { limit: 1.5, '10': null }, after: { limit: 1e21, 'ﬀ': '\\"' } } } : {}),
+    ...(seq % 2 === 0 ? { changes: { before: { limit: 1.5, '10': null }, after: { limit: 1e21, ﬀ: '\\"' } } } : {}),
     ...(seq % 3 === 0 ? { reason: 'CR-1182 approved' } : {}),
     target: { type: 'role', id: 'operator' },
   };

@@ -120,6 +120,9 @@ export const CA: readonly string[] = [
   'authorityKeyIdentifier=keyid',
 ];
 
+/** openssl adds ids of keys unless it is told not to. */
+export const NO_KEY_IDS: readonly string[] = ['subjectKeyIdentifier=none', 'authorityKeyIdentifier=none'];
+
 /** Why tests with an authority can not run here; undefined where they can. In CI they always run. */
 export const withoutOpenssl: string | undefined =
   process.env['CI'] === undefined && spawnSync('openssl', ['version']).status !== 0

@@ -1,0 +1,184 @@
+/**
+ * How long the proof of one event takes over HTTP, in a stream of a thousand entries and in one of a million.
+ *
+ * Each stream is filled through the service with small events, in batches, and is a tenant's of its own. When a checkpoint covers it,
+ * ids are drawn at random; one connection asks for the proof, then for the event, one after the other. Every proof is checked, outside of the
+ * measured time.
+ */
+import assert from 'node:assert/strict';
+import { Agent, request } from 'node:http';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fromHex } from '../src/chain/bytes.ts';
+import { decodeCheckpoint } from '../src/chain/checkpoint.ts';
+import { checkInclusion } from '../src/chain/merkle.ts';
+import type { Address } from './http-load.ts';
+import { compare, median, type Row } from './report.ts';
+import { quantile } from './round.ts';
+import type { Service } from './service.ts';
+
+export const PROOFS = ['proof.1k', 'proof.1m'] as const;
+
+const SIZES = { 'proof.1k': 1000, 'proof.1m': 1_000_000 };
+const SMOKE_SIZES = { 'proof.1k': 300, 'proof.1m': 3000 };
+const BATCH = 10_000;
+const FILLERS = 3;
+const ASKED = 1500;
+const SMOKE_ASKED = 50;
+const CHECKPOINT_WAIT_MS = 30_000;
+
+interface Latencies {
+  /** Milliseconds, in rising order. */
+  readonly proofs: readonly number[];
+  readonly events: readonly number[];
+  readonly bytes: number;
+}
+
+/** Measures both, since the baseline of the second is the first, and returns the rows that are wanted. */
+export async function measureProofs(
+  service: Service,
+  isWanted: (name: string) => boolean,
+  smoke: boolean,
+): Promise<Row[]> {
+  if (!PROOFS.some(isWanted)) return [];
+  const agent = new Agent({ keepAlive: true, maxSockets: FILLERS });
+  try {
+    const measured = {} as Record<(typeof PROOFS)[number], Latencies>;
+    console.log('\nproofs: milliseconds from request to answer, one connection');
+    for (const name of PROOFS) {
+      const size = (smoke ? SMOKE_SIZES : SIZES)[name];
+      const began = performance.now();
+      const tenant = name.replace('.', '-');
+      await fill(agent, service.address, await service.token('service', tenant), size);
+      const token = await service.token('auditor', tenant);
+      await untilSigned(agent, service.address, token, size);
+      const filled = (performance.now() - began) / 1000;
+      measured[name] = await ask(agent, service.address, token, size, smoke ? SMOKE_ASKED : ASKED);
+      const { proofs, events, bytes } = measured[name];
+      console.log(
+        `  ${name.padEnd(9)} ${size} entries (filled and signed in ${filled.toFixed(1)} s)  proof ${line(proofs)}, ${bytes.toFixed(0)} bytes  event ${line(events)}`,
+      );
+    }
+    const small = median(measured['proof.1k'].proofs);
+    const rows = [
+      compare('proof.1k', 'ms', small, median(measured['proof.1k'].events)),
+      compare('proof.1m', 'ms', median(measured['proof.1m'].proofs), small),
+    ];
+    return rows.filter((row) => isWanted(row.name));
+  } finally {
+    agent.destroy();
+  }
+}
+
+function line(latencies: readonly number[]): string {
+  return `p50 ${quantile(latencies, 0.5).toFixed(2)} p99 ${quantile(latencies, 0.99).toFixed(2)}`;
+}
+
+async function fill(agent: Agent, address: Address, token: string, size: number): Promise<void> {
+  let next = 0;
+  const filler = async (): Promise<void> => {
+    while (next < size) {
+      const first = next;
+      next = Math.min(size, first + BATCH);
+      const lines = Array.from({ length: next - first }, (_, i) => JSON.stringify(event(first + i)));
+      const { status, text } = await send(agent, address, token, 'POST', '/v1/events/batch', lines.join('\n'));
+      if (status !== 200 || !text.startsWith('{"errors":false'))
+        throw new Error(`a batch was answered ${status}: ${text.slice(0, 500)}`);
+    }
+  };
+  await Promise.all(Array.from({ length: FILLERS }, filler));
+}
+
+function event(n: number): object {
+  return {
+    id: idOf(n),
+    category: 'system_operation',
+    action: 'service.restart',
+    outcome: 'success',
+    occurredAt: '2026-11-22T21:04:05Z',
+    source: { service: 'historian', host: `hist-${n % 7}` },
+    details: { attempt: n },
+  };
+}
+
+function idOf(n: number): string {
+  return `proved-${n}`;
+}
+
+async function untilSigned(agent: Agent, address: Address, token: string, size: number): Promise<void> {
+  const end = performance.now() + CHECKPOINT_WAIT_MS;
+  for (;;) {
+    const { text } = await send(agent, address, token, 'GET', '/v1/streams');
+    const { items } = JSON.parse(text) as {
+      items: { category: string; size: number; checkpoint: { size: number } | null }[];
+    };
+    const stream = items.find(({ category }) => category === 'system_operation');
+    if (stream?.size === size && stream.checkpoint?.size === size) return;
+    if (performance.now() > end) throw new Error(`no checkpoint covers the ${size} entries: ${text.slice(0, 500)}`);
+    await sleep(50);
+  }
+}
+
+async function ask(agent: Agent, address: Address, token: string, size: number, count: number): Promise<Latencies> {
+  const proofs: number[] = [];
+  const events: number[] = [];
+  let bytes = 0;
+  for (let n = -Math.ceil(count / 10); n < count; n++) {
+    const path = `/v1/events/${idOf(Math.floor(Math.random() * size))}`;
+    const proof = await send(agent, address, token, 'GET', `${path}/proof`);
+    check(proof, size);
+    const plain = await send(agent, address, token, 'GET', path);
+    assert.equal(plain.status, 200);
+    // The first ones are a warm-up.
+    if (n < 0) continue;
+    proofs.push(proof.ms);
+    events.push(plain.ms);
+    bytes += proof.text.length;
+  }
+  const rising = (a: number, b: number): number => a - b;
+  return { proofs: proofs.sort(rising), events: events.sort(rising), bytes: bytes / count };
+}
+
+/** Holds a proof to its checkpoint; who signed that is not this bench's matter. */
+function check({ status, text }: Answer, size: number): void {
+  if (status !== 200) throw new Error(`a proof was answered ${status}: ${text.slice(0, 500)}`);
+  const proof = JSON.parse(text) as { seq: number; hash: string; path: string[]; checkpoint: string };
+  const signed = decodeCheckpoint(proof.checkpoint.slice(0, proof.checkpoint.lastIndexOf('\n\n') + 1));
+  assert.equal(signed.size, size);
+  checkInclusion(proof.seq, size, fromHex(proof.hash), proof.path.map(fromHex), signed.root);
+}
+
+interface Answer {
+  readonly status: number;
+  readonly text: string;
+  readonly ms: number;
+}
+
+function send(
+  agent: Agent,
+  { host, port }: Address,
+  token: string,
+  method: string,
+  path: string,
+  body?: string,
+): Promise<Answer> {
+  return new Promise((resolve, reject) => {
+    const began = performance.now();
+    const headers = {
+      authorization: `Bearer ${token}`,
+      ...(body === undefined
+        ? {}
+        : { 'content-type': 'application/x-ndjson', 'content-length': Buffer.byteLength(body) }),
+    };
+    const asking = request({ agent, host, port, method, path, headers }, (response) => {
+      const chunks: Buffer[] = [];
+      response.on('data', (chunk: Buffer) => chunks.push(chunk));
+      response.once('error', reject);
+      response.once('end', () => {
+        const ms = performance.now() - began;
+        resolve({ status: response.statusCode ?? 0, text: Buffer.concat(chunks).toString(), ms });
+      });
+    });
+    asking.once('error', reject);
+    asking.end(body);
+  });
+}

@@ -1,0 +1,40 @@
+import { pino } from 'pino';
+import { it } from 'vitest';
+import { inclusionNodes } from '../src/chain/merkle.ts';
+import { openDatabase, asTenant } from '../src/store/database.ts';
+import { streamWithCheckpoint } from '../src/store/checkpoints.ts';
+import { treeNodes, recordsOf } from '../src/store/tree-hashes.ts';
+import { placesOfId, blockOf } from '../src/store/log-reader.ts';
+import { listStreams } from '../src/store/streams.ts';
+import { startService } from './support/service.ts';
+it('times', async () => {
+  const service = await startService();
+  const database = openDatabase({ connection: service.database.appConfig, readersMax: 2, log: pino({ level: 'silent' }) });
+  const mk = (n: number) => ({ id: `e-${n}`, category: 'system_operation', action: 'x.y', outcome: 'success', occurredAt: '2026-11-22T21:04:05Z', source: { service: 'h' }, details: { n } });
+  for (let b = 0; b < 3; b++) await service.post('/v1/events/batch', Array.from({ length: 1000 }, (_, i) => mk(b * 1000 + i)));
+  await new Promise((r) => setTimeout(r, 500));
+  const { rows: [s] } = await service.adminPool.query("SELECT id, tenant, name, size::int FROM sealog.stream WHERE name = 'acme/system_operation'");
+  const { rows: parts } = await service.adminPool.query("select count(*) from pg_inherits where inhparent='sealog.block'::regclass");
+  console.log('partitions', parts[0].count, s);
+  const time = async (name: string, work: () => Promise<unknown>) => {
+    for (let i = 0; i < 30; i++) await work();
+    const ts = [];
+    for (let i = 0; i < 200; i++) { const t = performance.now(); await work(); ts.push(performance.now() - t); }
+    ts.sort((a, b) => a - b);
+    console.log(name, ts[100]!.toFixed(2));
+  };
+  const ask = <T>(w: Parameters<typeof asTenant<T>>[2]) => asTenant(database.reader, s.tenant, w);
+  await time('empty txn', () => ask(async () => 1));
+  await time('listStreams', () => ask(listStreams));
+  await time('placesOfId', () => ask((d) => placesOfId(d, [s.id], 'f1dc3888-dd13-d2d4-a459-06acea8457f3')));
+  await time('blockOf', () => ask((d) => blockOf(d, s.id, 1500)));
+  const { rows: [m] } = await service.adminPool.query("SELECT drop_month FROM sealog.block WHERE stream=$1 LIMIT 1", [s.id]);
+  await time('blockOf month', () => ask((d) => blockOf(d, s.id, 1500, m.drop_month)));
+  await time('streamWithCheckpoint', () => ask((d) => streamWithCheckpoint(d, s.name)));
+  await time('treeNodes', () => ask((d) => treeNodes(d, s, s.size, inclusionNodes(1500, s.size))));
+  await time('recordsOf', () => ask((d) => recordsOf(d, s, 2816, 2900)));
+  await time('GET event', () => service.get('/v1/events/e-1500'));
+  await time('GET proof', () => service.get('/v1/events/e-1500/proof'));
+  await database.close();
+  await service.stop();
+}, 100000);
