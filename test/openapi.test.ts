@@ -510,7 +510,8 @@ describe('a query string', () => {
     ['createEvents', 'atomic=TRUE', 'atomic'],
     ['createEvents', 'atomic=1', 'atomic'],
     ['createEvents', 'atomic', 'atomic'],
-    ['createEvent', 'wait=checkpoint', 'wait'],
+    ['createEvent', 'wait=stored', 'wait'],
+    ['createEvent', 'waits=checkpoint', 'waits'],
     ['listStreams', 'limit=5', 'limit'],
   ] as const)('of %s is refused: %s names %s', (operationId, query, field) => {
     const problem = thrown(() => validateQuery(operationId, query));

@@ -20,14 +20,14 @@ import {
 import { fromHex, utf8 } from '../src/chain/bytes.ts';
 import type { JsonObject } from '../src/chain/canonical.ts';
 import { type Cosigner, cosigner } from '../src/chain/cosignature.ts';
-import { type NoteSigner, signNote } from '../src/chain/note.ts';
+import { type NoteSigner, noteSigner } from '../src/chain/note.ts';
 import { isOpen, type Part } from '../src/chain/part.ts';
 import { decodeRecord, encodeRecord, type Rec } from '../src/chain/record.ts';
 import { openSealed, sealParts } from '../src/chain/seal.ts';
 import { fileMonthKeys } from '../src/keys/file-month-keys.ts';
 import { Keyring } from '../src/keys/keyring.ts';
 import { readMark } from '../src/signer/mark.ts';
-import { readSeeds } from '../src/signer/seeds.ts';
+import { makeSeed, readSeeds } from '../src/signer/seeds.ts';
 import { storedBlock } from '../src/store/block-row.ts';
 import { keyById } from '../src/store/data-keys.ts';
 import { logWideSource } from '../src/store/log-wide-source.ts';
@@ -70,18 +70,12 @@ beforeAll(async () => {
   for (let i = 0; i < 6; i++) await send('acme', 'system_operation', i, 1);
   for (let i = 0; i < 2; i++) await send('other', 'data_access', 40 * i, 40);
   await untilAnchored();
+  await stamp();
   for (let i = 4; i < 8; i++) await send('acme', 'data_access', 40 * i, 40);
   await untilAnchored();
   await service.app.close();
 
-  pool = new pg.Pool({
-    ...service.database.adminConfig,
-    max: 1,
-    types: {
-      getTypeParser: ((oid: number, format?: 'text') =>
-        oid === pg.types.builtins.INT8 ? Number : pg.types.getTypeParser(oid, format)) as typeof pg.types.getTypeParser,
-    },
-  });
+  pool = adversarysPool(service);
   database = new Kysely<Tables>({ dialect: new PostgresDialect({ pool }) });
   on = new Adversary(pool, ORIGIN);
   await disarm(pool);
@@ -106,6 +100,20 @@ afterAll(async () => {
   await service?.stop();
 });
 
+/** One connection, which stays in its transaction from one statement to the next. */
+function adversarysPool({ database: { adminConfig } }: TestService): pg.Pool {
+  const made = new pg.Pool({
+    ...adminConfig,
+    max: 1,
+    types: {
+      getTypeParser: ((oid: number, format?: 'text') =>
+        oid === pg.types.builtins.INT8 ? Number : pg.types.getTypeParser(oid, format)) as typeof pg.types.getTypeParser,
+    },
+  });
+  made.on('error', () => {});
+  return made;
+}
+
 function event(category: string, n: number): JsonObject {
   return {
     id: `${category}-${n}`,
@@ -125,6 +133,8 @@ async function untilAnchored(): Promise<void> {
     const { rows } = await service.adminPool.query(
       `SELECT FROM sealog.stream AS s WHERE name !~ '^sealog/' AND NOT EXISTS (
          SELECT FROM sealog.anchor_leaf AS l WHERE l.stream = s.id AND l.size = s.size)
+       UNION ALL SELECT FROM sealog.outside_evidence AS e WHERE NOT EXISTS (
+         SELECT FROM sealog.anchor_leaf AS l WHERE l.evidence = e.id)
        UNION ALL SELECT FROM sealog.stream AS s LEFT JOIN sealog.checkpoint AS c ON c.stream = s.id
          WHERE s.category = 'anchor' AND (c.size IS NULL OR c.size < s.size)`,
     );
@@ -132,6 +142,15 @@ async function untilAnchored(): Promise<void> {
     await sleep(100);
   }
   throw new Error('the streams were not anchored in time');
+}
+
+/** An authority that nobody here trusts has stamped the anchor stream; the next tick has a leaf of its token. */
+async function stamp(): Promise<void> {
+  await service.adminPool.query(
+    `INSERT INTO sealog.outside_evidence (anchor, kind, stream, size, note, evidence, evidence_time)
+     SELECT 'authority', 'rfc3161', s.id, c.size, c.note, 'a token', 0
+     FROM sealog.checkpoint AS c JOIN sealog.stream AS s ON s.id = c.stream WHERE s.name = 'sealog/anchor'`,
+  );
 }
 
 /** The witness has seen the anchor stream as it stands. */
@@ -162,29 +181,38 @@ async function verified(options: LogOptions): Promise<LogReport> {
   }
 }
 
-/** The verdict, then `kind@seq` of each finding, once; behind the stream's name where it is not the main one. */
+/**
+ * The verdict, then `kind@seq` of each finding, once; behind the stream's name where it is not the main one. In which of the ticks a
+ * checkpoint is depends on the moment: of the anchor stream only the kind is told.
+ */
 function words({ verdict, findings, streams }: LogReport): string {
   const all = [...streams.flatMap((report) => report.findings), ...findings].map(({ stream, kind, seq }) => {
-    const place = stream === MAIN ? '' : `${stream}:`;
-    return seq === undefined ? `${place}${kind}` : `${place}${kind}@${seq}`;
+    const place = stream === MAIN ? '' : `${stream.replace(/^\(stream \d+\)$/, '(gone)')}:`;
+    return seq === undefined || stream === 'sealog/anchor' ? `${place}${kind}` : `${place}${kind}@${seq}`;
   });
-  return [verdict, ...new Set(all)].join(' ');
+  return [verdict, ...[...new Set(all)].sort()].join(' ');
 }
 
 type Case = readonly [does: string, alone: string, mark: string, outside: string, change: () => Promise<unknown>];
 
+async function undone(work: () => Promise<unknown>): Promise<void> {
+  await pool.query('BEGIN');
+  try {
+    await work();
+  } finally {
+    await pool.query('ROLLBACK');
+  }
+}
+
 function each(cases: readonly Case[]): void {
-  it.each(cases)('%s', { timeout: 30_000 }, async (_, expectedAlone, expectedMark, expectedOutside, change) => {
-    await pool.query('BEGIN');
-    try {
+  it.each(cases)('%s', { timeout: 30_000 }, (_, expectedAlone, expectedMark, expectedOutside, change) =>
+    undone(async () => {
       await change();
       const said = [words(await verified(alone)), words(await verified(mark)), words(await verified(outside))];
       const same = (expected: string) => (expected === '=' ? expectedAlone : expected);
       expect(said).toEqual([expectedAlone, same(expectedMark), same(expectedOutside)]);
-    } finally {
-      await pool.query('ROLLBACK');
-    }
-  });
+    }),
+  );
 }
 
 /** Changes a record in its place, and nothing else. */
@@ -232,58 +260,55 @@ const host = (record: Rec) => ({ source: { ...record.source, host: 'forged' } })
 const ALL = [MAIN, SINGLE, OTHER];
 
 describe('a sound log', () => {
-  it('is intact for whoever holds something, and not provable for whoever does not', async () => {
-    await pool.query('BEGIN');
-    expect(words(await verified(alone))).toBe('not_provable');
-    expect(words(await verified(mark))).toBe('not_provable');
-    const report = await verified(outside);
-    expect(words(report)).toBe('intact');
-    const anchored = report.streams.filter(({ stream }) => ALL.includes(stream));
-    for (const one of anchored) {
-      const by = 'witness witness.example/w1 (w1)';
-      expect(one.anchored).toContainEqual({ from: 0, to: one.size, by, time: '2026-09-21T13:33:20.000Z' });
-      expect(one).toMatchObject({ unanchored: null, pinned: [{ to: one.size }] });
-    }
-    // A witness that nobody told us to trust proves nothing.
-    const stranger = cosigner('witness.example/w1', new Uint8Array(32).fill(8));
-    expect(words(await verified({ ...alone, evidence: witnessChecker([stranger.vkey]) }))).toBe('not_provable');
-    const { streams } = await verified({ ...alone, evidence: outside.evidence });
-    expect(streams.filter(({ verdict }) => verdict === 'intact').map(({ stream }) => stream)).toEqual(
-      expect.arrayContaining(ALL),
-    );
-    await pool.query('ROLLBACK');
-  });
+  it('is intact for whoever holds something, and not provable for whoever does not', () =>
+    undone(async () => {
+      expect(words(await verified(alone))).toBe('not_provable');
+      expect(words(await verified(mark))).toBe('not_provable');
+      const report = await verified(outside);
+      expect(words(report)).toBe('intact');
+      const tenants = report.streams.filter(({ stream }) => ALL.includes(stream));
+      for (const one of tenants) {
+        const by = 'witness witness.example/w1 (w1)';
+        expect(one.anchored).toContainEqual({ from: 0, to: one.size, by, time: '2026-09-21T14:13:20.000Z' });
+        expect(one).toMatchObject({ unanchored: null, pinned: [{ to: one.size }] });
+      }
+    }));
 
-  it('without a key is trusted on first use, which the report says', async () => {
-    await pool.query('BEGIN');
-    const report = await verified({});
-    expect([report.verdict, report.key]).toEqual(['not_provable', { ...alone.key, trusted: 'first use' }]);
-    const [other] = await readSeedsOf(9);
-    expect(words(await verified({ key: { vkey: other!, trusted: 'given' } }))).toMatch(
-      /^tampered .*signature@319.* log.example:key/,
-    );
-    await pool.query('ROLLBACK');
-  });
+  it('is anchored by a witness that the verifier was told to trust, and by no other', () =>
+    undone(async () => {
+      const stranger = cosigner('witness.example/w1', new Uint8Array(32).fill(8));
+      expect(words(await verified({ ...alone, evidence: witnessChecker([stranger.vkey]) }))).toBe('not_provable');
+      expect(words(await verified({ ...alone, evidence: outside.evidence }))).toBe('intact');
+    }));
 
-  it('of one stream is anchored by the ticks that it needs', async () => {
-    await pool.query('BEGIN');
-    const source = logWideSource(database, keyring(), ORIGIN, { tenantId: main.tenant, category: 'data_access' });
-    const report = await verifyLog(source, { ...alone, evidence: outside.evidence });
-    expect(report).toMatchObject({ verdict: 'intact', streams: [{ stream: MAIN, unanchored: null }] });
-    await on.run('UPDATE sealog.anchor_leaf SET hash = set_byte(hash, 0, get_byte(hash, 0) # 1) WHERE stream <> $1', [
-      main.id,
-    ]);
-    const damaged = await verifyLog(source, { ...alone, evidence: outside.evidence });
-    expect(damaged.verdict).toBe('tampered');
-    expect(damaged.findings).toMatchObject([{ stream: 'sealog/anchor', kind: 'anchor' }]);
-    await pool.query('ROLLBACK');
-  });
+  it('without a key is trusted on first use, which the report says', () =>
+    undone(async () => {
+      const { verdict, key } = await verified({});
+      expect([verdict, key]).toEqual(['not_provable', { ...alone.key, trusted: 'first use' }]);
+    }));
+
+  it('is not the one whose key the verifier was given', () =>
+    undone(async () => {
+      const { vkey } = noteSigner(ORIGIN, new Uint8Array(32).fill(9));
+      expect(words(await verified({ key: { vkey, trusted: 'given' } }))).toMatch(
+        /^tampered .*log\.example:key.* signature$/,
+      );
+    }));
+
+  it('of one tenant is anchored by the ticks that it needs', () =>
+    undone(async () => {
+      const source = logWideSource(database, keyring(), ORIGIN, { tenantId: main.tenant, category: 'data_access' });
+      const options = { ...alone, evidence: outside.evidence };
+      expect(await verifyLog(source, options)).toMatchObject({
+        verdict: 'intact',
+        streams: [{ stream: MAIN, unanchored: null }],
+      });
+      const flip = 'UPDATE sealog.anchor_leaf SET hash = set_byte(hash, 0, get_byte(hash, 0) # 1) WHERE stream = $1';
+      await on.run(flip, [main.id]);
+      const damaged = await verifyLog(source, options);
+      expect(damaged).toMatchObject({ verdict: 'tampered', findings: [{ stream: 'sealog/anchor', kind: 'anchor' }] });
+    }));
 });
-
-async function readSeedsOf(byte: number): Promise<string[]> {
-  const { noteSigner } = await import('../src/chain/note.ts');
-  return [noteSigner(ORIGIN, new Uint8Array(32).fill(byte)).vkey];
-}
 
 describe('one thing is changed: the database alone tells', () => {
   each([
@@ -334,7 +359,7 @@ describe('one thing is changed: the database alone tells', () => {
     ['two in a row are deleted', `tampered ${SINGLE}:gap@2`, '=', '=', () => remove(2, 3)],
     [
       'one is inserted',
-      `tampered ${SINGLE}:overlap@3 ${SINGLE}:tag@3 ${SINGLE}:block@3`,
+      `tampered ${SINGLE}:block@3 ${SINGLE}:overlap@3 ${SINGLE}:record@3`,
       '=',
       '=',
       () =>
@@ -350,11 +375,11 @@ describe('one thing is changed: the database alone tells', () => {
       '=',
       '=',
       async () => {
-await on.run('UPDATE sealog.block SET first_seq = first_seq + 1000 WHERE stream = $1 AND first_seq IN (2, 3)', [
+        await on.run('UPDATE sealog.block SET first_seq = first_seq + 1000 WHERE stream = $1 AND first_seq IN (2, 3)', [
           single.id,
         ]);
         await on.run(
-          'UPDATE sealog.block SET first_seq = 1005 - first_seq + 1000 WHERE stream = $1 AND first_seq IN (1002, 1003)',
+          'UPDATE sealog.block SET first_seq = 1005 - first_seq WHERE stream = $1 AND first_seq IN (1002, 1003)',
           [single.id],
         );
       },
@@ -393,22 +418,338 @@ describe('all of it is rewritten', () => {
   each([
     [
       'from entry 100 on, the tree too',
-      'tampered inconsistent@159 checkpoint@319',
-      'tampered inconsistent@159 checkpoint@319 inconsistent@319',
-      'tampered inconsistent@159 checkpoint@319 inconsistent@319',
+      'tampered checkpoint@319 inconsistent@159',
+      'tampered checkpoint@319 inconsistent@159 inconsistent@319',
+      'tampered checkpoint@319 inconsistent@159 inconsistent@319',
       () => on.rewrite(main, 100, host),
     ],
     [
-      'and the checkpoint, without the key',
+      'from entry 200 on: it says up to where it still held',
+      'tampered checkpoint@319 inconsistent@319',
+      '=',
+      '=',
+      () => on.rewrite(main, 200, host),
+    ],
+    [
+      'and its checkpoint, by somebody without the key',
       'tampered inconsistent@159 signature@319',
       'tampered inconsistent@159 inconsistent@319 signature@319',
       'tampered inconsistent@159 inconsistent@319 signature@319',
       async () => {
         await on.rewrite(main, 100, host);
-        const { noteSigner } = await import('../src/chain/note.ts');
         const thief = noteSigner(`${ORIGIN}/${MAIN}`, new Uint8Array(32).fill(1));
         await on.setCheckpoint(main, 320, await on.signed(main, 320, thief));
       },
     ],
+    [
+      'and the ticks, by somebody without the key',
+      'tampered checkpoint@319 sealog/anchor:checkpoint sealog/anchor:inconsistent',
+      'tampered checkpoint@319 inconsistent@319 sealog/anchor:checkpoint sealog/anchor:inconsistent',
+      'tampered checkpoint@319 inconsistent@319 sealog/anchor:anchor sealog/anchor:checkpoint sealog/anchor:inconsistent',
+      async () => {
+        await on.rewrite(main, 100, host);
+        await on.rewriteAnchors();
+      },
+    ],
+    [
+      'and everything that was signed is taken away',
+      'tampered log.example:key',
+      'tampered inconsistent@319 log.example:key sealog/anchor:truncated',
+      'tampered log.example:key log.example:signature',
+      async () => {
+        await on.rewrite(main, 100, host);
+        await unsign();
+      },
+    ],
+    [
+      'with a stolen current key: signed, ticked, signed again',
+      'not_provable',
+      'tampered inconsistent@319 sealog/anchor:inconsistent',
+      'tampered inconsistent@319 sealog/anchor:anchor sealog/anchor:inconsistent',
+      steal,
+    ],
   ]);
+
+  it('with a stolen current key: what a witness said is evidence as long as it stands there, and nothing when it is gone', () =>
+    undone(async () => {
+      const kept = `CREATE TEMPORARY TABLE kept ON COMMIT DROP AS SELECT * FROM sealog.outside_evidence WHERE kind = 'witness'`;
+      await on.run(kept);
+      await steal();
+      const trusting = { ...alone, evidence: outside.evidence };
+      // Nobody is trusted who says otherwise: never intact all the same.
+      expect(words(await verified(trusting))).toBe('not_provable');
+      await on.run('INSERT INTO sealog.outside_evidence OVERRIDING SYSTEM VALUE SELECT * FROM kept');
+      expect(words(await verified(trusting))).toMatch(/^tampered sealog\/anchor:anchor sealog\/anchor:inconsistent$/);
+    }));
+
+  it('and everything that was signed is taken away: without a key there is nothing to hold it to', () =>
+    undone(async () => {
+      await on.rewrite(main, 100, host);
+      await unsign();
+      const report = await verified({});
+      expect([words(report), report.key]).toEqual(['not_provable', null]);
+    }));
+
+  it('says up to which size it still was what was stated', () =>
+    undone(async () => {
+      await on.rewrite(main, 200, host);
+      const { streams } = await verified(outside);
+      const { findings } = streams.find(({ stream }) => stream === MAIN)!;
+      expect(findings[0]!.detail).toMatch(
+        /^the first 320 entries are not those that .* states.*; at size 160 they still were/,
+      );
+    }));
+
+  /** The thief has the signing seed of the generation that signs now, but not the signer's folder's past, nor the witness. */
+  async function steal(): Promise<void> {
+    await on.rewrite(main, 100, host);
+    await on.rewriteAnchors();
+    const anchor = await on.home('sealog/anchor');
+    await on.setCheckpoint(main, 320, await on.signed(main, 320, signerOf(main)));
+    const [{ size }] = await on.run('SELECT size FROM sealog.stream WHERE id = $1', [anchor.id]);
+    await on.setCheckpoint(anchor, size, await on.signed(anchor, size, signerOf(anchor)));
+    // He can not do without the authority's token, which a tick has a leaf of, but say that it is of his own checkpoint.
+    await on.run(`DELETE FROM sealog.outside_evidence WHERE kind = 'witness'`);
+    for (const { id, size: stamped } of await on.run('SELECT id, size FROM sealog.outside_evidence'))
+      await on.run('UPDATE sealog.outside_evidence SET note = $2 WHERE id = $1', [
+        id,
+        await on.signed(anchor, stamped, signerOf(anchor)),
+      ]);
+  }
+
+  async function unsign(): Promise<void> {
+    for (const table of ['outside_evidence', 'anchor_leaf', 'checkpoint', 'key_statement'])
+      await on.run(`DELETE FROM sealog.${table}`);
+    await vanish(await on.home('sealog/anchor'));
+  }
+});
+
+describe('a stream is put back', () => {
+  each([
+    ['to an earlier size', 'tampered truncated@160', '=', '=', () => on.rollBack(main, 160)],
+    [
+      'with its old checkpoint',
+      'tampered checkpoint@159 truncated@160',
+      '=',
+      '=',
+      async () => {
+        await on.rollBack(main, 160);
+        await replay(main, 160);
+      },
+    ],
+    [
+      'and the tick that knew it better',
+      'tampered sealog/anchor:anchor',
+      'tampered sealog/anchor:anchor truncated@160',
+      'tampered sealog/anchor:anchor truncated@160',
+      async () => {
+        await on.rollBack(main, 160);
+        await replay(main, 160);
+        await on.run('DELETE FROM sealog.anchor_leaf WHERE stream = $1 AND size > 160', [main.id]);
+      },
+    ],
+    [
+      'and the anchor stream with it: nothing in the database knows better',
+      'not_provable',
+      'tampered sealog/anchor:truncated truncated@160',
+      'tampered sealog/anchor:anchor sealog/anchor:truncated truncated@160',
+      async () => {
+        await on.rollBack(main, 160);
+        await rollBackAnchors();
+      },
+    ],
+    [
+      'not at all, but its old checkpoint is: an older one, though valid',
+      'tampered checkpoint@159',
+      '=',
+      '=',
+      () => replay(main, 160),
+    ],
+    [
+      'not at all, but its checkpoint and the anchor stream are',
+      'not_provable',
+      'tampered sealog/anchor:truncated',
+      'tampered sealog/anchor:anchor sealog/anchor:truncated',
+      () => rollBackAnchors(),
+    ],
+    [
+      'to nothing: its row and all of its rows are gone',
+      'tampered (gone):truncated',
+      `tampered (gone):truncated ${OTHER}:truncated`,
+      `tampered (gone):truncated ${OTHER}:truncated`,
+      async () => vanish(await on.home(OTHER)),
+    ],
+    [
+      'to nothing, its leaves too',
+      'tampered sealog/anchor:anchor',
+      `tampered ${OTHER}:truncated sealog/anchor:anchor`,
+      `tampered ${OTHER}:truncated sealog/anchor:anchor`,
+      async () => {
+        const other = await on.home(OTHER);
+        await vanish(other);
+        await on.run('DELETE FROM sealog.anchor_leaf WHERE stream = $1', [other.id]);
+      },
+    ],
+  ]);
+
+  it('and its checkpoint, before a tick knew it: the signer says what is missing', () =>
+    undone(async () => {
+      await replay(single, 3);
+      await on.run('DELETE FROM sealog.anchor_leaf');
+      await on.run('DELETE FROM sealog.outside_evidence');
+      await vanish(await on.home('sealog/anchor'));
+      expect(words(await verified(alone))).toBe('not_provable');
+      const own = new Map([...mark.mark!].filter(([name]) => name === SINGLE));
+      expect(await verified({ ...mark, mark: own })).toMatchObject({ verdict: 'incomplete', findings: [] });
+    }));
+
+  /** An old checkpoint of a stream, which he kept: the signer signed it when the stream was of that size. */
+  async function replay(stream: Home, size: number): Promise<void> {
+    await on.setCheckpoint(stream, size, await on.signed(stream, size, signerOf(stream)));
+  }
+
+  /** Main's old checkpoint, and the anchor stream as it was when that was the newest. */
+  async function rollBackAnchors(): Promise<void> {
+    const anchor = await on.home('sealog/anchor');
+    await on.rollBack(anchor, 1);
+    await replay(anchor, 1);
+    await replay(main, 160);
+    await on.run('DELETE FROM sealog.outside_evidence');
+    await on.run('DELETE FROM sealog.anchor_leaf WHERE stream = $1 AND size > 160', [main.id]);
+  }
+});
+
+async function vanish(stream: Home): Promise<void> {
+  for (const table of ['block', 'tag', 'entry_id', 'tile', 'checkpoint'])
+    await on.run(`DELETE FROM sealog.${table} WHERE stream = $1`, [stream.id]);
+  await on.run('DELETE FROM sealog.data_key WHERE stream = $1', [stream.id]);
+  await on.run('DELETE FROM sealog.stream WHERE id = $1', [stream.id]);
+}
+
+describe('every column of what was signed and anchored', () => {
+  /** What verification must say when it is changed, or why it may say nothing. */
+  const WORTH: Readonly<Record<string, string>> = {
+    'checkpoint.tenant': 'no evidence: who is shown the row; its note says what it is of',
+    'checkpoint.signed_at': 'no evidence: nothing follows from it',
+    'anchor_leaf.tenant': 'no evidence: who is shown the row',
+    'anchor_leaf.evidence': 'tampered',
+    'outside_evidence.id': 'no evidence: a number of the database',
+    'outside_evidence.anchor': 'no evidence: a name for people',
+    'outside_evidence.kind': 'not intact',
+    'outside_evidence.stream': 'not intact',
+    'outside_evidence.certificates': 'no evidence: a witness has none',
+    'outside_evidence.crls': 'no evidence: a witness has none',
+    'outside_evidence.ends': 'no evidence: the evidence states it itself',
+    'outside_evidence.evidence_time': 'no evidence: the evidence states it itself',
+    'outside_evidence.recorded_at': 'no evidence: nothing follows from it',
+  };
+  const CHANGES: Readonly<Record<string, (column: string) => string[]>> = {
+    integer: (column) => [`${column} + 1`, `${column} # 1048576`],
+    bigint: (column) => [`${column} + 1`, `${column} # 4398046511104`, 'NULL'],
+    text: (column) => [`${column} || 'x'`, `reverse(${column})`],
+    bytea: (column) =>
+      ['0', `octet_length(${column}) - 1`].map((at) => `set_byte(${column}, ${at}, get_byte(${column}, ${at}) # 1)`),
+  };
+
+  it('is found, or has a reason why not', { timeout: 120_000 }, async () => {
+    const { rows: columns } = await pool.query<{ table: string; column: string; type: string }>(
+      `SELECT c.relname::text AS "table", a.attname::text AS "column", format_type(a.atttypid, NULL) AS type
+       FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid
+       WHERE c.oid IN ('sealog.checkpoint'::regclass, 'sealog.key_statement'::regclass, 'sealog.anchor_leaf'::regclass, 'sealog.outside_evidence'::regclass)
+         AND a.attnum > 0 AND NOT a.attisdropped ORDER BY 1, a.attnum`,
+    );
+    expect(columns.length).toBeGreaterThan(25);
+    for (const { table, column, type } of columns) {
+      const worth = WORTH[`${table}.${column}`] ?? 'tampered';
+      if (worth.startsWith('no evidence')) continue;
+      for (const change of CHANGES[type]!(column)) {
+        await undone(async () => {
+          await loosen(table);
+          await on.run(
+            `UPDATE sealog.${table} SET ${column} = ${change} WHERE ctid = (SELECT ctid FROM sealog.${table} WHERE ${column} IS NOT NULL ORDER BY ctid DESC LIMIT 1)`,
+          );
+          const { verdict } = await verified({ ...alone, evidence: outside.evidence });
+          expect([table, column, change, verdict]).toEqual([
+            table,
+            column,
+            change,
+            worth === 'tampered' ? 'tampered' : expect.not.stringMatching('^intact$'),
+          ]);
+        });
+      }
+    }
+  });
+
+  /** Lets anything be written: a superuser is not held by constraints either. */
+  async function loosen(table: string): Promise<void> {
+    const constraints = await on.run(
+      `SELECT conname AS name FROM pg_constraint WHERE conrelid = $1::regclass AND contype IN ('c', 'f', 'u', 'p')`,
+      [`sealog.${table}`],
+    );
+    for (const { name } of constraints) await on.run(`ALTER TABLE sealog.${table} DROP CONSTRAINT ${name} CASCADE`);
+    const columns = await on.run(
+      `SELECT attname AS name FROM pg_attribute WHERE attrelid = $1::regclass AND attnotnull AND attnum > 0 AND NOT attisdropped`,
+      [`sealog.${table}`],
+    );
+    for (const { name } of columns) {
+      await on.run(`ALTER TABLE sealog.${table} ALTER COLUMN ${name} DROP IDENTITY IF EXISTS`);
+      await on.run(`ALTER TABLE sealog.${table} ALTER COLUMN ${name} DROP NOT NULL`);
+    }
+  }
+});
+
+describe('a generation of keys that was replaced', () => {
+  it('signs nothing newer: what a thief of it signs is found', { timeout: 30_000 }, async () => {
+    const own = await startService({ environment: { SEALOG_ANCHOR_SECONDS: '1' } });
+    const admin = adversarysPool(own);
+    try {
+      const folder = own.config.signerDir!;
+      const sent = await own.post('/v1/events', event('data_access', 0));
+      expect(sent.status).toBe(201);
+      const generations = async (generation: number): Promise<void> => {
+        for (let i = 0; i < 100; i++) {
+          const { rows } = await own.adminPool.query('SELECT FROM sealog.checkpoint WHERE generation <> $1', [
+            generation,
+          ]);
+          const { rowCount } = await own.adminPool.query('SELECT FROM sealog.checkpoint');
+          if (rows.length === 0 && rowCount! > 1) return;
+          await sleep(100);
+        }
+        throw new Error(`not everything was signed by generation ${generation}`);
+      };
+      await generations(1);
+      await makeSeed(folder, 2);
+      await generations(2);
+      await own.app.close();
+      const [first, second] = await readSeeds(folder);
+      const ofDatabase = new Kysely<Tables>({ dialect: new PostgresDialect({ pool: admin }) });
+      const keys = new Keyring(fileMonthKeys(own.config.monthKeysDir), {
+        findOrStore: () => Promise.reject(new Error('the adversary makes no keys')),
+        byId: (id) => keyById(ofDatabase, id),
+      });
+      const verdict = async (generation: typeof first) =>
+        words(
+          await verifyLog(logWideSource(ofDatabase, keys, ORIGIN), {
+            key: { vkey: generation!.signer(ORIGIN).vkey, trusted: 'given' },
+          }),
+        );
+      expect([await verdict(first), await verdict(second)]).toEqual(['not_provable', 'not_provable']);
+
+      await disarm(admin);
+      const thief = new Adversary(admin, ORIGIN);
+      const stream = await thief.home(MAIN);
+      await thief.run('UPDATE sealog.checkpoint SET generation = 1 WHERE stream = $1', [stream.id]);
+      await thief.setCheckpoint(stream, 1, await thief.signed(stream, 1, first!.signer(`${ORIGIN}/${MAIN}`)));
+      // It is what generation 1 signed, and a tick from before the rotation knows it.
+      expect(await verdict(second)).toBe('not_provable');
+      await thief.rewrite(stream, 0, host);
+      await thief.setCheckpoint(stream, 1, await thief.signed(stream, 1, first!.signer(`${ORIGIN}/${MAIN}`)));
+      await thief.run('DELETE FROM sealog.anchor_leaf WHERE stream = $1', [stream.id]);
+      expect(await verdict(second)).toMatch(/^tampered key@0/);
+      expect(await verdict(first)).toMatch(/^tampered key@0/);
+    } finally {
+      await admin.end();
+      await own.stop();
+    }
+  });
 });

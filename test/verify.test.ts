@@ -1,11 +1,12 @@
 /** Verification of a log that is in use, its bounds, and `sealog verify` as an operator runs it. */
 import { spawn } from 'node:child_process';
-import { rename } from 'node:fs/promises';
+import { rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { toHex } from '../src/chain/bytes.ts';
 import { EMPTY_ROOT } from '../src/chain/merkle.ts';
+import { noteSigner } from '../src/chain/note.ts';
 import type { StreamReport } from '../src/verify/verify-stream.ts';
 import { startService, type TestService } from './support/service.ts';
 
@@ -35,14 +36,14 @@ async function fill(service: TestService, category: string, from: number, count:
 }
 
 /** The adversary: one statement as superuser, without triggers. */
-async function tamper(service: TestService, table: string, statement: string): Promise<void> {
+async function tamper(service: TestService, table: string, statement: string, trigger = 'append_only'): Promise<void> {
   const client = await service.adminPool.connect();
   try {
     await client.query('BEGIN');
     await client.query(`ALTER TABLE sealog.${table} DISABLE TRIGGER ALL`);
     const { rowCount } = await client.query(statement);
     expect(rowCount).toBeGreaterThan(0);
-    await client.query(`ALTER TABLE sealog.${table} ENABLE ALWAYS TRIGGER append_only`);
+    await client.query(`ALTER TABLE sealog.${table} ENABLE ALWAYS TRIGGER ${trigger}`);
     await client.query('COMMIT');
   } finally {
     client.release();
@@ -204,22 +205,66 @@ describe('sealog verify', () => {
   });
   afterAll(() => service.stop());
 
-  it('--database says 0 where everything is intact', async () => {
+  it('--database says 2 where nothing is wrong, and nobody outside vouches for it', async () => {
     const { code, out, err } = await sealog(['verify', '--database']);
+    expect([code, err]).toEqual([2, '']);
+    expect(out).toMatch(/^acme\/data_access: not_provable, 300 entries$/m);
+    expect(out).toMatch(/^not_provable: \d streams, \d+ entries$/m);
+    expect(out).toMatch(/^Nothing wrong was found: /m);
+  });
+
+  it('--checkpoint: 0 for a stream that a checkpoint covers, which the caller kept', async () => {
+    const file = await noteOf('acme/data_access', 300);
+    const { code, out, err } = await sealog([
+      ...['verify', '--database', '--stream', 'acme/data_access', '--checkpoint', file],
+    ]);
     expect([code, err]).toEqual([0, '']);
-    expect(out).toMatch(/^acme\/data_access: intact, 300 entries$/m);
-    expect(out).toMatch(/^intact: 2 streams, 302 entries$/m);
+    expect(out).toMatch(/^acme\/data_access: intact, 300 entries\n {2}pinned: 300 entries by the checkpoint /);
+    await tamper(
+      service,
+      'stream',
+      `UPDATE sealog.stream SET size = size - 1 WHERE name = 'acme/data_access'`,
+      'guard',
+    );
+    try {
+      expect((await sealog(['verify', '--database', '--checkpoint', file])).out).toMatch(/^ {2}truncated at 299: /m);
+    } finally {
+      await tamper(
+        service,
+        'stream',
+        `UPDATE sealog.stream SET size = size + 1 WHERE name = 'acme/data_access'`,
+        'guard',
+      );
+    }
+  });
+
+  it('--key: another key than that of the log is a finding, none is taken on first use', async () => {
+    const { vkey } = noteSigner('log.example', new Uint8Array(32).fill(3));
+    const other = await sealog(['verify', '--database', '--key', vkey]);
+    expect(other.code).toBe(1);
+    expect(other.out).toMatch(/^log\.example: key at the log: the given key is not one of this log/m);
+    const alone = await sealog(['verify', '--database'], { SEALOG_SIGNER_DIR: '' });
+    expect(alone.code).toBe(2);
+    expect(alone.out).toMatch(/^Its signing keys are those that the database itself states/m);
   });
 
   it('--json says the same to a program', async () => {
     const { code, out } = await sealog(['verify', '--database', '--json']);
-    expect(code).toBe(0);
-    expect(JSON.parse(out)).toEqual({ verdict: 'intact', streams: await service.verify() });
+    expect(code).toBe(2);
+    const { verdict, origin, key, findings, streams } = JSON.parse(out);
+    expect({ verdict, origin, key, findings }).toMatchObject({
+      ...{ verdict: 'not_provable', origin: 'log.example', findings: [] },
+      key: { trusted: 'signer', vkey: expect.stringMatching(/^log\.example\+/) },
+    });
+    const own = (reports: readonly { readonly stream: string }[]) =>
+      reports.filter(({ stream }) => /^acme/.test(stream));
+    const expected = (await service.verify()).map(({ verdict: _, ...report }) => report);
+    expect(own(streams)).toMatchObject(own(expected));
   });
 
   it('--stream checks that one', async () => {
     const { code, out } = await sealog(['verify', '--database', '--json', '--stream', 'acme/system_operation']);
-    expect(code).toBe(0);
+    expect(code).toBe(2);
     expect(JSON.parse(out).streams).toMatchObject([{ stream: 'acme/system_operation', size: 2 }]);
   });
 
@@ -229,14 +274,15 @@ describe('sealog verify', () => {
       const text = await sealog(['verify', '--database']);
       expect([text.code, text.err]).toEqual([1, '']);
       expect(text.out).toMatch(/^ {2}tile at 10: /m);
-      expect(text.out).toMatch(/^tampered: 2 streams/m);
+      expect(text.out).toMatch(/^tampered: \d streams/m);
       const json = await sealog(['verify', '--database', '--json']);
       expect(json.code).toBe(1);
       expect(JSON.parse(json.out)).toMatchObject({
         verdict: 'tampered',
         streams: [
           { verdict: 'tampered', findings: [{ stream: 'acme/data_access', seq: 10, kind: 'tile' }] },
-          { verdict: 'intact' },
+          { verdict: 'not_provable' },
+          ...Array.from({ length: JSON.parse(json.out).streams.length - 2 }, () => ({ verdict: 'not_provable' })),
         ],
       });
     } finally {
@@ -251,7 +297,7 @@ describe('sealog verify', () => {
       const { code, out } = await sealog(['verify', '--database']);
       expect(code).toBe(2);
       expect(out).toMatch(/^ {2}not checked, from 0 on: the parts: the month key \d{6} can not be read$/m);
-      expect(out).toMatch(/^incomplete: 2 streams, 302 entries$/m);
+      expect(out).toMatch(/^incomplete: \d streams, \d+ entries$/m);
     } finally {
       await rename(`${keys}.away`, keys);
     }
@@ -272,6 +318,8 @@ describe('sealog verify', () => {
     ['without --database', ['verify']],
     ['with an option that is none', ['verify', '--database', '--quick']],
     ['with an argument', ['verify', '--database', 'acme']],
+    ['for a checkpoint that is no file', ['verify', '--database', '--checkpoint', '/nowhere/at/all']],
+    ['for a witness that is none', ['verify', '--database', '--witness', 'w1']],
     ['for a stream that is not there', ['verify', '--database', '--stream', 'acme/data_modification']],
     ['under another name', ['verfy', '--database']],
   ])('says 64 %s', async (_, args) => {
@@ -279,6 +327,20 @@ describe('sealog verify', () => {
     expect([code, out]).toEqual([64, '']);
     expect(err).toMatch(/^usage: sealog COMMAND$/m);
   });
+
+  /** The stored checkpoint of a stream, once it is of this size, in a file. */
+  async function noteOf(stream: string, size: number): Promise<string> {
+    for (let i = 0; i < 100; i++) {
+      const { rows } = await service.adminPool.query<{ note: string }>(
+        'SELECT c.note FROM sealog.checkpoint AS c JOIN sealog.stream AS s ON s.id = c.stream WHERE s.name = $1 AND c.size = $2',
+        [stream, size],
+      );
+      const file = join(service.config.signerDir!, '..', 'kept-checkpoint');
+      if (rows[0] !== undefined) return writeFile(file, rows[0].note).then(() => file);
+      await sleep(50);
+    }
+    throw new Error(`${stream} was not signed`);
+  }
 
   function sealog(
     args: readonly string[],

@@ -107,7 +107,7 @@ export class TimeStampRefusal extends Error {
 export const TIME_STAMP_BYTES_MAX = 256 * 1024;
 /** Certificates in and beside a token; and revocation lists, likewise. */
 const CERTIFICATES_MAX = 64;
-const CRLS_MAX = 32;
+const CRLS_MAX = 8;
 /** The signer's, the trusted one's, and those between: three or four in real chains. */
 const CHAIN_LENGTH_MAX = 8;
 /** Signatures that are tried to find a chain: each can cost a millisecond. */
@@ -115,8 +115,9 @@ const TRIES_MAX = 64;
 const RSA_BITS_MIN = 2048;
 /** Above it a signature takes long enough to be used against us. */
 const RSA_BITS_MAX = 8192;
-/** Elements in one structure: a list of revoked certificates has four or so for each. */
-const NODES_MAX = 100_000;
+/** Elements in one structure: a token has some hundred, a list of revoked certificates four to eight for each. */
+const NODES_MAX = 10_000;
+const CRL_NODES_MAX = 60_000;
 const PEM_LENGTH_MAX = 1024 * 1024;
 
 const OID = {
@@ -670,7 +671,7 @@ interface RevocationList {
 }
 
 function openRevocationList(der: Uint8Array): RevocationList {
-  const list = new CertificateRevocationList({ schema: parse(der) });
+  const list = new CertificateRevocationList({ schema: parse(der, CRL_NODES_MAX) });
   sameBytes({ toSchema: () => list.toSchema(true) }, der, 'a revocation list');
   const extensions = extensionsOf(list.crlExtensions?.extensions ?? []);
   const point = extensions.get(EXTENSION.issuingDistributionPoint);
@@ -835,10 +836,10 @@ async function digest(hash: string, data: Uint8Array): Promise<Uint8Array> {
 // --- DER ---
 
 /** Reads one element of DER, and nothing after it. Throws an EvidenceError. */
-function parse(der: Uint8Array): AsnType {
+function parse(der: Uint8Array, maxNodes = NODES_MAX): AsnType {
   if (der.length > TIME_STAMP_BYTES_MAX) throw new EvidenceError('a time stamp, or something beside it, is too large');
   checkDer(der);
-  const limits = { maxDepth: DER_DEPTH_MAX + 1, maxNodes: NODES_MAX, parseEmbedded: false };
+  const limits = { maxDepth: DER_DEPTH_MAX + 1, maxNodes, parseEmbedded: false };
   const { offset, result } = fromBER(toBuffer(der), limits);
   if (offset !== der.length) throw new EvidenceError('a time stamp, or something beside it, can not be read');
   return result;
