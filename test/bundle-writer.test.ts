@@ -1,5 +1,5 @@
 /** Evidence bundles as the service writes them, over a real log: what the verifier finds in them, and what the route refuses. */
-import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { request as httpRequest } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -340,6 +340,7 @@ test.skipIf(withoutOpenssl !== undefined && process.env['CI'] === undefined)(
     onTestFinished(() => authority.stop());
     const witness = await startWitness({});
     onTestFinished(() => witness.close());
+    await mkdir(join(folder, 'worm'));
     await writeFile(join(folder, 'ca.pem'), authority.caPem);
     const anchors = [
       { name: 'tsa', type: 'rfc3161', url: authority.url, trust: 'ca.pem', everySeconds: 1 },

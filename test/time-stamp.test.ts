@@ -236,11 +236,9 @@ describe.skipIf(withoutOpenssl !== undefined)(`time stamps${withoutOpenssl ? ` (
     });
 
     test('whose signature binds another certificate of the same key', async () => {
-      const made = await authority.forge({ content: tst({}), args: ['-certfile', 'between.pem'] });
-      const own = await authority.certificate('tsa');
       await authority.openssl('req', '-new', '-key', 'tsa.key', '-out', 'twin.csr', '-subj', '/O=Sealog Test/CN=tsa');
       await writeFile(join(authority.folder, 'twin.ext'), `${STAMPER.join('\n')}\n`);
-      // As long as the first one, so that it can stand in its place, and of the same serial number.
+      // Of the same name and serial number.
       const serial = `0x${(await authority.openssl('x509', '-in', 'tsa.pem', '-noout', '-serial')).toString().trim().slice(7)}`;
       await authority.openssl(
         ...['x509', '-req', '-in', 'twin.csr', '-CA', 'between.pem', '-CAkey', 'between.key', '-set_serial', serial],
@@ -250,7 +248,6 @@ describe.skipIf(withoutOpenssl !== undefined)(`time stamps${withoutOpenssl ? ` (
       const beside = (name: string) => Promise.all([authority.certificate(name), authority.certificate('between')]);
       expect(await check({ token: bare, certificates: await beside('tsa') })).toMatchObject({ kind: 'good' });
       await refused(check({ token: bare, certificates: await beside('twin') }), 'binds another certificate');
-      expect(made.includes(own)).toBe(true);
     });
 
     test('of which anything was cut off or added', async () => {
@@ -498,30 +495,29 @@ describe.skipIf(withoutOpenssl !== undefined)(`time stamps${withoutOpenssl ? ` (
   });
 
   describe('revocation', () => {
-    const cases: readonly [reason: string | undefined, later: boolean, earlier: boolean][] = [
-      ['unspecified', true, false],
-      ['superseded', true, false],
-      ['affiliationChanged', true, false],
-      ['cessationOfOperation', true, false],
-      ['keyCompromise', false, false],
-      ['CACompromise', false, false],
-      ['certificateHold', false, false],
-      [undefined, false, false],
+    const cases: readonly [reason: string | undefined, then: 'good' | 'revoked'][] = [
+      ['unspecified', 'good'],
+      ['superseded', 'good'],
+      ['affiliationChanged', 'good'],
+      ['cessationOfOperation', 'good'],
+      ['keyCompromise', 'revoked'],
+      ['CACompromise', 'revoked'],
+      ['certificateHold', 'revoked'],
+      [undefined, 'revoked'],
     ];
-    test.each(cases)('with the reason %s leaves stamps from before it: %s', async (reason, later, earlier) => {
+    test.each(cases)('with the reason %s: an earlier stamp is %s, a later one revoked', async (reason, then) => {
       const tsa = await start({});
       const trusted = readCertificates(tsa.caPem);
-      const now = Date.now();
-      const [before, after] = await Promise.all(
-        [now - DAY_MS / 2, now + DAY_MS].map(async (time) => encodeTstInfo({ imprint, time: asn1(time) })),
-      ).then(async ([a, b]) => [await tsa.forge({ content: a! }), await tsa.forge({ content: b! })]);
+      const at = (time: number) => tsa.forge({ content: tst({ time: asn1(time) }) });
+      const before = await at(Date.now() - DAY_MS / 2);
+      const after = await at(Date.now() + DAY_MS);
       const clean = await tsa.list();
       await tsa.revoke('tsa', reason === undefined ? {} : { reason });
       const crls = [await tsa.list()];
-      expect(await judged(check({ token: before!, trusted, crls: [clean] }))).toBe('good');
-      expect(await judged(check({ token: before!, trusted, crls }))).toBe(later ? 'good' : 'revoked');
-      expect(await judged(check({ token: before!, trusted, crls: [clean, ...crls] }))).toBe(later ? 'good' : 'revoked');
-      expect(await judged(check({ token: after!, trusted, crls }))).toBe(earlier ? 'good' : 'revoked');
+      expect(await judged(check({ token: before, trusted, crls: [clean] }))).toBe('good');
+      expect(await judged(check({ token: before, trusted, crls }))).toBe(then);
+      expect(await judged(check({ token: before, trusted, crls: [clean, ...crls] }))).toBe(then);
+      expect(await judged(check({ token: after, trusted, crls }))).toBe('revoked');
     });
 
     test('of an authority above counts too', async () => {

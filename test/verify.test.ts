@@ -36,14 +36,14 @@ async function fill(service: TestService, category: string, from: number, count:
 }
 
 /** The adversary: one statement as superuser, without triggers. */
-async function tamper(service: TestService, table: string, statement: string, trigger = 'append_only'): Promise<void> {
+async function tamper(service: TestService, table: string, statement: string): Promise<void> {
   const client = await service.adminPool.connect();
   try {
     await client.query('BEGIN');
     await client.query(`ALTER TABLE sealog.${table} DISABLE TRIGGER ALL`);
     const { rowCount } = await client.query(statement);
     expect(rowCount).toBeGreaterThan(0);
-    await client.query(`ALTER TABLE sealog.${table} ENABLE ALWAYS TRIGGER ${trigger}`);
+    await client.query(`ALTER TABLE sealog.${table} ENABLE ALWAYS TRIGGER append_only`);
     await client.query('COMMIT');
   } finally {
     client.release();
@@ -220,22 +220,6 @@ describe('sealog verify', () => {
     ]);
     expect([code, err]).toEqual([0, '']);
     expect(out).toMatch(/^acme\/data_access: intact, 300 entries\n {2}pinned: 300 entries by the checkpoint /);
-    await tamper(
-      service,
-      'stream',
-      `UPDATE sealog.stream SET size = size - 1 WHERE name = 'acme/data_access'`,
-      'guard',
-    );
-    try {
-      expect((await sealog(['verify', '--database', '--checkpoint', file])).out).toMatch(/^ {2}truncated at 299: /m);
-    } finally {
-      await tamper(
-        service,
-        'stream',
-        `UPDATE sealog.stream SET size = size + 1 WHERE name = 'acme/data_access'`,
-        'guard',
-      );
-    }
   });
 
   it('--key: another key than that of the log is a finding, none is taken on first use', async () => {

@@ -26,7 +26,7 @@ const COMMANDS: ReadonlyMap<string, Command> = new Map([
   [
     'verify',
     {
-      says: '--database: check every stored byte of every stream, or of [--stream NAME], against [--key VKEY] [--checkpoint FILE]… [--tsa CA.pem]… [--witness VKEY]…; [--json]',
+      says: '--database: check every stored byte of every stream, or of [--stream NAME], against [--key VKEY] [--checkpoint FILE]… [--tsa CA.pem]… [--witness VKEY]…; [--json]; BUNDLE --key VKEY: check an evidence bundle, offline, likewise',
       load: async () => (await import('./verify.ts')).verifyCommand,
     },
   ],

@@ -36,7 +36,7 @@ Send an event${note}:
 Read it back:
   curl -sS '${address}/v1/events/${id}' ${authorization('auditor')}
 
-Check every stored byte:
+Check every stored byte (not_provable, exit 2: nothing wrong was found, and nobody outside vouches for it yet):
   ${run} sealog -- verify --database
 
 `;

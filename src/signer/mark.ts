@@ -12,7 +12,7 @@
  * A crash can leave a torn last line, which was never flushed and so never released: it is cut off when the file is opened.
  * A line that others follow can not be a torn one: then the file is damaged, and nobody signs until it is restored.
  */
-import { type FileHandle, open, rename } from 'node:fs/promises';
+import { type FileHandle, open, rename, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { AnchorPlace } from '../chain/key-statement.ts';
 import { sha256Hex } from '../chain/sha256.ts';
@@ -46,8 +46,10 @@ const FILE = 'mark.log';
 const NO_LINK = '0'.repeat(16);
 /** Heads that are kept of each stream when the file is written anew: recovery looks for the last that a database still has. */
 const HISTORY_MAX = 100;
-/** From here on the file is written anew when it is opened. */
+/** From here on the file is written anew; then again when it is twice as long as it was after that. */
 const COMPACT_FROM_BYTES = 32 * 1024 * 1024;
+/** Of a file that is written anew. */
+const FACTS_A_LINE = 10_000;
 /** A line is shorter than this: what is torn can not be longer. */
 const TORN_BYTES_MAX = 16 * 1024 * 1024;
 /** A torn line may have line feeds in it. */
@@ -56,10 +58,12 @@ const UNSOUND_MAX = 1000;
 const FORKS_LOOKED_AT = 4096;
 
 export class Mark {
-  readonly #file: FileHandle;
-  readonly #path: string;
+  readonly #folder: string;
+  #file: FileHandle;
   #bytes: number;
   #link: string;
+  /** From here on the file is written anew. */
+  #compactFrom: number;
   #lost = false;
   #origin: string | undefined;
   #server: { readonly system: string; readonly timeline: number } | undefined;
@@ -68,15 +72,16 @@ export class Mark {
   readonly #closed = new Map<string, { readonly size: number; readonly next: string }>();
   readonly #opened = new Set<string>();
 
-  private constructor(file: FileHandle, path: string, bytes: number, link: string) {
+  private constructor(folder: string, file: FileHandle, bytes: number, link: string, compactFrom: number) {
+    this.#folder = folder;
     this.#file = file;
-    this.#path = path;
     this.#bytes = bytes;
     this.#link = link;
+    this.#compactFrom = compactFrom;
   }
 
   /** Opens the mark in a folder, or begins it. The caller MUST hold the folder's lock. Throws a SettingsError where it is damaged. */
-  static async open(folder: string): Promise<Mark> {
+  static async open(folder: string, compactFrom: number = COMPACT_FROM_BYTES): Promise<Mark> {
     const path = join(folder, FILE);
     const file = await open(path, 'a+', 0o600);
     try {
@@ -86,10 +91,10 @@ export class Mark {
         await file.truncate(bytes);
         await file.sync();
       }
-      const mark = new Mark(file, path, bytes, link);
+      const mark = new Mark(folder, file, bytes, link, compactFrom);
       for (const fact of facts) mark.#take(fact);
       await syncFolder(folder);
-      return bytes > COMPACT_FROM_BYTES ? await mark.#compact(folder) : mark;
+      return mark;
     } catch (error) {
       await file.close();
       throw error;
@@ -145,13 +150,19 @@ export class Mark {
     this.#lost = true;
     await this.#file.appendFile(text);
     await this.#file.datasync();
-    const { size } = await this.#file.stat();
-    const bytes = this.#bytes + Buffer.byteLength(text);
-    if (size !== bytes) throw new MarkLostError('another signer wrote to the signer folder at the same time');
-    this.#lost = false;
-    this.#bytes = bytes;
+    this.#bytes += Buffer.byteLength(text);
     this.#link = link;
+    await this.#checkAlone();
     for (const fact of facts) this.#take(fact);
+    if (this.#bytes > this.#compactFrom) await this.#compact();
+    this.#lost = false;
+  }
+
+  /** The file is still the one that the folder has, and as long as we made it. */
+  async #checkAlone(): Promise<void> {
+    const [own, there] = await Promise.all([this.#file.stat(), stat(join(this.#folder, FILE))]);
+    if (own.size !== this.#bytes || own.ino !== there.ino || own.dev !== there.dev)
+      throw new MarkLostError('another signer wrote to the signer folder at the same time');
   }
 
   async close(): Promise<void> {
@@ -191,7 +202,7 @@ export class Mark {
   }
 
   /** Writes the file anew without what was forgotten, aside, and puts it in the old one's place. */
-  async #compact(folder: string): Promise<Mark> {
+  async #compact(): Promise<void> {
     const facts: MarkFact[] = [
       ...(this.#origin === undefined ? [] : [{ kind: 'origin', origin: this.#origin } as const]),
       ...(this.#server === undefined ? [] : [{ kind: 'server', ...this.#server } as const]),
@@ -202,18 +213,30 @@ export class Mark {
       ...[...this.#closed].map(([stream, closed]) => ({ kind: 'closed', stream, ...closed }) as const),
       ...[...this.#opened].map((stream) => ({ kind: 'opened', stream }) as const),
     ];
-    const aside = `${this.#path}.new`;
-    const file = await open(aside, 'w', 0o600);
+    const path = join(this.#folder, FILE);
+    const file = await open(`${path}.new`, 'w+', 0o600);
+    let link = NO_LINK;
+    let bytes = 0;
     try {
-      await file.writeFile(lineOf(NO_LINK, facts).text);
+      for (let at = 0; at < facts.length; at += FACTS_A_LINE) {
+        const line = lineOf(link, facts.slice(at, at + FACTS_A_LINE));
+        await file.appendFile(line.text);
+        link = line.link;
+        bytes += Buffer.byteLength(line.text);
+      }
       await file.sync();
-    } finally {
+      await this.#checkAlone();
+      await rename(`${path}.new`, path);
+      await syncFolder(this.#folder);
+    } catch (error) {
       await file.close();
+      throw error;
     }
-    await this.close();
-    await rename(aside, this.#path);
-    await syncFolder(folder);
-    return Mark.open(folder);
+    await this.#file.close();
+    this.#file = file;
+    this.#bytes = bytes;
+    this.#link = link;
+    this.#compactFrom = Math.max(this.#compactFrom, 2 * bytes);
   }
 }
 

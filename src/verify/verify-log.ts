@@ -752,7 +752,7 @@ export class LogCheck {
       unchecked,
       checkpoint,
       anchored,
-      pinned,
+      pinned: pinned.map((one) => ({ ...one, to: Math.min(one.to, end) })),
       unanchored: anchoredTo < end ? { from: anchoredTo, to: end } : null,
       lost,
     };
