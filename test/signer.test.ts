@@ -1,6 +1,6 @@
 /** Signing over a real database: what is signed, what is refused, who may append meanwhile, and how it goes on after a loss. */
 import { execFile } from 'node:child_process';
-import { readFile } from 'node:fs/promises';
+import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import pg from 'pg';
@@ -147,6 +147,42 @@ describe('a checkpoint', () => {
     const two = await signed(second, 'two');
     expect([one.size, two.size]).toEqual([1, 2]);
     await second.checkLog();
+  });
+});
+
+describe('a signer folder', () => {
+  test('of another log, or with another seed, is refused at the start', async () => {
+    const [service, other] = [await start(), await start()];
+    await signed(service, 'one');
+    await signed(other, 'one');
+    await service.app.close();
+    await other.app.close();
+    const strange = { ...service.environment, SEALOG_SIGNER_DIR: other.config.signerDir! };
+    await expect(startService({ beside: { ...service, environment: strange } })).rejects.toThrow(
+      'are not those that sign this log',
+    );
+    const mine = await start({ beside: service });
+    expect((await signed(mine, 'two')).size).toBe(2);
+  });
+
+  test('that was put back to an older copy learns from the database what it signed since', async () => {
+    const service = await start();
+    await signed(service, 'one');
+    await service.app.close();
+    const path = join(service.config.signerDir!, 'mark.log');
+    const older = await readFile(path);
+    const on = await start({ beside: service, environment: { SEALOG_ANCHOR_SECONDS: '1' } });
+    await signed(on, 'two');
+    await makeSeed(service.config.signerDir!, 2);
+    await until(async () => on.app.signer!.status.generation === 2, 'rotation');
+    await on.app.close();
+    await writeFile(path, older);
+    const again = await start({ beside: service });
+    expect(again.app.signer!.status.generation).toBe(2);
+    expect((await again.get('/readyz')).status).toBe(200);
+    expect((await signed(again, 'three')).size).toBe(3);
+    const heads = await markedHeads(again);
+    expect([1, 2, 3].every((size) => heads.has(`acme/user_authentication ${size}`))).toBe(true);
   });
 });
 

@@ -14,7 +14,7 @@ import { BLIND_BYTES, checkpointLeafHash, evidenceLeafHash, tickRoot } from '../
 import { compareBytes, toHex } from '../chain/bytes.ts';
 import { decodeCheckpoint, encodeCheckpoint } from '../chain/checkpoint.ts';
 import { Checkpointer, ContradictionError, type Step } from '../chain/checkpointer.ts';
-import { encodeKeyStatement } from '../chain/key-statement.ts';
+import { decodeKeyStatement, encodeKeyStatement } from '../chain/key-statement.ts';
 import { noteVerifier, openNote, parseVkey, signNote } from '../chain/note.ts';
 import { EvidenceError, SettingsError } from '../errors.ts';
 import type { NewLeaf } from '../store/anchors.ts';
@@ -91,6 +91,8 @@ export class Signer {
   #refusedUntil = 0;
   #lastTick = 0;
   #trouble: string | undefined;
+  /** What only the operator can put right. */
+  #wrong: SettingsError | undefined;
   #signed = 0;
   #ticks = 0;
   #lastRoundAt = 0;
@@ -116,6 +118,7 @@ export class Signer {
     await mkdir(folder, { recursive: true, mode: 0o700 });
     this.#keys = await readSeeds(folder);
     await this.#tryRound();
+    if (this.#wrong !== undefined) throw this.#wrong;
     this.#running = this.#run();
   }
 
@@ -156,7 +159,10 @@ export class Signer {
         await this.#step(() => this.#letGo());
       }
       this.#trouble = words;
-      if (error instanceof SettingsError) this.#refusedUntil = performance.now() + REFUSED_RETRY_MS;
+      if (error instanceof SettingsError) {
+        this.#wrong = error;
+        this.#refusedUntil = performance.now() + REFUSED_RETRY_MS;
+      }
     }
   }
 
@@ -174,7 +180,8 @@ export class Signer {
     }
     if (isNew || !(await leading.lease.isAccepted())) await this.#accept(leading);
     await this.#signGrown(leading);
-    if (performance.now() - this.#lastTick >= this.#options.anchorMs || this.#lastTick === 0) {
+    const isDue = performance.now() - this.#lastTick >= this.#options.anchorMs || this.#lastTick === 0;
+    if (isDue && !this.#closing.signal.aborted) {
       this.#lastTick = performance.now();
       await this.#tick(leading);
       if ((await seedCount(this.#options.folder)) > leading.mark.generations.length) await this.#rotate(leading);
@@ -237,6 +244,7 @@ export class Signer {
     const { log } = this.#options;
     const identity = await lease.identity();
     checkpointer.forget();
+    await this.#checkKeys(lease, mark);
     try {
       await this.#learn(lease, mark);
       await checkpointer.checkAll(mark.streams(), await lease.streams());
@@ -250,6 +258,24 @@ export class Signer {
     if (!isSame(mark.server, identity)) await mark.append([{ kind: 'server', ...identity }]);
     await lease.accept(identity, undefined);
     log.info({ ...identity }, 'the signer accepted the database');
+  }
+
+  /** The seeds MUST be those that this log is signed with: with others everything that was signed would be strange. */
+  async #checkKeys(lease: SignerLease, mark: Mark): Promise<void> {
+    const { folder, origin } = this.#options;
+    for (const { generation, vkey, note } of await lease.statedKeys(origin)) {
+      const own = this.#keys[generation - 1]?.signer(origin).vkey;
+      if (own === undefined)
+        throw new SettingsError([`the signing seed of generation ${generation} is missing in ${folder}: restore it`]);
+      if (own !== vkey)
+        throw new SettingsError([
+          `the seeds in ${folder} are not those that sign this log: set SEALOG_SIGNER_DIR to its own`,
+        ]);
+      if (generation !== mark.generations.length + 1) continue;
+      // A mark that was restored from a copy made before the rotation.
+      const { text } = openNote(note, [noteVerifier(parseVkey(own))]);
+      await mark.append([{ kind: 'generation', generation, from: decodeKeyStatement(text).from }]);
+    }
   }
 
   /**

@@ -7,7 +7,7 @@ import pg from 'pg';
 import type { CheckpointStore, SignableStream, SignedCheckpoint } from '../chain/checkpointer.ts';
 import { ANCHOR_STREAM } from '../chain/key-statement.ts';
 import { evidenceWithoutLeaf, type NewLeaf, saveLeaves } from './anchors.ts';
-import { type StoredKeyStatement, saveCheckpoints, saveKeyStatement } from './checkpoints.ts';
+import { keyStatements, type StoredKeyStatement, saveCheckpoints, saveKeyStatement } from './checkpoints.ts';
 import { typesOfDatabase } from './database.ts';
 import type { Tables } from './tables.ts';
 import { frontierAt, treeNodes } from './tree-hashes.ts';
@@ -212,6 +212,11 @@ export class SignerLease {
       [ANCHOR_STREAM],
     );
     return rows[0] ?? { epoch: 1, size: 0 };
+  }
+
+  /** Returns the keys of this name that are stated, by generation. */
+  statedKeys(name: string): Promise<StoredKeyStatement[]> {
+    return keyStatements(this.#database, [name]);
   }
 
   saveLeaves(tick: Uint8Array, leaves: readonly NewLeaf[]): Promise<void> {
