@@ -6,6 +6,7 @@
  *
  *     npm run verifier
  */
+import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -26,14 +27,18 @@ const STAND_INS: ReadonlyMap<string, string> = new Map([
 export async function buildVerifier(): Promise<string> {
   const script = (await bundleScript()).replaceAll('</script', '<\\/script').replaceAll('<!--', '<\\!--');
   const style = await readFile(join(BROWSER, 'page.css'), 'utf8');
-  const parts: Readonly<Record<string, string>> = {
-    script,
-    style,
-    'script-hash': hashOf(script),
-    'style-hash': hashOf(style),
-  };
   const template = await readFile(join(BROWSER, 'page.html'), 'utf8');
-  return template.replaceAll(/\{([a-z-]+)\}/g, (_, name: string) => parts[name]!);
+  const parts: readonly (readonly [mark: string, text: string])[] = [
+    ['/* script */', script],
+    ['/* style */', style],
+    ['script-hash', hashOf(script)],
+    ['style-hash', hashOf(style)],
+  ];
+  return parts.reduceRight((page, [mark, text]) => {
+    const [before, after, ...more] = page.split(mark);
+    assert(after !== undefined && more.length === 0, `${mark} stands once in the template`);
+    return before + text + after;
+  }, template);
 }
 
 async function bundleScript(): Promise<string> {

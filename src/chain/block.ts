@@ -129,47 +129,53 @@ export function decodeParts(payload: Uint8Array): Part[][] {
   const count = view.getUint32(1);
   if (payload.length < HEADER_BYTES + 2 * count) throw new EvidenceError('the parts are cut short');
 
-  const places: { entry: number; column: number; open: boolean }[] = [];
-  for (let column = 0; column < PART_NAMES.length; column++) {
-    for (let entry = 0; entry < count; entry++) {
-      const bit = 1 << column;
-      const open = (view.getUint8(HEADER_BYTES + 2 * entry) & bit) !== 0;
-      const closed = (view.getUint8(HEADER_BYTES + 2 * entry + 1) & bit) !== 0;
-      if (open && closed) throw new EvidenceError('a part is both open and closed');
-      if (open || closed) places.push({ entry, column, open });
-    }
-  }
-  for (let i = HEADER_BYTES; i < HEADER_BYTES + 2 * count; i++) {
-    if (view.getUint8(i) >= 1 << PART_NAMES.length) throw new EvidenceError('a part has no name');
-  }
-
-  let at = HEADER_BYTES + 2 * count;
-  const take = (length: number): Uint8Array => {
-    if (at + length > payload.length) throw new EvidenceError('the parts are cut short');
-    at += length;
-    return payload.subarray(at - length, at);
-  };
-  const open = places.filter((place) => place.open);
-  const salts = open.map(() => take(SALT_BYTES));
-  const commitments = places.filter((place) => !place.open).map(() => take(HASH_SIZE));
-  const values = open.map(() => {
-    const length = take(4);
-    return take(new DataView(length.buffer, length.byteOffset, 4).getUint32(0));
-  });
-  if (at !== payload.length) throw new EvidenceError('bytes follow the parts');
-
-  const entries: Part[][] = Array.from({ length: count }, () => []);
   let opened = 0;
   let closed = 0;
-  for (const place of places) {
-    const name = PART_NAMES[place.column]!;
-    entries[place.entry]?.push(
-      place.open
-        ? ({ name, salt: salts[opened]!, value: values[opened++]! } satisfies OpenPart)
-        : { name, commitment: commitments[closed++]! },
-    );
+  for (let i = HEADER_BYTES; i < HEADER_BYTES + 2 * count; i += 2) {
+    const [open, shut] = [payload[i]!, payload[i + 1]!];
+    if ((open & shut) !== 0) throw new EvidenceError('a part is both open and closed');
+    if (open >= 1 << PART_NAMES.length || shut >= 1 << PART_NAMES.length) throw new EvidenceError('a part has no name');
+    opened += bitCount(open);
+    closed += bitCount(shut);
   }
+
+  // Where the next salt, commitment and value stand.
+  let salt = HEADER_BYTES + 2 * count;
+  let commitment = salt + SALT_BYTES * opened;
+  let value = commitment + HASH_SIZE * closed;
+  if (value > payload.length) throw new EvidenceError('the parts are cut short');
+  const entries: Part[][] = Array.from({ length: count }, () => []);
+  for (let column = 0; column < PART_NAMES.length; column++) {
+    const name = PART_NAMES[column]!;
+    const bit = 1 << column;
+    for (let entry = 0; entry < count; entry++) {
+      const flags = HEADER_BYTES + 2 * entry;
+      if ((payload[flags]! & bit) !== 0) {
+        if (value + 4 > payload.length) throw new EvidenceError('the parts are cut short');
+        const end = value + 4 + view.getUint32(value);
+        if (end > payload.length) throw new EvidenceError('the parts are cut short');
+        const part: OpenPart = {
+          name,
+          salt: payload.subarray(salt, salt + SALT_BYTES),
+          value: payload.subarray(value + 4, end),
+        };
+        entries[entry]!.push(part);
+        salt += SALT_BYTES;
+        value = end;
+      } else if ((payload[flags + 1]! & bit) !== 0) {
+        entries[entry]!.push({ name, commitment: payload.subarray(commitment, commitment + HASH_SIZE) });
+        commitment += HASH_SIZE;
+      }
+    }
+  }
+  if (value !== payload.length) throw new EvidenceError('bytes follow the parts');
   return entries;
+}
+
+function bitCount(byte: number): number {
+  let count = 0;
+  for (let rest = byte; rest > 0; rest &= rest - 1) count++;
+  return count;
 }
 
 const STORED = 0;

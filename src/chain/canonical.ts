@@ -9,6 +9,7 @@
  */
 
 import { EvidenceError } from '../errors.ts';
+import { isSurelyCanonical } from './canonical-scan.ts';
 
 export type JsonValue = null | boolean | number | string | JsonValue[] | JsonObject;
 export interface JsonObject {
@@ -62,7 +63,8 @@ export function decodeCanonical(bytes: Uint8Array): JsonValue {
   try {
     const text = decoder.decode(bytes);
     const value: JsonValue = JSON.parse(text);
-    if (canonicalText(value) === text) return value;
+    // Without escapes in its names, which is what JSON.parse can read wrongly.
+    if (isSurelyCanonical(bytes) || canonicalText(value) === text) return value;
     if (text.includes('\\')) {
       const again = parseSafely(text);
       if (canonicalText(again) === text) return again;
@@ -74,6 +76,11 @@ export function decodeCanonical(bytes: Uint8Array): JsonValue {
     });
   }
   throw new EvidenceError('these bytes are JSON, but not in canonical form (RFC 8785)');
+}
+
+/** Throws as `decodeCanonical` does; the value is not needed. */
+export function checkCanonical(bytes: Uint8Array): void {
+  if (!isSurelyCanonical(bytes)) decodeCanonical(bytes);
 }
 
 const encoder = new TextEncoder();

@@ -8,7 +8,7 @@ import { canonicalText, type JsonObject, type JsonValue } from './canonical.ts';
 import { OUTCOMES, type Outcome } from './category.ts';
 import { type OpenPart, PART_NAMES, type PartName, partCommitment, partsHash, SALT_BYTES } from './part.ts';
 import { frameRecord, type RecordFrame } from './record.ts';
-import { sha256 } from './sha256.ts';
+import { sha256Hex } from './sha256.ts';
 import { type Mark, marksOf } from './tag.ts';
 
 /** A stream as far as appending needs to know it. */
@@ -103,8 +103,8 @@ export function pendingEntry(stream: StreamRef, event: EventFields, mayRepeat: b
 
 /** Returns the first 16 bytes of H("sealog/id/v1\0" ‖ id), written as a UUID, since that is PostgreSQL's 16-byte type. */
 export function entryIdHash(id: string): string {
-  const hex = toHex(sha256(`sealog/id/v1\0${id}`).subarray(0, 16));
-  return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-${hex.slice(12, 16)}-${hex.slice(16, 20)}-${hex.slice(20)}`;
+  const hex = sha256Hex(`sealog/id/v1\0${id}`);
+  return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-${hex.slice(12, 16)}-${hex.slice(16, 20)}-${hex.slice(20, 32)}`;
 }
 
 /** Random bytes are drawn for this many salts at a time: a system call each would cost more than the hash. */

@@ -54,14 +54,21 @@ const NAME_BYTES = Object.fromEntries(
   }),
 ) as unknown as Record<PartName, NameBytes>;
 
-/** Returns the commitment to one part (32 bytes). The message is written into one buffer, since this runs per part of every event. */
+/** For messages that fit: this runs per part of every event, and SHA-256 has read a message before the next is written. */
+const scratch = new Uint8Array(16 * 1024);
+
+/** Returns the commitment to one part (32 bytes). */
 export function partCommitment(name: PartName, salt: Uint8Array, value: Uint8Array): Uint8Array {
-  assert.equal(salt.length, SALT_BYTES);
+  assert(salt.length === SALT_BYTES, 'a salt has 16 bytes');
   const { head } = NAME_BYTES[name];
-  const message = new Uint8Array(head.length + value.length);
+  const length = head.length + value.length;
+  const message = length <= scratch.length ? scratch.subarray(0, length) : new Uint8Array(length);
   message.set(head);
   message.set(salt, PART_TAG.length);
-  new DataView(message.buffer).setUint32(head.length - 4, value.length);
+  message[head.length - 4] = value.length >>> 24;
+  message[head.length - 3] = value.length >>> 16;
+  message[head.length - 2] = value.length >>> 8;
+  message[head.length - 1] = value.length;
   message.set(value, head.length);
   return sha256(message);
 }
@@ -73,12 +80,16 @@ export function commitmentOf(part: Part): Uint8Array {
 
 /** Returns the parts hash (32 bytes). `parts` MUST be in name order, without repeats. */
 export function partsHash(parts: readonly { readonly name: PartName; readonly commitment: Uint8Array }[]): Uint8Array {
-  const chunks: Uint8Array[] = [PARTS_TAG];
+  scratch.set(PARTS_TAG);
+  let at = PARTS_TAG.length;
   let last = '';
   for (const { name, commitment } of parts) {
     assert(name > last, 'parts in name order');
     last = name;
-    chunks.push(NAME_BYTES[name].prefixed, commitment);
+    const { prefixed } = NAME_BYTES[name];
+    scratch.set(prefixed, at);
+    scratch.set(commitment, at + prefixed.length);
+    at += prefixed.length + commitment.length;
   }
-  return sha256(concatBytes(...chunks));
+  return sha256(scratch.subarray(0, at));
 }

@@ -8,8 +8,7 @@ import type { Config } from '../config.ts';
 import { EvidenceError, SettingsError } from '../errors.ts';
 import { fileMonthKeys } from '../keys/file-month-keys.ts';
 import { Keyring } from '../keys/keyring.ts';
-import { readMark } from '../signer/mark.ts';
-import { readSeeds, seedCount } from '../signer/seeds.ts';
+import { signerKnowledge } from '../signer/knowledge.ts';
 import { keyStatements } from '../store/checkpoints.ts';
 import { findOrStoreKey, keyById } from '../store/data-keys.ts';
 import { type Database, openDatabase } from '../store/database.ts';
@@ -87,32 +86,14 @@ async function verifyAll(
   }
 }
 
-/** What the signer's folder tells, where there is one that can be read: its key, and its own record of what it signed. */
+/** What the signer's folder tells, where there is one that can be read. */
 async function ofSigner(config: Config, origin: string, { verifier }: Database): Promise<LogOptions> {
-  const folder = config.signerDir;
-  if (folder === undefined || !(await isSigner(folder))) return {};
-  const mark = await readMark(folder).catch((error: unknown) => {
-    if (isGone(error)) return undefined;
-    throw error;
-  });
-  const vkeys = (await readSeeds(folder)).map((keys) => keys.signer(origin).vkey);
-  const stated = new Set((await keyStatements(verifier, [origin])).map(({ vkey }) => vkey));
-  // The newest may wait for the signer to take it into use.
-  const vkey = vkeys.findLast((one) => stated.has(one)) ?? vkeys[0]!;
-  return { key: { vkey, trusted: 'signer' }, ...(mark === undefined ? {} : { mark }) };
-}
-
-async function isSigner(folder: string): Promise<boolean> {
-  try {
-    return (await seedCount(folder)) > 0;
-  } catch (error) {
-    if (isGone(error)) return false;
-    throw error;
-  }
-}
-
-function isGone(error: unknown): boolean {
-  return error instanceof Error && 'code' in error && ['ENOENT', 'EACCES'].includes(String(error.code));
+  const known = await signerKnowledge(
+    config.signerDir,
+    origin,
+    async () => new Set((await keyStatements(verifier, [origin])).map(({ vkey }) => vkey)),
+  );
+  return known ?? {};
 }
 
 async function readGiven({ key, checkpoints, authorities, witnesses }: DatabaseQuestion): Promise<LogOptions> {

@@ -12,3 +12,9 @@ export function tenantOf(request: FastifyRequest): string {
   assert(request.caller !== null, 'the route is public');
   return request.caller.tenant;
 }
+
+/** Returns who sent a request to a route that asks for a permission: the subject of the token. */
+export function subjectOf(request: FastifyRequest): string {
+  assert(request.caller !== null, 'the route is public');
+  return request.caller.subject;
+}

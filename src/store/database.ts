@@ -41,7 +41,8 @@ const STATEMENT_MAX_MS = 4000;
 const ANSWER_MAX_MS = 5000;
 const IDLE_IN_TRANSACTION_MAX_MS = 5000;
 const WRITERS_MAX = 4;
-const VERIFIERS_MAX = 2;
+/** Verification reads ahead while it looks up what the index must have. */
+const VERIFIERS_MAX = 4;
 
 /** bigint columns hold seq, size and milliseconds, all within a double's integers; a column that does not is read as text. */
 export const typesOfDatabase: pg.CustomTypesConfig = {

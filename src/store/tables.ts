@@ -88,5 +88,24 @@ export interface Tables {
     ends: number | null;
     recorded_at: Generated<Date>;
   };
+  'sealog.verification': {
+    id: Generated<string>;
+    number: Generated<number>;
+    kind: 'job' | 'scrub';
+    tenant: number | null;
+    category: string | null;
+    requested_by: string;
+    state: Generated<'waiting' | 'running' | 'done' | 'failed'>;
+    progress: Generated<unknown>;
+    verdict: 'intact' | 'tampered' | 'incomplete' | 'not_provable' | null;
+    report: unknown;
+    error: string | null;
+    attempts: Generated<number>;
+    owner: string | null;
+    heartbeat: Date | null;
+    created_at: Generated<Date>;
+    started_at: Date | null;
+    finished_at: Date | null;
+  };
   'sealog.migration': { name: string; timestamp: string };
 }

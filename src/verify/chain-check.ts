@@ -16,7 +16,8 @@ import type { Leaf, TreeCheck } from './tree-check.ts';
 /** An entry as the chain sees it. */
 export interface Link {
   readonly seq: number;
-  /** Hex. */
+  /** Its hash, and the same in hex. */
+  readonly leaf: Uint8Array;
   readonly hash: string;
   /** Hex; undefined when the record can not be the one that belongs here, which was found already. */
   readonly previous: string | undefined;
@@ -71,7 +72,7 @@ export class ChainCheck {
       else if (named !== last.hash)
         this.#findings.add('head', "the stream's head is not the hash of its last entry", last.seq);
       this.#onSettled(last.seq, !isOther && last.previous !== undefined);
-      await this.#tree.append([{ hash: isOther ? head : fromHex(last.hash), isDoubtful: false }]);
+      await this.#tree.append([{ hash: isOther ? head : last.leaf, isDoubtful: false }]);
     } else if (size === 0 && named !== NO_PREVIOUS) {
       this.#findings.add('head', 'the stream has no entries, and a head');
     }
@@ -89,7 +90,7 @@ export class ChainCheck {
 
   #settle(a: Link, b: Link | undefined, c: Pick<Link, 'previous'> | undefined): void {
     const isWrong = a.previous === undefined;
-    const hash = fromHex(a.hash);
+    const hash = a.leaf;
     if (b?.previous === undefined) {
       this.#leaves.push(isWrong ? undefined : { hash, isDoubtful: true });
       this.#onSettled(a.seq, !isWrong);

@@ -26,7 +26,9 @@ export interface IndexOf<Row> {
 export class IndexCheck<Row> {
   readonly #index: IndexOf<Row>;
   readonly #findings: Findings;
+  /** Rows of each bucket: those that are expected and there, and those that are stored. */
   readonly #counts = new Int32Array(INDEX_BUCKETS);
+  readonly #stored = new Int32Array(INDEX_BUCKETS);
   readonly #except: { from: number; to: number }[] = [];
   #expected: Row[] = [];
   #total = 0;
@@ -61,6 +63,17 @@ export class IndexCheck<Row> {
     }
   }
 
+  /** Counts what is stored; two indexes may be counted at once. */
+  async count(size: number): Promise<void> {
+    if (this.#except.length > RANGES_MAX) return;
+    const scope = { size, except: this.#except };
+    for await (const { counts, last } of this.#index.stored.counts(scope, this.#total)) {
+      for (const { bucket, rows } of counts) this.#stored[bucket]! += rows;
+      this.#last = Math.max(this.#last, last ?? -1);
+    }
+  }
+
+  /** Looks at what is there besides, by what `count` counted. */
   async checkSurplus(size: number): Promise<void> {
     const scope = { size, except: this.#except };
     if (this.#except.length > RANGES_MAX) {
@@ -68,14 +81,9 @@ export class IndexCheck<Row> {
       this.#findings.leaveUnchecked(detail, size);
       return;
     }
-    const stored = new Int32Array(INDEX_BUCKETS);
-    for await (const { counts, last } of this.#index.stored.counts(scope, this.#total)) {
-      for (const { bucket, rows } of counts) stored[bucket]! += rows;
-      this.#last = Math.max(this.#last, last ?? -1);
-    }
     let rows: StoredRow<Row>[] = [];
     for (let bucket = 0; bucket < INDEX_BUCKETS; bucket++) {
-      if (stored[bucket]! <= this.#counts[bucket]!) continue;
+      if (this.#stored[bucket]! <= this.#counts[bucket]!) continue;
       for await (const more of this.#index.stored.rowsIn(bucket, scope)) {
         for (const row of more) rows.push(row);
         if (rows.length < ROWS_MAX) continue;

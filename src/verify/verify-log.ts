@@ -155,6 +155,8 @@ interface ReadStream {
   readonly lost: LogStreamReport['lost'];
   /** Entries that count. */
   readonly end: number;
+  /** Read by another check: which leaves agreed with its entries is not known, but what it found is. */
+  readonly isRestored?: boolean;
 }
 
 interface GivenCheckpoint {
@@ -217,10 +219,10 @@ export class LogCheck {
     const add = (kind: FindingKind, detail: string, seq?: number): void => {
       findings.push({ stream: stream.name, ...(seq === undefined ? {} : { seq }), kind, detail });
     };
-    // What was signed is read before the entries: these were there when it was.
-    const keys = await this.#keysOf(stream.name, (kind, detail) => add(kind, detail));
+    // What was signed is read before the entries, which were there when it was, and before the keys, which were stated when they signed.
     const mark = this.#options.mark?.get(stream.name);
     const stored = await this.#source.checkpoint(stream);
+    const keys = await this.#keysOf(stream.name, (kind, detail) => add(kind, detail));
     const opened = stored === undefined ? undefined : this.#openCheckpoint(stream, stored, keys, add);
     const closing = await this.#source.closing(stream);
     const given = this.#given.filter((one) => one.stream === stream.name);
@@ -277,6 +279,20 @@ export class LogCheck {
     this.#read.push(read);
     await this.#cover(read);
     return this.#reportOf(read);
+  }
+
+  /** Takes over what another check of this log found in a stream: who vouches for it is looked for again at the end. */
+  async restoreStream(stream: LogStream, report: LogStreamReport): Promise<void> {
+    const { checkpoint, anchored, pinned, unanchored: _, lost, verdict, ...rest } = report;
+    const read: ReadStream = {
+      ...{ stream, checkpoint, lost, findings: [], unchecked: [...report.unchecked], isRestored: true },
+      report: { ...rest, verdict: verdict === 'not_provable' ? 'intact' : verdict },
+      leaves: { last: undefined, lastCounted: undefined, lastAgreed: undefined, covered: new Map() },
+      ...{ pinned: [...pinned], anchored: [...anchored] },
+      end: Math.min(report.size, lost?.from ?? report.size),
+    };
+    this.#read.push(read);
+    if (uncovered(read) !== undefined) await this.#coverLater(read);
   }
 
   /** Streams that something speaks of and that are not there. Needs the list of streams. */
@@ -355,8 +371,12 @@ export class LogCheck {
   ): Promise<readonly TrustedKey[] | undefined> {
     const { origin } = this.#source;
     const name = `${origin}/${stream}`;
+    // It may have been stated since.
+    if (this.#key === null) await this.#readKeys();
     if (this.#key === null) return [];
     const own = await this.#source.keyStatements([name]);
+    // A key can be replaced while a long log is read.
+    this.#statements = await this.#source.keyStatements([origin]);
     const { keys, problems } = trustedKeys(origin, this.#key.vkey, notesOf([...this.#statements, ...own]));
     for (const { kind, detail } of [...problems, ...contradictions(own)])
       if (!this.#problems.has(detail)) find(kind, detail);
@@ -644,7 +664,7 @@ export class LogCheck {
 
   async #cover(read: ReadStream): Promise<void> {
     const { stream, report, leaves, anchored, end } = read;
-    anchored.length = 0;
+    if (read.isRestored !== true) anchored.length = 0;
     const epoch = anchorEpoch(stream.name);
     for (const anchor of this.#anchors) {
       const { by, time, size } = anchor;
@@ -659,11 +679,11 @@ export class LogCheck {
         continue;
       }
       const { agreed, largest } = leaves.covered.get(anchor) ?? {};
-      const best =
-        largest !== undefined && largest.size > report.size && (await this.#isBegin(read, largest.size, largest.root))
-          ? largest
-          : agreed;
+      const isLater = largest !== undefined && largest.size > report.size;
+      const isSame = largest?.size === report.size && toHex(largest.root) === report.root;
+      const best = isSame || (isLater && (await this.#isBegin(read, largest.size, largest.root))) ? largest : agreed;
       if (best === undefined || !(await this.#isAnchored(stream, best, anchor))) continue;
+      if (read.isRestored === true) anchored.splice(0, anchored.length, ...anchored.filter((one) => one.by !== by));
       anchored.push({ ...said, to: Math.min(best.size, end) });
     }
   }

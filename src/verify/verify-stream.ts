@@ -13,8 +13,8 @@
  * other blocks, properly sealed and indexed, are the same log.
  */
 import { decodeRecords, spansOf, unpackPayload } from '../chain/block.ts';
-import { toHex } from '../chain/bytes.ts';
-import { decodeCanonical, type JsonValue } from '../chain/canonical.ts';
+import { equalBytes, fromUtf8, toHex } from '../chain/bytes.ts';
+import { checkCanonical, decodeCanonical, type JsonValue } from '../chain/canonical.ts';
 import { OUTCOMES } from '../chain/category.ts';
 import { entryIdHash } from '../chain/entry.ts';
 import { leafHash } from '../chain/merkle.ts';
@@ -75,6 +75,8 @@ export interface VerifyOptions {
 const BLOCKS_A_CHUNK = 32;
 const TILES_LISTED_MAX = 32;
 const FINDINGS_MAX = 1000;
+/** Marks whose tags are kept from block to block: some megabytes. */
+const MARKS_REMEMBERED = 20_000;
 
 /** Verifies the stream. Throws only what the source throws (a database that does not answer). */
 export async function verifyStream(source: LogSource, options: VerifyOptions = {}): Promise<StreamReport> {
@@ -132,6 +134,9 @@ class StreamCheck {
   readonly #chain: ChainCheck;
   readonly #tags: IndexCheck<TagRow>;
   readonly #ids: IndexCheck<IdRow>;
+  readonly #tagsOf = new Tags();
+  /** The rows that are looked up while the next blocks are read. */
+  #lookup: Promise<void> = Promise.resolve();
   /** The seq that comes next. */
   #next = 0;
   /** Blocks that the chain has not settled up to their end, and up to which entry it has. */
@@ -181,7 +186,9 @@ class StreamCheck {
     await this.#checkState(state);
     const root = this.#next === state.size ? this.#tree.roots() : undefined;
     await this.#roots.end(state.size, async () => (await this.#source.state()).size);
+    await this.#lookup;
     await this.#checkMissing();
+    await Promise.all([this.#tags.count(state.size), this.#ids.count(state.size)]);
     await this.#tags.checkSurplus(state.size);
     await this.#ids.checkSurplus(state.size);
     await this.#checkBeyond(state);
@@ -225,11 +232,13 @@ class StreamCheck {
         before = last;
       }
       for (const block of own) {
+        // What was asked for is sent, and read, only while we do nothing: without this it would be when a whole chunk is done.
+        await nextTurn();
         if (held !== undefined) await this.#checkBlock(held, block.firstSeq, state);
         held = block;
       }
       if (!more && held !== undefined) await this.#checkBlock(held, state.size, state);
-      await this.#checkMissing();
+      await this.#lookUp();
       await onProgress(this.#next);
       if (!more) break;
     }
@@ -328,11 +337,15 @@ class StreamCheck {
     }
     this.#next = begin + placed.length;
     await this.#chain.append(
-      placed.map(({ bytes, says }, i) => ({
-        seq: begin + i,
-        hash: toHex(leafHash(bytes)),
-        previous: own.unsound.has(begin + i) ? undefined : says?.previous,
-      })),
+      placed.map(({ bytes, says }, i) => {
+        const leaf = leafHash(bytes);
+        return {
+          seq: begin + i,
+          leaf,
+          hash: toHex(leaf),
+          previous: own.unsound.has(begin + i) ? undefined : says?.previous,
+        };
+      }),
     );
     await this.#closeBlocks();
   }
@@ -485,14 +498,15 @@ class StreamCheck {
       return undefined;
     }
     let known = true;
-    const tags = new Tags(keys.tagKey);
-    for (const [i, { record }] of records.entries()) {
+    const tags = this.#tagsOf.start(keys.tagKey);
+    for (let i = 0; i < records.length; i++) {
+      const { record } = records[i]!;
       const own = parts[i]!;
       try {
         checkParts(record, own);
         for (const part of own) {
           // The commitment binds the bytes; that they are the one spelling of their value is a rule of its own.
-          if (isOpen(part)) decodeCanonical(part.value);
+          if (isOpen(part)) checkCanonical(part.value);
           else {
             known = false;
             this.#findings.add(
@@ -567,9 +581,16 @@ class StreamCheck {
     this.#next = to;
   }
 
+  /** Looks up what is expected since the last time, while the next blocks are checked: one look at a time. */
+  async #lookUp(): Promise<void> {
+    await this.#lookup;
+    this.#lookup = this.#checkMissing();
+    // A failure is met where it is awaited.
+    this.#lookup.catch(() => {});
+  }
+
   async #checkMissing(): Promise<void> {
-    await this.#tags.checkMissing();
-    await this.#ids.checkMissing();
+    await Promise.all([this.#tags.checkMissing(), this.#ids.checkMissing()]);
   }
 }
 
@@ -621,7 +642,7 @@ class BlockReader {
       const { dataKey, tagKey } = await this.#source.keys(block.keyId);
       const records = this.#records.map(({ bytes }) => ({ record: decodeRecord(bytes) }));
       const parts = openParts(block, this.#source.stream, dataKey, records);
-      const tags = new Tags(tagKey);
+      const tags = new Tags().start(tagKey);
       for (const [i, { record }] of records.entries()) tags.add(record, parts[i]!);
       return tags.all;
     } catch (error) {
@@ -631,31 +652,68 @@ class BlockReader {
   }
 }
 
-/** The tags of a block. Marks repeat a lot within it: each is hashed once. */
+/** The tags of blocks, one after the other. Marks repeat a lot, within a block and from one to the next: each is hashed once. */
 class Tags {
-  readonly #tagKey: Uint8Array;
-  readonly #marks = new Map<string, bigint>();
+  #tagKey: Uint8Array = new Uint8Array(0);
+  readonly #known = new Map<string, bigint>();
+  readonly #own = new Set<bigint>();
+  /** Marks that the block has already, and texts of actors and targets whose marks it has. */
+  readonly #seen = new Set<string>();
 
-  constructor(tagKey: Uint8Array) {
+  /** Begins the next block. */
+  start(tagKey: Uint8Array): this {
+    if (!equalBytes(tagKey, this.#tagKey) || this.#known.size > MARKS_REMEMBERED) this.#known.clear();
     this.#tagKey = tagKey;
+    this.#own.clear();
+    this.#seen.clear();
+    return this;
   }
 
-  get all(): Set<bigint> {
-    return new Set(this.#marks.values());
+  /** Of the block; until the next is begun. */
+  get all(): ReadonlySet<bigint> {
+    return this.#own;
   }
 
-  add(record: Rec, parts: readonly Part[]): void {
+  add({ action, source }: Rec, parts: readonly Part[]): void {
     const marks = marksOf({
-      action: record.action,
-      source: record.source,
-      actor: partValue(parts, 'actor'),
-      target: partValue(parts, 'target'),
+      action,
+      source,
+      actor: this.#unseen(parts, 'actor'),
+      target: this.#unseen(parts, 'target'),
     });
     for (const mark of marks) {
       const key = `${mark.kind} ${mark.value}`;
-      if (!this.#marks.has(key)) this.#marks.set(key, tagOf(mark, this.#tagKey));
+      if (this.#seen.has(key)) continue;
+      this.#seen.add(key);
+      let tag = this.#known.get(key);
+      if (tag === undefined) {
+        tag = tagOf(mark, this.#tagKey);
+        this.#known.set(key, tag);
+      }
+      this.#own.add(tag);
     }
   }
+
+  /** The value of a part, where its marks are not those of one before it. */
+  #unseen(parts: readonly Part[], name: PartName): JsonValue | undefined {
+    for (const part of parts) {
+      if (part.name !== name || !isOpen(part)) continue;
+      // No mark begins like this.
+      const key = `{${name}${fromUtf8(part.value)}`;
+      if (this.#seen.has(key)) return undefined;
+      this.#seen.add(key);
+      return decodeCanonical(part.value);
+    }
+    return undefined;
+  }
+}
+
+/** Lets whatever else there is to do have its turn. */
+function nextTurn(): Promise<void> {
+  return new Promise((resolve) => {
+    if (typeof setImmediate === 'function') setImmediate(resolve);
+    else setTimeout(resolve);
+  });
 }
 
 function isSamePlace(a: SourceBlock | undefined, b: SourceBlock): boolean {
@@ -684,9 +742,4 @@ function placedRecords(records: readonly Uint8Array[]): Placed[] {
 
 function formatUntil(retainUntil: number): string {
   return retainUntil === Infinity ? 'for ever' : formatInstant(retainUntil);
-}
-
-function partValue(parts: readonly Part[], name: PartName): JsonValue | undefined {
-  const part = parts.find((one) => one.name === name);
-  return part === undefined || !isOpen(part) ? undefined : decodeCanonical(part.value);
 }

@@ -12,7 +12,6 @@ import {
 } from '../../chain/merkle.ts';
 import { commitmentOf, partsHash } from '../../chain/part.ts';
 import { decodeRecord, NO_PREVIOUS, type Rec } from '../../chain/record.ts';
-import { decodeEntryBundle } from '../../chain/tile.ts';
 import { EvidenceError } from '../../errors.ts';
 import { type ReadRange, readOpening } from './bundle-files.ts';
 import type { BundleFindings, SeqRange } from './bundle-report.ts';
@@ -40,9 +39,9 @@ export interface RangeResult {
 const LEAVES_AT_ONCE = 1024;
 const NOTHING: RangeResult = { asked: undefined, roots: new Map() };
 
-/** Checks the range; what is wrong goes to `findings`. */
+/** Checks the range, one entry after the other: a million of them are not held in memory. What is wrong goes to `findings`. */
 export function checkRange(input: RangeInput, findings: BundleFindings): RangeResult {
-  const { stream, size, range, question } = input;
+  const { stream, size, range, entries, openings } = input;
   const { first, end, left, right } = range;
   const wrongForm = (detail: string): RangeResult => {
     findings.add('bundle', detail, stream);
@@ -52,39 +51,49 @@ export function checkRange(input: RangeInput, findings: BundleFindings): RangeRe
     return wrongForm(`the range from ${first} to ${end} does not lie in a tree of ${size}`);
   if (left.length !== popCount(first) || right.length !== subtreesUpTo(end, size).length)
     return wrongForm('the range has another number of hashes beside it than its place demands');
-  let records: Uint8Array[];
-  let openings: Uint8Array[];
-  try {
-    records = decodeEntryBundle(input.entries);
-    openings = linesOf(input.openings);
-  } catch (error) {
-    return wrongForm(wordsOf(error));
-  }
-  if (records.length !== end - first || openings.length !== end - first)
-    return wrongForm(
-      `the range is of ${end - first} entries; there are ${records.length} records and ${openings.length} openings`,
-    );
+  const [records, lines] = [countOf(recordsOf(entries)), countOf(linesOf(openings))];
+  if (records === undefined) return wrongForm('the last record of entries is cut');
+  if (lines === undefined) return wrongForm('the last line of openings.ndjson does not end');
+  if (records !== end - first || lines !== end - first)
+    return wrongForm(`the range is of ${end - first} entries; there are ${records} records and ${lines} openings`);
 
-  const leaves = records.map(leafHash);
-  const decoded = checkRecords(stream, first, records, leaves, findings);
-  checkOpenings(stream, first, decoded, openings, findings);
-  checkCompleteness(stream, size, range, decoded, question, findings);
-  const roots = checkTree(input, leaves, findings);
-  return { asked: askedFor(first, decoded, question), roots };
+  const tree = new TreeCheck(input);
+  const completeness = new CompletenessCheck(input);
+  const chain = new ChainCheck(stream, findings);
+  const opening = linesOf(openings);
+  let seq = first;
+  for (const bytes of recordsOf(entries)) {
+    const leaf = leafHash(bytes!);
+    const record = chain.add(seq, bytes!, leaf);
+    checkOpening(stream, seq, record, opening.next().value!, findings);
+    completeness.add(seq, record);
+    tree.add(leaf);
+    seq += 1;
+  }
+  completeness.end(findings);
+  const roots = tree.end(findings);
+  return { asked: completeness.asked, roots };
 }
 
-/** Returns what the records say; undefined stands for one that is malformed. */
-function checkRecords(
-  stream: string,
-  first: number,
-  records: readonly Uint8Array[],
-  leaves: readonly Uint8Array[],
-  findings: BundleFindings,
-): (Rec | undefined)[] {
-  let before: Rec | undefined;
-  return records.map((bytes, i) => {
-    const seq = first + i;
-    const say = (kind: 'record' | 'link' | 'stamp', detail: string) => findings.add(kind, detail, stream, seq);
+/** Records, their places, links and stamps. */
+class ChainCheck {
+  readonly #stream: string;
+  readonly #findings: BundleFindings;
+  /** Of the entry before. What the first one is linked to is not in the bundle; the tree holds it all the same. */
+  #previous: Uint8Array | undefined;
+  #before: Rec | undefined;
+
+  constructor(stream: string, findings: BundleFindings) {
+    this.#stream = stream;
+    this.#findings = findings;
+  }
+
+  /** Returns what the record says; undefined where it is malformed. */
+  add(seq: number, bytes: Uint8Array, leaf: Uint8Array): Rec | undefined {
+    const say = (kind: 'record' | 'link' | 'stamp', detail: string) =>
+      this.#findings.add(kind, detail, this.#stream, seq);
+    const previous = this.#previous;
+    this.#previous = leaf;
     let record: Rec;
     try {
       record = decodeRecord(bytes);
@@ -92,21 +101,20 @@ function checkRecords(
       say('record', wordsOf(error));
       return undefined;
     }
-    if (record.stream !== stream || record.seq !== seq)
+    if (record.stream !== this.#stream || record.seq !== seq)
       say('record', `it says that it is ${record.stream} ${record.seq}`);
-    // What entry `first` is linked to is not in the bundle; the tree holds it all the same.
-    const previous = i === 0 ? undefined : leaves[i - 1]!;
     const isLinked =
       previous === undefined
         ? seq > 0 || record.previous === NO_PREVIOUS
         : equalBytes(fromHex(record.previous), previous);
     if (!isLinked) say('link', 'it does not name the hash of the entry before it');
+    const before = this.#before;
     if (before !== undefined && record.recordedAt < before.recordedAt) say('stamp', 'recordedAt goes back');
     if (before !== undefined && retained(record) < retained(before)) say('stamp', 'retainUntil goes back');
     if (retained(record) < record.recordedAt) say('stamp', 'retainUntil is before recordedAt');
-    before = record;
+    this.#before = record;
     return record;
-  });
+  }
 }
 
 /** Instants have one length, so that they are ordered as texts; what is kept for ever is behind them all. */
@@ -114,102 +122,149 @@ function retained(record: Rec): string {
   return record.retainUntil ?? '~';
 }
 
-function checkOpenings(
+function checkOpening(
   stream: string,
-  first: number,
-  records: readonly (Rec | undefined)[],
-  openings: readonly Uint8Array[],
+  seq: number,
+  record: Rec | undefined,
+  line: Uint8Array,
   findings: BundleFindings,
 ): void {
-  for (const [i, line] of openings.entries()) {
-    const seq = first + i;
-    try {
-      const opening = readOpening(line);
-      if (opening.seq !== seq) throw new EvidenceError(`the opening at its place is of ${opening.seq}`);
-      const record = records[i];
-      if (record === undefined) continue;
-      const commitments = opening.parts.map((part) => ({ name: part.name, commitment: commitmentOf(part) }));
-      if (!equalBytes(partsHash(commitments), fromHex(record.parts)))
-        findings.add('part', 'the parts are not those that the record commits to', stream, seq);
-      for (const name of opening.erased)
-        findings.add('erasure', `${name} was erased, and there is no certificate of it`, stream, seq);
-    } catch (error) {
-      findings.add('bundle', wordsOf(error), stream, seq);
+  try {
+    const opening = readOpening(line);
+    if (opening.seq !== seq) throw new EvidenceError(`the opening at its place is of ${opening.seq}`);
+    if (record === undefined) return;
+    const commitments = opening.parts.map((part) => ({ name: part.name, commitment: commitmentOf(part) }));
+    if (!equalBytes(partsHash(commitments), fromHex(record.parts)))
+      findings.add('part', 'the parts are not those that the record commits to', stream, seq);
+    for (const name of opening.erased)
+      findings.add('erasure', `${name} was erased, and there is no certificate of it`, stream, seq);
+  } catch (error) {
+    findings.add('bundle', wordsOf(error), stream, seq);
+  }
+}
+
+/** The neighbours, and what stands between them: recordedAt never decreases, so that is all that was asked for. */
+class CompletenessCheck {
+  readonly #input: RangeInput;
+  #malformed = false;
+  /** The first and last entry: `none` until there is one, undefined where it is malformed. */
+  #one: Rec | 'none' | undefined = 'none';
+  #last: Rec | 'none' | undefined = 'none';
+  #askedFrom: number;
+  #askedTo: number | undefined;
+  #hasBegun = false;
+
+  constructor(input: RangeInput) {
+    this.#input = input;
+    this.#askedFrom = input.range.first;
+  }
+
+  add(seq: number, record: Rec | undefined): void {
+    const { from, to } = this.#input.question;
+    if (this.#one === 'none') this.#one = record;
+    this.#last = record;
+    if (record === undefined) {
+      this.#malformed = true;
+      return;
     }
+    if (!this.#hasBegun && from !== undefined && record.recordedAt < from) this.#askedFrom = seq + 1;
+    else this.#hasBegun = true;
+    if (this.#hasBegun && this.#askedTo === undefined && to !== undefined && record.recordedAt >= to)
+      this.#askedTo = seq;
+  }
+
+  end(findings: BundleFindings): void {
+    const { stream, size, range, question } = this.#input;
+    const { from, to } = question;
+    const [one, last] = [this.#one, this.#last];
+    if (range.first > 0 && one !== undefined && (one === 'none' || from === undefined || one.recordedAt >= from))
+      findings.add('gap', 'entries before the first may have been asked for', stream, range.first);
+    if (range.end < size && last !== undefined && (last === 'none' || to === undefined || last.recordedAt < to))
+      findings.add('gap', 'entries behind the last may have been asked for', stream, range.end);
+  }
+
+  get asked(): SeqRange | undefined {
+    if (this.#malformed) return undefined;
+    return { from: this.#askedFrom, to: this.#askedTo ?? this.#input.range.end };
   }
 }
 
-/** The neighbours: recordedAt never decreases, so what stands between them is all that was asked for. */
-function checkCompleteness(
-  stream: string,
-  size: number,
-  { first, end }: ReadRange,
-  records: readonly (Rec | undefined)[],
-  { from, to }: BundleQuestion,
-  findings: BundleFindings,
-): void {
-  const at = (index: number): Rec | 'none' | undefined => (records.length === 0 ? 'none' : records.at(index));
-  const one = at(0);
-  if (first > 0 && one !== undefined && (one === 'none' || from === undefined || one.recordedAt >= from))
-    findings.add('gap', 'entries before the first may have been asked for', stream, first);
-  const last = at(-1);
-  if (end < size && last !== undefined && (last === 'none' || to === undefined || last.recordedAt < to))
-    findings.add('gap', 'entries behind the last may have been asked for', stream, end);
-}
+/** The tree that the entries stand in, and its roots at the sizes that are wanted. */
+class TreeCheck {
+  readonly #input: RangeInput;
+  readonly #roots = new Map<number, Uint8Array>();
+  readonly #stops: readonly number[];
+  #stop = 0;
+  #frontier: Frontier;
+  #size: number;
+  #leaves: Uint8Array[] = [];
 
-/** Returns the roots of the wanted sizes. */
-function checkTree(
-  { stream, size, root, range, sizes }: RangeInput,
-  leaves: readonly Uint8Array[],
-  findings: BundleFindings,
-): Map<number, Uint8Array> {
-  const { first, end, left, right } = range;
-  const stops = [...new Set(sizes)].filter((one) => one >= first && one <= end).sort((a, b) => a - b);
-  const roots = new Map<number, Uint8Array>();
-  let frontier: Frontier = left;
-  let at = first;
-  while (true) {
-    if (stops[0] === at) roots.set(stops.shift()!, frontierRoot(at, frontier));
-    if (at === end) break;
-    const next = Math.min(end, at + LEAVES_AT_ONCE, stops[0] ?? end);
-    frontier = appendLeaves(at, frontier, leaves.slice(at - first, next - first));
-    at = next;
+  constructor(input: RangeInput) {
+    const { first, end, left } = input.range;
+    this.#input = input;
+    this.#stops = [...new Set(input.sizes)].filter((one) => one >= first && one <= end).sort((a, b) => a - b);
+    this.#frontier = left;
+    this.#size = first;
+    this.#append();
   }
-  if (!equalBytes(frontierRoot(size, appendSubtrees(end, frontier, size, right)), root))
-    findings.add(
-      'checkpoint',
-      'the entries and the tree around them do not come to the root of the checkpoint',
-      stream,
-    );
-  return roots;
+
+  add(leaf: Uint8Array): void {
+    this.#leaves.push(leaf);
+    const next = this.#size + this.#leaves.length;
+    if (this.#leaves.length === LEAVES_AT_ONCE || next === this.#stops[this.#stop]) this.#append();
+  }
+
+  /** Returns the roots of the wanted sizes that lie in the range. */
+  end(findings: BundleFindings): Map<number, Uint8Array> {
+    this.#append();
+    const { stream, size, root, range } = this.#input;
+    const frontier = appendSubtrees(range.end, this.#frontier, size, range.right);
+    if (!equalBytes(frontierRoot(size, frontier), root))
+      findings.add(
+        'checkpoint',
+        'the entries and the tree around them do not come to the root of the checkpoint',
+        stream,
+      );
+    return this.#roots;
+  }
+
+  #append(): void {
+    this.#frontier = appendLeaves(this.#size, this.#frontier, this.#leaves);
+    this.#size += this.#leaves.length;
+    this.#leaves = [];
+    if (this.#stops[this.#stop] !== this.#size) return;
+    this.#roots.set(this.#size, frontierRoot(this.#size, this.#frontier));
+    this.#stop += 1;
+  }
 }
 
-function askedFor(
-  first: number,
-  records: readonly (Rec | undefined)[],
-  { from, to }: BundleQuestion,
-): SeqRange | undefined {
-  if (records.includes(undefined)) return undefined;
-  const begin = countWhile(records, (record) => from !== undefined && record!.recordedAt < from);
-  const length = countWhile(records.slice(begin), (record) => to === undefined || record!.recordedAt < to);
-  return { from: first + begin, to: first + begin + length };
+/** The records of an entry bundle (docs/format.md section 9); undefined where the last one is cut. */
+function* recordsOf(bytes: Uint8Array): Generator<Uint8Array | undefined> {
+  for (let at = 0; at < bytes.length; ) {
+    const end = at + 2 + bytes[at]! * 256 + (bytes[at + 1] ?? 0);
+    if (at + 2 > bytes.length || end > bytes.length) return yield undefined;
+    yield bytes.subarray(at + 2, end);
+    at = end;
+  }
 }
 
-function countWhile<T>(items: readonly T[], holds: (item: T) => boolean): number {
-  const index = items.findIndex((item) => !holds(item));
-  return index < 0 ? items.length : index;
-}
-
-/** Returns lines without their line feeds. Throws an EvidenceError where the last has none. */
-function linesOf(bytes: Uint8Array): Uint8Array[] {
-  const lines: Uint8Array[] = [];
+/** Lines without their line feeds; undefined where the last has none. */
+function* linesOf(bytes: Uint8Array): Generator<Uint8Array | undefined> {
   for (let at = 0; at < bytes.length; ) {
     const end = bytes.indexOf(0x0a, at);
-    if (end < 0) throw new EvidenceError('the last line of openings.ndjson does not end');
-    lines.push(bytes.subarray(at, end));
+    if (end < 0) return yield undefined;
+    yield bytes.subarray(at, end);
     at = end + 1;
   }
-  return lines;
+}
+
+function countOf(items: Iterable<unknown>): number | undefined {
+  let count = 0;
+  for (const item of items) {
+    if (item === undefined) return undefined;
+    count += 1;
+  }
+  return count;
 }
 
 /** Returns the words of an error of the world's; one of ours goes on. */

@@ -1,0 +1,132 @@
+/** `POST /v1/verifications`, `GET /v1/verifications` and `GET /v1/verifications/{id}`: verification as a job, and its history. */
+import type { FastifyInstance } from 'fastify';
+import { formatInstant } from '../chain/retain-until.ts';
+import { Problem } from '../errors.ts';
+import { checkShape, validatePath, validateQuery } from '../http/api-schema.ts';
+import type { Verification, VerificationRequest, VerificationSummary } from '../http/api-types.ts';
+import { bodyOf } from '../http/body.ts';
+import { subjectOf, tenantOf } from '../http/caller.ts';
+import type { AsTenant } from '../store/database.ts';
+import { jobById, listJobs, type StoredRun } from '../store/verifications.ts';
+import { type JobProgress, type RunReport, streamSummary } from './run-report.ts';
+
+export interface VerificationDeps {
+  /** Returns a tenant's id and how to ask for it, or undefined when there is no such tenant. */
+  readonly tenant: (name: string) => Promise<{ readonly id: number; readonly ask: AsTenant } | undefined>;
+  /** Strict JSON; throws a Problem. */
+  readonly readJson: (body: Uint8Array) => unknown;
+  /** Stores a job; undefined where the tenant has `unfinishedMax` already. */
+  readonly request: (
+    job: { readonly tenantId: number; readonly category: string | undefined; readonly requestedBy: string },
+    unfinishedMax: number,
+  ) => Promise<StoredRun | undefined>;
+  /** Called when there is something to do. */
+  readonly wake: () => void;
+}
+
+/** Of one tenant, so that none keeps all others waiting. */
+const UNFINISHED_MAX = 3;
+/** A run takes seconds at least. */
+const RETRY_AFTER_SECONDS = 10;
+const BODY_BYTES_MAX = 4096;
+
+export function verificationRoutes({ tenant, readJson, request: store, wake }: VerificationDeps) {
+  return async function verifications(app: FastifyInstance): Promise<void> {
+    const post = {
+      permission: 'verifications:run',
+      body: { types: ['application/json'], limit: BODY_BYTES_MAX },
+    } as const;
+    app.post('/v1/verifications', { config: post }, async (request, reply) => {
+      validateQuery('requestVerification', request.query);
+      const asked = readJson(bodyOf(request));
+      const errors = checkShape('VerificationRequest', asked);
+      if (errors.length > 0) throw new Problem('invalid_request', { errors });
+      const owner = await tenant(tenantOf(request));
+      if (owner === undefined) throw new Problem('not_found', { detail: 'nothing was ever logged for this tenant' });
+      const job = {
+        tenantId: owner.id,
+        category: (asked as VerificationRequest).category,
+        requestedBy: subjectOf(request),
+      };
+      const run = await store(job, UNFINISHED_MAX);
+      if (run === undefined) {
+        const detail = `${UNFINISHED_MAX} verifications of this tenant are not finished yet`;
+        throw new Problem('busy', { detail, retryAfter: RETRY_AFTER_SECONDS });
+      }
+      wake();
+      return reply.code(202).header('location', `/v1/verifications/${run.id}`).send(runView(run));
+    });
+
+    app.get('/v1/verifications', { config: { permission: 'verifications:read' } }, async (request) => {
+      const { limit, cursor } = validateQuery('listVerifications', request.query);
+      const below = cursor === undefined ? undefined : numberOf(cursor);
+      const owner = await tenant(tenantOf(request));
+      const runs = owner === undefined ? [] : await owner.ask((database) => listJobs(database, below, limit + 1));
+      const page = runs.slice(0, limit);
+      return { items: page.map(summaryView), next: runs.length > limit ? cursorOf(page.at(-1)!.number) : null };
+    });
+
+    app.get('/v1/verifications/:id', { config: { permission: 'verifications:read' } }, async (request) => {
+      const { id } = validatePath('readVerification', request.params);
+      validateQuery('readVerification', request.query);
+      const owner = await tenant(tenantOf(request));
+      const run = await owner?.ask((database) => jobById(database, id));
+      if (run === undefined) throw new Problem('not_found');
+      return runView(run);
+    });
+  };
+}
+
+function summaryView(run: StoredRun): VerificationSummary {
+  const progress = run.progress as Partial<JobProgress>;
+  return {
+    id: run.id,
+    state: run.state,
+    category: run.category as VerificationSummary['category'],
+    requestedAt: formatInstant(run.requestedAt.getTime()),
+    startedAt: instantOf(run.startedAt),
+    finishedAt: instantOf(run.finishedAt),
+    progress: {
+      entries: progress.entries ?? 0,
+      of: progress.of ?? 0,
+      stream: progress.stream ?? null,
+      streams: progress.streams ?? 0,
+    },
+    verdict: run.verdict,
+    error: run.error,
+  };
+}
+
+/** While it runs, what was found so far. */
+function runView(run: StoredRun): Verification {
+  const report = run.report as RunReport | null;
+  const finished = (run.progress as Partial<JobProgress>).finished ?? [];
+  const soFar = {
+    findings: finished.flatMap((stream) => stream.findings),
+    unchecked: finished.flatMap((one) => one.unchecked.map((what) => ({ stream: one.stream, ...what }))),
+    truncated: finished.some(({ truncated }) => truncated),
+    streams: finished.map(streamSummary),
+  };
+  const { findings, unchecked, truncated, streams } = report ?? soFar;
+  return {
+    ...summaryView(run),
+    key: report?.key ?? null,
+    ...{ findings, truncated, unchecked, streams },
+  } as Verification;
+}
+
+function instantOf(date: Date | null): string | null {
+  return date === null ? null : formatInstant(date.getTime());
+}
+
+/** Opaque to clients; it carries no authority, since a tenant sees its own runs alone. */
+function cursorOf(number: number): string {
+  return Buffer.from(`v1 ${number}`).toString('base64url');
+}
+
+function numberOf(cursor: string): number {
+  const match = /^v1 (\d{1,15})$/.exec(Buffer.from(cursor, 'base64url').toString('latin1'));
+  if (match === null)
+    throw new Problem('invalid_request', { errors: [{ field: 'cursor', message: 'is not one that Sealog gave' }] });
+  return Number(match[1]);
+}
