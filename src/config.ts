@@ -54,6 +54,8 @@ export interface Config {
   readonly allowAddresses: readonly string[];
   /** The file that names the outside anchors; undefined = none. */
   readonly anchorsFile: string | undefined;
+  /** Within so many days everything stored is read and verified again. */
+  readonly scrubDays: number;
   readonly logLevel: string;
 }
 
@@ -91,6 +93,7 @@ export const VARIABLES = [
   'SEALOG_PUBLIC_LOGS',
   'SEALOG_ALLOW_ADDRESSES',
   'SEALOG_ANCHORS_FILE',
+  'SEALOG_SCRUB_DAYS',
   'SEALOG_LOG_LEVEL',
 ] as const;
 
@@ -187,6 +190,7 @@ export function readConfig(environment: Environment): Config {
     publicLogs: oneOf('SEALOG_PUBLIC_LOGS', ['0', '1'], '0') === '1',
     allowAddresses,
     anchorsFile: anchorsFile === undefined ? undefined : resolve(anchorsFile),
+    scrubDays: integer('SEALOG_SCRUB_DAYS', 7, 1, 365),
     logLevel: oneOf('SEALOG_LOG_LEVEL', ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'], 'info'),
   };
   const { limits, jwt } = config;

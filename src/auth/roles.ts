@@ -6,7 +6,15 @@
  */
 
 /** `<thing>:<verb>`, each asked for by at least one route. */
-export const PERMISSIONS = ['events:write', 'events:read', 'streams:read', 'proofs:read', 'bundles:read'] as const;
+export const PERMISSIONS = [
+  'events:write',
+  'events:read',
+  'streams:read',
+  'proofs:read',
+  'bundles:read',
+  'verifications:run',
+  'verifications:read',
+] as const;
 
 export type Permission = (typeof PERMISSIONS)[number];
 
@@ -25,7 +33,14 @@ export const ROLES = {
   plant_manager: NOTHING,
   // Reads and administers: comes with the administration.
   it_security_admin: NOTHING,
-  auditor: ['events:read', 'streams:read', 'proofs:read', 'bundles:read'],
+  auditor: [
+    'events:read',
+    'streams:read',
+    'proofs:read',
+    'bundles:read',
+    'verifications:run',
+    'verifications:read',
+  ],
   // Finds and proposes erasures: comes with them.
   privacy_officer: NOTHING,
   service: ['events:write'],

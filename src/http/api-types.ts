@@ -316,6 +316,119 @@ export type StreamCheckpoint = {
   readonly signedAt: RecordedAt;
 };
 
+export type VerificationId = string;
+
+export type VerificationRequest = {
+  /** The streams of this category alone; absent, all of the tenant */
+  readonly category?: Category;
+};
+
+/** `failed`: it was begun again and again and did not get on; that says nothing of the log */
+export type VerificationState = 'waiting' | 'running' | 'done' | 'failed';
+
+/**
+ * `tampered`: something is wrong. `incomplete`: nothing is wrong with what could be read, but not all could be. `not_provable`: nothing is
+ * wrong, and nobody outside vouches for all of it. `intact`: nothing is wrong, and somebody does.
+ */
+export type Verdict = 'intact' | 'tampered' | 'incomplete' | 'not_provable';
+
+export type VerificationProgress = {
+  /** Entries that were checked */
+  readonly entries: number;
+  /** Entries that there are to check; it may grow */
+  readonly of: number;
+  /** The stream that is being read */
+  readonly stream: string | null;
+  /** Streams that are finished */
+  readonly streams: number;
+};
+
+export type VerificationSummary = {
+  readonly id: VerificationId;
+  readonly state: VerificationState;
+  /** Null where it is about all */
+  readonly category: Category | null;
+  readonly requestedAt: RecordedAt;
+  readonly startedAt: RecordedAt | null;
+  readonly finishedAt: RecordedAt | null;
+  readonly progress: VerificationProgress;
+  /** Null until it is done */
+  readonly verdict: Verdict | null;
+  /** Why it failed */
+  readonly error: string | null;
+};
+
+/** What is wrong with which entry; without `seq`, with the stream as a whole. The kinds are in docs/format.md section 18. */
+export type VerificationFinding = {
+  /** The stream's name, or whatever else is wrong */
+  readonly stream: string;
+  readonly seq?: number;
+  readonly kind: string;
+  /** For people */
+  readonly detail: string;
+};
+
+/** What could not be checked, and why */
+export type VerificationGap = {
+  readonly stream?: string;
+  readonly seq?: number;
+  readonly entries: number;
+  /** For people */
+  readonly detail: string;
+};
+
+/** Entries from `from` up to, not including, `to` */
+export type EntryRange = {
+  readonly from: number;
+  readonly to: number;
+  /** Who vouches for them; of lost entries, the stream whose first entry says so */
+  readonly by?: string;
+  /** When, as the one who vouches states it */
+  readonly time?: string;
+};
+
+export type VerifiedStream = {
+  readonly stream: Stream;
+  /** Entries that it held when it was read */
+  readonly size: number;
+  readonly verdict: Verdict;
+  /** What somebody outside vouches for */
+  readonly anchored: readonly EntryRange[];
+  /** What nobody outside vouches for */
+  readonly unanchored: EntryRange | null;
+  /** What checkpoints that were given cover; a job is given none */
+  readonly pinned: readonly EntryRange[];
+  /** What a recovery gave up */
+  readonly lost: EntryRange | null;
+  /** What expired and was removed */
+  readonly pruned: readonly EntryRange[];
+  /** What was erased, with a certificate */
+  readonly erased: readonly EntryRange[];
+};
+
+export type Verification = VerificationSummary & {
+  /** The key that everything signed is trusted by. `signer`: from the signer's own folder. `first use`: the first that the database states */
+  readonly key: TrustedKey | null;
+  /** At most 1000 */
+  readonly findings: readonly VerificationFinding[];
+  /** More was found than is listed */
+  readonly truncated: boolean;
+  readonly unchecked: readonly VerificationGap[];
+  /** Those that are finished */
+  readonly streams: readonly VerifiedStream[];
+};
+
+export type TrustedKey = {
+  readonly vkey: string;
+  readonly trusted: 'signer' | 'first use';
+};
+
+export type VerificationPage = {
+  readonly items: readonly VerificationSummary[];
+  /** The `cursor` of the next page; null when there is none */
+  readonly next: string | null;
+};
+
 /** A stored event: 201, or 200 where it was stored already */
 export type BatchReceipt = ReceiptFields & {
   readonly status: 200 | 201;
@@ -408,8 +521,15 @@ export interface Queries {
     readonly since?: string;
     readonly withhold?: string;
   };
+  readonly requestVerification: Readonly<Record<string, never>>;
+  readonly listVerifications: {
+    readonly limit: number;
+    readonly cursor?: string;
+  };
+  readonly readVerification: Readonly<Record<string, never>>;
   readonly healthz: Readonly<Record<string, never>>;
   readonly readyz: Readonly<Record<string, never>>;
+  readonly metrics: Readonly<Record<string, never>>;
 }
 
 /** What `validatePath` returns, by operation. */
@@ -455,6 +575,12 @@ export interface PathParameters {
   };
   readonly listKeys: Readonly<Record<string, never>>;
   readonly readBundle: Readonly<Record<string, never>>;
+  readonly requestVerification: Readonly<Record<string, never>>;
+  readonly listVerifications: Readonly<Record<string, never>>;
+  readonly readVerification: {
+    readonly id: VerificationId;
+  };
   readonly healthz: Readonly<Record<string, never>>;
   readonly readyz: Readonly<Record<string, never>>;
+  readonly metrics: Readonly<Record<string, never>>;
 }
