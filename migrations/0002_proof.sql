@@ -14,8 +14,9 @@ ALTER TABLE stream ADD COLUMN closed boolean NOT NULL DEFAULT false;
 CREATE OR REPLACE FUNCTION guard_stream() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   IF current_user = 'sealog_owner' THEN RETURN NEW; END IF;
-  -- Closing changes nothing else.
-  IF NEW.closed AND NOT OLD.closed AND (NEW.size, NEW.head, NEW.frontier, NEW.recorded_at) = (OLD.size, OLD.head, OLD.frontier, OLD.recorded_at)
+  -- Closing changes nothing else, and comes after the next epoch's row.
+  IF NEW.closed AND NOT OLD.closed
+     AND EXISTS (SELECT FROM sealog.stream AS n WHERE n.tenant = OLD.tenant AND n.category = OLD.category AND n.epoch > OLD.epoch) AND (NEW.size, NEW.head, NEW.frontier, NEW.recorded_at) = (OLD.size, OLD.head, OLD.frontier, OLD.recorded_at)
      AND (NEW.id, NEW.tenant, NEW.category, NEW.epoch, NEW.name) = (OLD.id, OLD.tenant, OLD.category, OLD.epoch, OLD.name)
      AND NEW.retain_until IS NOT DISTINCT FROM OLD.retain_until THEN
     RETURN NEW;
@@ -38,10 +39,16 @@ CREATE TABLE signer (
   one               boolean     PRIMARY KEY DEFAULT true CHECK (one),
   system_identifier text        NOT NULL,
   timeline          integer     NOT NULL,
-  started_at        timestamptz NOT NULL,
+  incarnation       text        NOT NULL,
   refusal           text,
   looked_at         timestamptz NOT NULL DEFAULT clock_timestamp()
 );
+
+-- This start of this server, and this database and table in it: a restore of whatever kind makes another.
+CREATE FUNCTION incarnation() RETURNS text LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT concat_ws(' ', extract(epoch FROM pg_postmaster_start_time()), d.oid, pg_relation_filenode('sealog.signer'))
+  FROM pg_database AS d WHERE d.datname = current_database()
+$$;
 
 -- Key statements (docs/format.md section 19), as signed notes.
 CREATE TABLE key_statement (
@@ -81,6 +88,14 @@ CREATE TABLE anchor_leaf (
 CREATE INDEX anchor_leaf_stream ON anchor_leaf (stream, size) WHERE stream IS NOT NULL;
 CREATE INDEX anchor_leaf_evidence ON anchor_leaf (evidence) WHERE evidence IS NOT NULL;
 
+-- Whether a tick's entry was appended: its id is the root, looked up by its hash (docs/format.md section 15).
+CREATE FUNCTION is_tick(root bytea) RETURNS boolean LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT EXISTS (
+    SELECT FROM sealog.entry_id AS e JOIN sealog.stream AS a ON a.id = e.stream
+    WHERE e.drop_month = 0 AND a.category = 'anchor' AND e.id = encode(substring(sha256(
+      convert_to('sealog/id/v1', 'UTF8') || '\x00'::bytea || convert_to(encode(root, 'hex'), 'UTF8')) FROM 1 FOR 16), 'hex')::uuid)
+$$;
+
 -- What an authority, a witness or a folder said to a checkpoint of the anchor stream (its note).
 CREATE TABLE outside_evidence (
   id            bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -104,6 +119,10 @@ CREATE INDEX outside_evidence_anchor ON outside_evidence (anchor, id);
 CREATE FUNCTION guard_checkpoint() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   IF current_user = 'sealog_owner' THEN RETURN NEW; END IF;
+  IF NEW.size > (SELECT s.size FROM sealog.stream AS s WHERE s.id = NEW.stream) THEN
+    RAISE EXCEPTION 'the checkpoint of stream % is ahead of it', NEW.stream USING ERRCODE = 'insufficient_privilege';
+  END IF;
+  IF TG_OP = 'INSERT' THEN RETURN NEW; END IF;
   IF (NEW.stream, NEW.tenant) IS DISTINCT FROM (OLD.stream, OLD.tenant) OR NEW.size < OLD.size OR NEW.generation < OLD.generation
      OR (NEW.size = OLD.size AND NEW.root <> OLD.root) THEN
     RAISE EXCEPTION 'the checkpoint of stream % only moves forward', OLD.stream USING ERRCODE = 'insufficient_privilege';
@@ -111,8 +130,10 @@ BEGIN
   RETURN NEW;
 END
 $$;
-REVOKE ALL ON FUNCTION guard_checkpoint() FROM PUBLIC;
-CREATE TRIGGER guard BEFORE UPDATE ON checkpoint FOR EACH ROW EXECUTE FUNCTION guard_checkpoint();
+REVOKE ALL ON FUNCTION guard_checkpoint(), incarnation(), is_tick(bytea) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION incarnation() TO sealog_writer, sealog_reader, sealog_verifier;
+GRANT EXECUTE ON FUNCTION is_tick(bytea) TO sealog_writer, sealog_verifier;
+CREATE TRIGGER guard BEFORE INSERT OR UPDATE ON checkpoint FOR EACH ROW EXECUTE FUNCTION guard_checkpoint();
 ALTER TABLE checkpoint ENABLE ALWAYS TRIGGER guard;
 CREATE TRIGGER append_only BEFORE DELETE ON checkpoint FOR EACH ROW EXECUTE FUNCTION refuse_change();
 ALTER TABLE checkpoint ENABLE ALWAYS TRIGGER append_only;
@@ -143,7 +164,7 @@ $$;
 
 GRANT SELECT ON signer, key_statement, checkpoint, anchor_leaf, outside_evidence TO sealog_writer, sealog_reader, sealog_verifier;
 GRANT INSERT ON signer, key_statement, checkpoint, anchor_leaf, outside_evidence TO sealog_writer;
-GRANT UPDATE (system_identifier, timeline, started_at, refusal, looked_at) ON signer TO sealog_writer;
+GRANT UPDATE (system_identifier, timeline, incarnation, refusal, looked_at) ON signer TO sealog_writer;
 GRANT UPDATE (size, root, generation, note, signed_at) ON checkpoint TO sealog_writer;
 
 RESET ROLE;

@@ -2,7 +2,8 @@
 import type { FastifyInstance } from 'fastify';
 import type pg from 'pg';
 import type { Logger } from 'pino';
-import { startOutsideAnchors } from './anchor/outside-anchors.ts';
+import { readAnchorsFile } from './anchor/anchors-file.ts';
+import { type OutsideAnchors, startOutsideAnchors } from './anchor/outside-anchors.ts';
 import { registerTokens, type TokenOptions } from './auth/tokens.ts';
 import { TICK_ACTION } from './chain/anchor-tick.ts';
 import { OWN_TENANT } from './chain/category.ts';
@@ -13,11 +14,14 @@ import { Sequencer } from './chain/sequencer.ts';
 import type { Config } from './config.ts';
 import { SettingsError } from './errors.ts';
 import { healthRoutes } from './http/health.ts';
+import { LabelledCounter, metricsRoutes } from './http/metrics.ts';
 import { closeServer, createServer } from './http/server.ts';
+import { serviceMetrics } from './http/service-metrics.ts';
 import { Appender } from './ingest/appender.ts';
 import { BatchThreads } from './ingest/batch-threads.ts';
 import { CheckpointWatch } from './ingest/checkpoint-watch.ts';
 import type { OpenStream } from './ingest/events.ts';
+import { readJson } from './ingest/json-reader.ts';
 import { ownEvents } from './ingest/own-events.ts';
 import { ingestRoutes } from './ingest/routes.ts';
 import { fileMonthKeys } from './keys/file-month-keys.ts';
@@ -29,6 +33,7 @@ import { findEntry } from './read/find-entry.ts';
 import { readRoutes } from './read/routes.ts';
 import { partitionMaker } from './retention/partitions.ts';
 import { retentionMonths } from './retention/policy.ts';
+import { signerKnowledge } from './signer/knowledge.ts';
 import { Signer } from './signer/signer.ts';
 import { appendStore } from './store/append.ts';
 import { checkpointsByName, keyStatements } from './store/checkpoints.ts';
@@ -38,6 +43,21 @@ import { fixOrigin } from './store/deployment.ts';
 import { Directory } from './store/directory.ts';
 import { checkSettings } from './store/settings-gate.ts';
 import { SignerLease, signerRefusal } from './store/signer.ts';
+import {
+  beginScrub,
+  entriesInScope,
+  finishRun,
+  releaseRun,
+  requestJob,
+  saveProgress,
+  scrubState,
+  takeRun,
+} from './store/verifications.ts';
+import { verificationRoutes } from './verification/routes.ts';
+import type { LaneTiming, RunStore } from './verification/run-lane.ts';
+import { Scrubber, type ScrubSettings } from './verification/scrubber.ts';
+import type { Trust } from './verification/thread-task.ts';
+import { verificationRunner } from './verification/verification-runner.ts';
 
 export interface AppOptions {
   readonly config: Config;
@@ -48,6 +68,16 @@ export interface AppOptions {
   readonly wallClock?: () => number;
   /** For tests that end the process between two steps of signing. */
   readonly onSignerStep?: (step: string) => void;
+  /** For tests that can not wait as long as the service does. */
+  readonly verification?: VerificationOptions;
+}
+
+export interface VerificationOptions {
+  /** `false` = none here. */
+  readonly scrubber?: false | Partial<ScrubSettings>;
+  readonly timing?: Partial<LaneTiming>;
+  /** Of one processor, for jobs. */
+  readonly share?: number;
 }
 
 export interface App {
@@ -70,10 +100,14 @@ const CHECKPOINT_WAIT_MAX_MS = 10_000;
 const CHECKPOINT_LOOK_MS = 100;
 const CHECKPOINT_WAITERS_MAX = 5000;
 
+/** How long a verification waits for what was read to be anchored: two ticks, and the time that anchors take. */
+const ANCHOR_WAIT_MAX_MS = 150_000;
+
 /** Builds the service on a database that is there and migrated; it does not listen yet. Throws a SettingsError when it must not start. */
 export async function createApp(options: AppOptions): Promise<App> {
   const { config, connection, tokens, log, wallClock = Date.now } = options;
   const database = openDatabase({ connection, readersMax: config.limits.readersMax, log });
+  let started: Signer | undefined;
   try {
     const gate = await checkSettings(database.writer);
     if (gate.refusals.length > 0) throw new SettingsError(gate.refusals);
@@ -155,6 +189,71 @@ export async function createApp(options: AppOptions): Promise<App> {
       readEntries: entriesOf,
     });
 
+    const runs: RunStore = {
+      take: (kind, owner, silentMs) => takeRun(database.writer, kind, owner, silentMs),
+      save: (run, progress, gotOn) => saveProgress(database.writer, run, progress, gotOn),
+      release: (run, failed) => releaseRun(database.writer, run, failed),
+      finish: (run, progress, result) => finishRun(database.writer, run, progress, result),
+    };
+    const verified = {
+      runs: new LabelledCounter('verdict', ['intact', 'tampered', 'incomplete', 'not_provable', 'failed']),
+      entries: new LabelledCounter('kind', ['job', 'scrub']),
+    };
+    const reading = { connection, monthKeysDir: config.monthKeysDir, origin };
+    const trusted = config.anchorsFile === undefined ? [] : await readAnchorsFile(config.anchorsFile);
+    const trust = async (): Promise<Trust> => {
+      const stated = async () => new Set((await keyStatements(database.verifier, [origin])).map(({ vkey }) => vkey));
+      const { key, mark } = (await signerKnowledge(config.signerDir, origin, stated)) ?? {};
+      return {
+        ...{ key, mark },
+        authorities: trusted.flatMap((anchor) => (anchor.type === 'rfc3161' ? anchor.trusted : [])),
+        witnesses: trusted.flatMap((anchor) => (anchor.type === 'witness' ? [anchor.vkey] : [])),
+      };
+    };
+    const { scrubber: scrubSettings, timing, share } = options.verification ?? {};
+    const jobs = verificationRunner({
+      store: runs,
+      reading,
+      trust,
+      anchorWait: trusted.some(({ type }) => type !== 'folder')
+        ? {
+            maxMs: Math.min(2 * config.anchorSeconds * 1000 + 10_000, ANCHOR_WAIT_MAX_MS),
+            everyMs: Math.min(config.anchorSeconds * 1000, 5000),
+          }
+        : undefined,
+      onEntries: (entries) => verified.entries.add('job', entries),
+      onEnd: (_, verdict) => verified.runs.add(verdict),
+      log,
+      ...(share === undefined ? {} : { share }),
+      timing,
+    });
+    const scrubber =
+      scrubSettings === false
+        ? undefined
+        : new Scrubber({
+            store: {
+              ...runs,
+              begin: (everyMs) => beginScrub(database.writer, everyMs),
+              state: () => scrubState(database.verifier),
+            },
+            reading,
+            trust,
+            periodDays: config.scrubDays,
+            entries: () => entriesInScope(database.verifier, undefined),
+            raise: async (of, action, severity, details) => {
+              await appendOwn(of, 'security_event', { action, outcome: 'failure', severity, details });
+            },
+            tell: async (action, details) => {
+              await appendOwn(OWN_TENANT, 'log_administration', { action, outcome: 'success', details });
+            },
+            onEntries: (entries) => verified.entries.add('scrub', entries),
+            onEnd: (_, verdict) => verified.runs.add(verdict),
+            log,
+            wallClock,
+            settings: scrubSettings,
+            timing,
+          });
+
     const server = createServer({ log, limits: { bodyBudgetBytes: config.limits.bodyBudgetBytes } });
     registerTokens(server, tokens);
     await server.register(
@@ -163,7 +262,8 @@ export async function createApp(options: AppOptions): Promise<App> {
           const now = await databaseClock(database.writer);
           if (now === undefined) return 'the database does not answer';
           const objection = clock.objection(now, 0) ?? sequencer.objection;
-          return objection ?? (await signerRefusal(database.writer).catch(() => 'the database does not answer'));
+          const refusal = await signerRefusal(database.writer).catch(() => 'the database does not answer');
+          return objection ?? refusal ?? scrubber?.objection;
         },
       }),
     );
@@ -192,9 +292,34 @@ export async function createApp(options: AppOptions): Promise<App> {
       }),
     );
     await server.register(bundleRoutes({ origin, tenant, verifier: database.verifier, keys: keyring }));
+    await server.register(
+      verificationRoutes({
+        tenant: async (name) => {
+          const id = await directory.tenant(name);
+          return id === undefined ? undefined : { id, ask: asking(id) };
+        },
+        readJson,
+        request: (job, unfinishedMax) => requestJob(database.writer, job, unfinishedMax),
+        wake: () => jobs.wake(),
+      }),
+    );
+    let anchors: OutsideAnchors | undefined;
+    await server.register(
+      metricsRoutes(
+        serviceMetrics({
+          queued: () => sequencer.queued,
+          signer: () => signer?.status,
+          signerRefusal: () => signerRefusal(database.writer),
+          anchors: () => anchors?.state() ?? [],
+          ...verified,
+          scrub: () => scrubber?.status,
+        }),
+      ),
+    );
 
+    started = signer;
     await signer?.start();
-    const anchors =
+    anchors =
       config.anchorsFile === undefined || signer === undefined
         ? undefined
         : await startOutsideAnchors({
@@ -206,12 +331,16 @@ export async function createApp(options: AppOptions): Promise<App> {
             wallClock,
             log,
           });
+    jobs.start();
+    await scrubber?.start();
 
     let closed: Promise<void> | undefined;
     const close = async (): Promise<void> => {
       partitions.stop();
+      const verifying = Promise.all([jobs.close(), scrubber?.close()]);
       checkpoints.close();
       await closeServer(server, GRACE_MS);
+      await verifying;
       await sequencer.close();
       await batches.close();
       await anchors?.close();
@@ -231,6 +360,8 @@ export async function createApp(options: AppOptions): Promise<App> {
       },
     };
   } catch (error) {
+    // It would keep the lease.
+    await started?.close();
     await database.close();
     throw error;
   }

@@ -82,7 +82,14 @@ describe('roles', () => {
       executive_viewer: [],
       plant_manager: [],
       it_security_admin: [],
-      auditor: ['events:read', 'streams:read', 'proofs:read', 'bundles:read', 'verifications:run', 'verifications:read'],
+      auditor: [
+        'events:read',
+        'streams:read',
+        'proofs:read',
+        'bundles:read',
+        'verifications:run',
+        'verifications:read',
+      ],
       privacy_officer: [],
       service: ['events:write'],
       operator: [],
@@ -150,7 +157,14 @@ describe('a token', () => {
       tenant: 'acme',
       subject: 'dev',
       roles: ['auditor'],
-      permissions: ['events:read', 'streams:read', 'proofs:read', 'bundles:read', 'verifications:run', 'verifications:read'],
+      permissions: [
+        'events:read',
+        'streams:read',
+        'proofs:read',
+        'bundles:read',
+        'verifications:run',
+        'verifications:read',
+      ],
     });
     const payload = JSON.parse(Buffer.from(signed.split('.')[1] as string, 'base64url').toString());
     expect(payload.exp - payload.iat).toBe(60);

@@ -124,6 +124,7 @@ describe('from a given key', () => {
       [deployment(1), deployment(2), deployment(3, { from: { epoch: 1, size: 5 } })],
       2,
     ],
+    ['a first generation that begins late', [deployment(1, { from: { epoch: 1, size: 5 } }), deployment(2)], 1],
     ['a gap between generations', [deployment(1), deployment(3)], 1],
     ['a generation twice', [deployment(1), deployment(1)], 1],
     ['a stream key that another key signed', [deployment(1), ofStream(1, { signer: other })], 1],
@@ -140,6 +141,21 @@ describe('from a given key', () => {
     const { keys, problems } = trustedKeys(ORIGIN, key(ORIGIN, 1).vkey, statements);
     expect(problems.length).toBeGreaterThan(0);
     expect(keys).toHaveLength(trusted);
+  });
+
+  test('a thief of a retired seed can not move the time in which it signed, nor bring a predecessor of his own', () => {
+    const later = { epoch: 9, size: 5 };
+    const own = noteSigner(ORIGIN, new Uint8Array(32).fill(66));
+    const text = (generation: number, vkey: string, previous: string | undefined, from: AnchorPlace) =>
+      encodeKeyStatement({ origin: ORIGIN, generation, from, vkey, previous });
+    const forged = [
+      signNote(text(1, own.vkey, undefined, { epoch: 1, size: 0 }), [own]),
+      signNote(text(2, key(ORIGIN, 2).vkey, own.vkey, later), [own, key(ORIGIN, 2)]),
+      deployment(3),
+    ];
+    const { keys, problems } = trustedKeys(ORIGIN, key(ORIGIN, 3).vkey, forged);
+    expect(problems.length).toBeGreaterThan(0);
+    expect(keys.map((one) => one.generation)).toEqual([3]);
   });
 
   test('every flipped bit of a statement is a problem', () => {

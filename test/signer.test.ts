@@ -1,15 +1,16 @@
 /** Signing over a real database: what is signed, what is refused, who may append meanwhile, and how it goes on after a loss. */
 import { execFile } from 'node:child_process';
-import { readFile, writeFile } from 'node:fs/promises';
+import { copyFile, mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import pg from 'pg';
 import { afterEach, describe, expect, test } from 'vitest';
 import { toHex } from '../src/chain/bytes.ts';
-import { decodeCheckpoint } from '../src/chain/checkpoint.ts';
+import { decodeCheckpoint, encodeCheckpoint } from '../src/chain/checkpoint.ts';
 import { decodeKeyStatement } from '../src/chain/key-statement.ts';
-import { openNote } from '../src/chain/note.ts';
-import { makeSeed } from '../src/signer/seeds.ts';
+import { openNote, signNote } from '../src/chain/note.ts';
+import { Mark } from '../src/signer/mark.ts';
+import { makeSeed, SigningKeys } from '../src/signer/seeds.ts';
 import { trustedKeys } from '../src/verify/trusted-keys.ts';
 import { copyDatabase, type TestDatabase } from './support/postgres.ts';
 import { startService, type TestService } from './support/service.ts';
@@ -256,14 +257,15 @@ describe('a database that went back', () => {
     expect(refused).toMatchObject({ status: 503, body: { code: 'not_ready' } });
     const ready = await restored.get('/readyz');
     expect(ready.status).toBe(503);
-    expect(ready.body.detail).toContain('acme/user_authentication has 4 entries, though 15 were signed');
+    expect(ready.body.detail).toContain('2 streams are not what was signed');
+    expect(ready.text).not.toContain('acme');
     await restored.app.close();
 
     const recovering = facing(service, backup);
     const shown = await recover(recovering);
     expect(shown.code).toBe(2);
     expect(shown.out).toContain(`it is closed at size ${backedUp.size}`);
-    expect(shown.out).toContain('3 entries that the old epoch holds beyond are appended again');
+    expect(shown.out).toContain('3 entries that it holds beyond are appended again');
     const done = await recover(recovering, '--yes');
     expect(done).toMatchObject({ code: 0 });
     expect((await recover(recovering, '--yes')).out).toContain('Every stream agrees');
@@ -312,7 +314,7 @@ describe('a database that went back', () => {
     const restored = await start({ beside: forged });
     const ready = await restored.get('/readyz');
     expect(ready.status).toBe(503);
-    expect(ready.body.detail).toContain('has another root at size 2 than was signed');
+    expect(ready.body.detail).toContain('2 streams are not what was signed');
     expect((await restored.post('/v1/events', event('after'))).status).toBe(503);
   }, 30_000);
 
@@ -325,9 +327,202 @@ describe('a database that went back', () => {
       UPDATE sealog.stream SET size = 1, frontier = sha256('x'), head = sha256('x') WHERE name = 'acme/user_authentication';
       ALTER TABLE sealog.stream ENABLE ALWAYS TRIGGER guard;`);
     await until(async () => (await service.get('/readyz')).status === 503, 'unready');
-    expect((await service.get('/readyz')).body.detail).toContain('has 1 entries, though 3 were signed');
+    expect((await service.get('/readyz')).body.detail).toContain('a stream is not what was signed');
     expect((await service.post('/v1/events', event('other', 'data_access'))).status).toBe(503);
   }, 30_000);
+});
+
+/** A service that was signed, backed up with three events behind the last checkpoint, and then signed on. */
+async function putBack(): Promise<{ service: TestService; backup: TestDatabase; restored: TestService }> {
+  const service = await start();
+  await signed(service, 'before');
+  await service.app.close();
+  const unsigned = await start({ beside: service, environment: { SEALOG_SIGNER_DIR: undefined } });
+  await send(unsigned, 3, 'unsigned');
+  await unsigned.app.close();
+  const backup = await copyOf(service);
+  const more = await start({ beside: service, environment: { SEALOG_SIGNER_DIR: undefined } });
+  await send(more, 10, 'lost');
+  await more.app.close();
+  const on = await start({ beside: service });
+  await signed(on, 'last');
+  await on.app.close();
+  return { service, backup, restored: facing(service, backup) };
+}
+
+/** What stands in the epochs of a stream: the ids of their entries. */
+async function idsIn(service: TestService, stream: string): Promise<string[]> {
+  const ids: string[] = [];
+  const { body } = await service.get('/v1/events?category=user_authentication&order=asc&limit=1000');
+  for (const item of body.items) if (item.log.stream === stream) ids[item.log.seq] = item.id;
+  return ids.map((id) => id.split(':')[0]!);
+}
+
+describe('a recovery', () => {
+  const E2 = ['epoch.opened', 'unsigned-0', 'unsigned-1', 'unsigned-2'];
+
+  test('knows nothing and accepts nothing where the folder is empty', async () => {
+    const { restored, service } = await putBack();
+    const empty = join(service.config.signerDir!, 'empty');
+    const asked = { ...restored, environment: { ...restored.environment, SEALOG_SIGNER_DIR: empty } };
+    expect(await recover(asked, '--yes')).toMatchObject({
+      code: 1,
+      out: expect.stringContaining('there is no signing seed'),
+    });
+    await mkdir(empty);
+    await copyFile(join(service.config.signerDir!, 'seed-0001'), join(empty, 'seed-0001'));
+    expect(await recover(asked, '--yes')).toMatchObject({
+      code: 1,
+      out: expect.stringContaining('mark.log is missing'),
+    });
+    await expect(start({ beside: asked })).rejects.toThrow('mark.log is missing');
+  }, 30_000);
+
+  test('that was begun keeps everybody out until it is finished, and is finished once', async () => {
+    const { service, restored } = await putBack();
+    // As a crash leaves it: the mark says closed, and the database knows nothing yet.
+    const mark = await Mark.open(service.config.signerDir!);
+    await mark.append([
+      { kind: 'closed', stream: 'acme/user_authentication', size: 1, next: 'acme/user_authentication/e2' },
+    ]);
+    await mark.close();
+    const refused = await start({ beside: restored });
+    expect((await refused.get('/readyz')).status).toBe(503);
+    expect((await refused.post('/v1/events', event('too-early'))).status).toBe(503);
+    await refused.app.close();
+    expect(await recover(restored, '--yes')).toMatchObject({ code: 0 });
+    // As a crash before the last word leaves it.
+    const file = join(service.config.signerDir!, 'mark.log');
+    const text = await readFile(file, 'utf8');
+    await writeFile(file, text.slice(0, text.lastIndexOf('\n', text.length - 2) + 1));
+    expect(await recover(restored, '--yes')).toMatchObject({ code: 0 });
+    const again = await start({ beside: restored });
+    expect((await again.get('/readyz')).status).toBe(200);
+    expect(await idsIn(again, 'acme/user_authentication/e2')).toEqual(E2);
+    expect((await signed(again, 'after')).size).toBe(5);
+    await again.checkLog();
+  }, 60_000);
+
+  test('is done again when the same backup is restored once more, before and after its new epoch was signed', async () => {
+    const { service, backup, restored } = await putBack();
+    const second = await copyDatabase(backup);
+    undo.push(() => second.drop());
+    const third = await copyDatabase(backup);
+    undo.push(() => third.drop());
+    expect(await recover(restored, '--yes')).toMatchObject({ code: 0 });
+    const once = await start({ beside: facing(service, second) });
+    expect((await once.get('/readyz')).status).toBe(503);
+    await once.app.close();
+    expect(await recover(facing(service, second), '--yes')).toMatchObject({ code: 0 });
+    const signing = await start({ beside: facing(service, second) });
+    expect(await idsIn(signing, 'acme/user_authentication/e2')).toEqual(E2);
+    expect((await signed(signing, 'in-e2')).size).toBe(5);
+    await signing.app.close();
+
+    const twice = await start({ beside: facing(service, third) });
+    expect((await twice.get('/readyz')).status).toBe(503);
+    await twice.app.close();
+    const done = await recover(facing(service, third), '--yes');
+    expect(done, done.out).toMatchObject({ code: 0 });
+    const again = await start({ beside: facing(service, third) });
+    expect((await again.get('/readyz')).status).toBe(200);
+    expect(await idsIn(again, 'acme/user_authentication/e3')).toEqual(['epoch.opened', ...E2]);
+    expect((await signed(again, 'in-e3')).note).toContain('/e3\n');
+    await markedHeads(service);
+    await again.checkLog();
+  }, 90_000);
+
+  test('stops where entries can not be read, and leaves them only when it is told to', async () => {
+    const { backup, restored } = await putBack();
+    const admin = new pg.Pool({ ...backup.adminConfig, max: 1 });
+    undo.push(() => admin.end());
+    await admin.query('ALTER TABLE sealog.data_key DISABLE TRIGGER ALL; DELETE FROM sealog.data_key');
+    await admin.query(
+      'ALTER TABLE sealog.data_key ENABLE ALWAYS TRIGGER append_only, ENABLE ALWAYS TRIGGER no_truncate',
+    );
+    const stopped = await recover(restored, '--yes');
+    expect(stopped).toMatchObject({ code: 2, out: expect.stringContaining('can not be read') });
+    expect(await recover(restored, '--yes', '--leave-unreadable')).toMatchObject({ code: 0 });
+    const again = await start({ beside: restored });
+    expect(await idsIn(again, 'acme/user_authentication/e2')).toEqual(['epoch.opened']);
+  }, 60_000);
+});
+
+describe('the signer does not follow', () => {
+  test('another history that a retired seed signed', async () => {
+    const service = await start({ environment: { SEALOG_ANCHOR_SECONDS: '1' } });
+    await signed(service, 'true');
+    await makeSeed(service.config.signerDir!, 2);
+    await until(async () => service.app.signer!.status.generation === 2, 'rotation');
+    await service.app.close();
+    const seed = await readFile(join(service.config.signerDir!, 'seed-0001'), 'utf8');
+    const stolen = new SigningKeys(Buffer.from(seed.trim(), 'hex')).signer('log.example/acme/user_authentication');
+    // The stream goes on in the database, and the thief has signed it on, with another root.
+    const on = await start({ beside: service, environment: { SEALOG_SIGNER_DIR: undefined } });
+    await send(on, 3, 'more');
+    await on.app.close();
+    const root = new Uint8Array(32).fill(9);
+    const text = encodeCheckpoint({ origin: 'log.example/acme/user_authentication', size: 4, root });
+    await service.adminPool.query('ALTER TABLE sealog.checkpoint DISABLE TRIGGER ALL');
+    await service.adminPool.query(
+      `UPDATE sealog.checkpoint SET size = 4, root = $1, generation = 1, note = $2
+       WHERE stream = (SELECT id FROM sealog.stream WHERE name = 'acme/user_authentication')`,
+      [root, signNote(text, [stolen])],
+    );
+    await service.adminPool.query(
+      'ALTER TABLE sealog.checkpoint ENABLE ALWAYS TRIGGER guard, ENABLE ALWAYS TRIGGER append_only, ENABLE ALWAYS TRIGGER no_truncate',
+    );
+    const again = await start({ beside: service });
+    await new Promise((resolve) => setTimeout(resolve, 500));
+    expect([...(await markedHeads(service)).values()]).not.toContain('09'.repeat(32));
+    const { rows } = await service.adminPool.query('SELECT note FROM sealog.checkpoint WHERE generation = 2');
+    expect(rows.map((row) => row.note).join('')).not.toContain(Buffer.from(root).toString('base64'));
+    await again.app.close();
+  }, 30_000);
+
+  test("what the service's own role puts into the table of checkpoints", async () => {
+    const service = await start({ environment: { SEALOG_ANCHOR_SECONDS: '1' } });
+    await signed(service, 'one');
+    const as = (statement: string) =>
+      service.adminPool.query(`BEGIN; SET LOCAL ROLE sealog_writer; ${statement}; COMMIT`);
+    await expect(as('UPDATE sealog.checkpoint SET size = 9007199254740991')).rejects.toThrow('is ahead of it');
+    await service.adminPool.query('ROLLBACK');
+    await expect(as("UPDATE sealog.stream SET closed = true WHERE name = 'acme/user_authentication'")).rejects.toThrow(
+      'only moves forward',
+    );
+    await service.adminPool.query('ROLLBACK');
+    await service.app.close();
+    const on = await start({ beside: service, environment: { SEALOG_SIGNER_DIR: undefined } });
+    await send(on, 2, 'more');
+    await on.app.close();
+    await as("UPDATE sealog.checkpoint SET size = 3, root = sha256('planted') WHERE size = 1");
+    const again = await start({ beside: service, environment: { SEALOG_ANCHOR_SECONDS: '1' } });
+    await until(async () => again.app.signer!.status.lastRoundAt > 0, 'a round');
+    await new Promise((resolve) => setTimeout(resolve, 2500));
+    const { rows } = await service.adminPool.query("SELECT FROM sealog.anchor_leaf WHERE root = sha256('planted')");
+    expect(rows).toEqual([]);
+  }, 30_000);
+
+  test('a copy of the database on the same server: nobody appends to it', async () => {
+    const service = await start();
+    await signed(service, 'one');
+    await service.app.close();
+    const copy = await copyOf(service);
+    const replica = await start({ beside: facing(service, copy), environment: { SEALOG_SIGNER_DIR: undefined } });
+    expect((await replica.post('/v1/events', event('two'))).status).toBe(503);
+    expect((await replica.get('/readyz')).body.detail).toContain('has not looked at this database');
+  }, 30_000);
+
+  test('a client that speaks as the log itself', async () => {
+    const service = await start();
+    const { status, body } = await service.post('/v1/events', {
+      ...event('x'),
+      action: 'epoch.opened',
+      source: { service: 'sealog' },
+    });
+    expect(status).toBe(400);
+    expect(body.errors).toEqual([{ field: 'source.service', message: 'must be another: sealog is the log itself' }]);
+  });
 });
 
 describe('kill -9 between two steps of signing', () => {

@@ -73,6 +73,7 @@ describe('imports', () => {
     proof: ['chain', 'http', 'store'],
     retention: ['chain', 'store'],
     anchor: ['chain', 'http', 'store', 'verify'],
+    verification: ['chain', 'http', 'keys', 'store', 'verify'],
     export: ['chain', 'http', 'store'],
     signer: ['chain', 'keys', 'store'],
     'app.ts': [
@@ -89,6 +90,7 @@ describe('imports', () => {
       'retention',
       'signer',
       'store',
+      'verification',
     ],
     cli: ['app.ts', 'auth', 'chain', 'config.ts', 'ingest', 'keys', 'retention', 'signer', 'store', 'verify'],
   };

@@ -33,14 +33,7 @@ export const ROLES = {
   plant_manager: NOTHING,
   // Reads and administers: comes with the administration.
   it_security_admin: NOTHING,
-  auditor: [
-    'events:read',
-    'streams:read',
-    'proofs:read',
-    'bundles:read',
-    'verifications:run',
-    'verifications:read',
-  ],
+  auditor: ['events:read', 'streams:read', 'proofs:read', 'bundles:read', 'verifications:run', 'verifications:read'],
   // Finds and proposes erasures: comes with them.
   privacy_officer: NOTHING,
   service: ['events:write'],

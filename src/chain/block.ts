@@ -212,13 +212,21 @@ export function unpackPayload(packed: Uint8Array): Uint8Array {
   if (packed[0] === STORED) throw new EvidenceError('the payload is too long');
   if (packed[0] !== ZSTD) throw new EvidenceError('the payload has an unknown codec');
   // The library stops at the end of the first frame, or goes on to a second or over one to be skipped, and says nothing of it.
-  if (zstdFrameLength(body) !== body.length) throw new EvidenceError('the compressed payload is not exactly one frame');
+  const frame = zstdFrame(body);
+  if (frame?.length !== body.length) throw new EvidenceError('the compressed payload is not exactly one frame');
+  // In one piece where the frame says how much comes out: a third faster. It may lie: what it says is only room.
+  const chunkSize = Math.min(Math.max(frame.contentSize ?? 0, CHUNK_BYTES_MIN), CHUNK_BYTES_MAX) + CHUNK_BYTES_SPARE;
   try {
-    return zlib.zstdDecompressSync(body, { maxOutputLength: PAYLOAD_BYTES_MAX });
+    return zlib.zstdDecompressSync(body, { maxOutputLength: PAYLOAD_BYTES_MAX, chunkSize });
   } catch (cause) {
     throw new EvidenceError('the payload does not decompress', { cause });
   }
 }
+
+const CHUNK_BYTES_MIN = 4 * 1024;
+const CHUNK_BYTES_MAX = 256 * 1024;
+/** A chunk that is filled to its end is followed by another. */
+const CHUNK_BYTES_SPARE = 64;
 
 /** How a frame begins (section 3.1.1), read as a little-endian number. */
 const ZSTD_MAGIC = 0xfd2fb528;
@@ -229,8 +237,14 @@ const CONTENT_SIZE_BYTES = [0, 2, 4, 8];
 const RLE_BLOCK = 1;
 const RESERVED_BLOCK = 3;
 
-/** Returns the length of the zstd frame that the bytes begin with (RFC 8878 section 3.1.1), from its headers; undefined where there is none. */
-function zstdFrameLength(bytes: Uint8Array): number | undefined {
+interface ZstdFrame {
+  readonly length: number;
+  /** Of what is compressed, as the frame states it. */
+  readonly contentSize: number | undefined;
+}
+
+/** Returns the zstd frame that the bytes begin with (RFC 8878 section 3.1.1), from its headers; undefined where there is none. */
+function zstdFrame(bytes: Uint8Array): ZstdFrame | undefined {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   if (bytes.length < 6 || view.getUint32(0, true) !== ZSTD_MAGIC) return undefined;
   const descriptor = view.getUint8(4);
@@ -238,7 +252,9 @@ function zstdFrameLength(bytes: Uint8Array): number | undefined {
   const hasChecksum = (descriptor & 0x04) !== 0;
   const sizeFlag = descriptor >> 6;
   const sizeBytes = sizeFlag === 0 && isSingleSegment ? 1 : CONTENT_SIZE_BYTES[sizeFlag]!;
-  let at = 5 + (isSingleSegment ? 0 : 1) + DICTIONARY_ID_BYTES[descriptor & 3]! + sizeBytes;
+  const sizeAt = 5 + (isSingleSegment ? 0 : 1) + DICTIONARY_ID_BYTES[descriptor & 3]!;
+  let at = sizeAt + sizeBytes;
+  const contentSize = at <= bytes.length ? readContentSize(view, sizeAt, sizeBytes) : undefined;
   for (let isLast = false; !isLast; ) {
     if (at + 3 > bytes.length) return undefined;
     const header = view.getUint16(at, true) | (view.getUint8(at + 2) << 16);
@@ -247,5 +263,19 @@ function zstdFrameLength(bytes: Uint8Array): number | undefined {
     if (type === RESERVED_BLOCK) return undefined;
     at += 3 + (type === RLE_BLOCK ? 1 : header >> 3);
   }
-  return at + (hasChecksum ? 4 : 0);
+  return { length: at + (hasChecksum ? 4 : 0), contentSize };
+}
+
+/** RFC 8878 section 3.1.1.1.4; undefined where there is none, or one that nobody has room for. */
+function readContentSize(view: DataView, at: number, bytes: number): number | undefined {
+  switch (bytes) {
+    case 1:
+      return view.getUint8(at);
+    case 2:
+      return view.getUint16(at, true) + 256;
+    case 4:
+      return view.getUint32(at, true);
+    default:
+      return undefined;
+  }
 }

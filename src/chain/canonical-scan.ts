@@ -95,15 +95,21 @@ function scanObject(depth: number): boolean {
   }
 }
 
-/** A string of printable ASCII without escapes. */
+/** A string of ASCII without escapes. */
 function scanPlainName(): boolean {
   const bytes = text;
+  const end = bytes.length;
   if (bytes[at] !== QUOTE) return false;
   let i = at + 1;
-  let byte = bytes[i];
-  while (byte !== undefined && byte >= 0x20 && byte <= 0x7e && byte !== QUOTE && byte !== BACKSLASH) byte = bytes[++i];
-  at = i + 1;
-  return byte === QUOTE;
+  for (; i < end; i++) {
+    const byte = bytes[i]!;
+    if (byte === QUOTE) {
+      at = i + 1;
+      return true;
+    }
+    if (byte === BACKSLASH || byte < 0x20 || byte > 0x7f) return false;
+  }
+  return false;
 }
 
 function isBefore(aFrom: number, aTo: number, bFrom: number, bTo: number): boolean {
@@ -118,16 +124,20 @@ function isBefore(aFrom: number, aTo: number, bFrom: number, bTo: number): boole
 
 function scanString(): boolean {
   const bytes = text;
+  const end = bytes.length;
   let i = at + 1;
   for (;;) {
-    let byte = bytes[i];
-    while (byte !== undefined && byte >= 0x20 && byte < 0x80 && byte !== QUOTE && byte !== BACKSLASH) byte = bytes[++i];
+    let byte = 0;
+    for (; i < end; i++) {
+      byte = bytes[i]!;
+      if (byte === QUOTE || byte === BACKSLASH || byte < 0x20 || byte > 0x7f) break;
+    }
+    if (i === end || byte < 0x20) return false;
+    at = i;
     if (byte === QUOTE) {
-      at = i + 1;
+      at += 1;
       return true;
     }
-    if (byte === undefined || byte < 0x20) return false;
-    at = i;
     if (!(byte === BACKSLASH ? scanEscape() : scanUtf8(byte))) return false;
     i = at;
   }

@@ -6,7 +6,6 @@
  * same root, or the database is found to have gone back. That the trees agree is worked out here, from the mark's own frontier
  * and the hashes between: what the database says of its own root is compared, never taken.
  */
-import assert from 'node:assert/strict';
 import { EvidenceError } from '../errors.ts';
 import { equalBytes, toHex } from './bytes.ts';
 import { encodeCheckpoint } from './checkpoint.ts';
@@ -169,7 +168,7 @@ export class Checkpointer {
   async #growOne(stream: SignableStream): Promise<Grown> {
     const { store, mark } = this.#options;
     const { name, size } = stream;
-    assert(mark.closedAt(name) === undefined, 'a closed epoch is not signed');
+    if (mark.closedAt(name) !== undefined) throw new EvidenceError('is open, though a recovery closed it');
     const stored = decodeFrontier(size, stream.frontier);
     const root = frontierRoot(size, stored);
     const head = mark.head(name);

@@ -3,7 +3,7 @@ import { EvidenceError } from '../errors.ts';
 import { decodeParts, decodeRecords, type StoredBlock, unpackPayload } from './block.ts';
 import { fromHex, toHex } from './bytes.ts';
 import { leafHash } from './merkle.ts';
-import { commitmentOf, type Part, partsHash } from './part.ts';
+import { type Part, partsHashOf } from './part.ts';
 import { decodeRecord, type Rec } from './record.ts';
 import { openSealed } from './seal.ts';
 
@@ -26,22 +26,22 @@ export function openRecords(block: StoredBlock): { bytes: Uint8Array; record: Re
 
 /** Returns the parts of each entry of a block, not yet checked against its record. Throws `EvidenceError`. */
 export function openParts(
-  block: StoredBlock,
+  block: Pick<StoredBlock, 'parts'>,
   stream: string,
   dataKey: Uint8Array,
-  records: readonly { record: Rec }[],
+  records: readonly Pick<Rec, 'parts'>[],
 ): Part[][] {
-  const hashes = records.map(({ record }) => fromHex(record.parts));
-  const parts = decodeParts(unpackPayload(openSealed(dataKey, stream, hashes, block.parts)));
+  // One after the other, as they are hashed: read together that is one text.
+  const hashes = fromHex(records.map(({ parts }) => parts).join(''));
+  const parts = decodeParts(unpackPayload(openSealed(dataKey, stream, [hashes], block.parts)));
   if (parts.length !== records.length)
     throw new EvidenceError(`the block has ${records.length} records and parts of ${parts.length}`);
   return parts;
 }
 
 /** Throws `EvidenceError` unless these are the parts that the record commits to. */
-export function checkParts(record: Rec, parts: readonly Part[]): void {
-  const hash = partsHash(parts.map((part) => ({ name: part.name, commitment: commitmentOf(part) })));
-  if (toHex(hash) !== record.parts)
+export function checkParts(record: Pick<Rec, 'seq' | 'parts'>, parts: readonly Part[]): void {
+  if (toHex(partsHashOf(parts)) !== record.parts)
     throw new EvidenceError(`the parts of entry ${record.seq} are not those that its record commits to`);
 }
 
@@ -53,7 +53,12 @@ export function openBlock(
   wanted?: ReadonlySet<number>,
 ): Entry[] {
   const records = openRecords(block);
-  const parts = openParts(block, stream, dataKey, records);
+  const parts = openParts(
+    block,
+    stream,
+    dataKey,
+    records.map(({ record }) => record),
+  );
   const entries: Entry[] = [];
   for (const [index, { bytes, record }] of records.entries()) {
     if (wanted !== undefined && !wanted.has(block.firstSeq + index)) continue;

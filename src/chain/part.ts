@@ -10,7 +10,7 @@
  */
 import assert from 'node:assert/strict';
 import { concatBytes, lengthPrefixed, utf8 } from './bytes.ts';
-import { sha256 } from './sha256.ts';
+import { HASH_SIZE, sha256 } from './sha256.ts';
 
 /** The parts an event can have, in name order, which is the order of hashing. */
 export const PART_NAMES = ['actor', 'changes', 'details', 'raw', 'reason', 'target'] as const;
@@ -80,16 +80,31 @@ export function commitmentOf(part: Part): Uint8Array {
 
 /** Returns the parts hash (32 bytes). `parts` MUST be in name order, without repeats. */
 export function partsHash(parts: readonly { readonly name: PartName; readonly commitment: Uint8Array }[]): Uint8Array {
-  scratch.set(PARTS_TAG);
+  return hashCommitments(parts, (part) => part.commitment);
+}
+
+/** Returns the parts hash of parts that are open or closed, likewise. */
+export function partsHashOf(parts: readonly Part[]): Uint8Array {
+  return hashCommitments(parts, commitmentOf);
+}
+
+/** Six parts at most, and the tag. */
+const joined = new Uint8Array(512);
+
+function hashCommitments<P extends { readonly name: PartName }>(
+  parts: readonly P[],
+  commitment: (part: P) => Uint8Array,
+): Uint8Array {
+  joined.set(PARTS_TAG);
   let at = PARTS_TAG.length;
   let last = '';
-  for (const { name, commitment } of parts) {
-    assert(name > last, 'parts in name order');
-    last = name;
-    const { prefixed } = NAME_BYTES[name];
-    scratch.set(prefixed, at);
-    scratch.set(commitment, at + prefixed.length);
-    at += prefixed.length + commitment.length;
+  for (const part of parts) {
+    assert(part.name > last, 'parts in name order');
+    last = part.name;
+    const { prefixed } = NAME_BYTES[part.name];
+    joined.set(prefixed, at);
+    joined.set(commitment(part), at + prefixed.length);
+    at += prefixed.length + HASH_SIZE;
   }
-  return sha256(scratch.subarray(0, at));
+  return sha256(joined.subarray(0, at));
 }

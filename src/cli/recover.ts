@@ -6,76 +6,98 @@
 import { parseArgs } from 'node:util';
 import type pg from 'pg';
 import { type Logger, pino } from 'pino';
-import { toHex } from '../chain/bytes.ts';
 import { decodeCanonical, type JsonObject } from '../chain/canonical.ts';
-import { OWN_TENANT } from '../chain/category.ts';
-import { decodeCheckpoint } from '../chain/checkpoint.ts';
+import { Checkpointer } from '../chain/checkpointer.ts';
 import { ClockGuard } from '../chain/clock-guard.ts';
 import { type PendingEntry, pendingEntry, type StreamRef } from '../chain/entry.ts';
-import { noteVerifier, openNote, parseVkey } from '../chain/note.ts';
 import { type Entry, openBlock } from '../chain/open-block.ts';
 import { isOpen } from '../chain/part.ts';
 import { formatInstant } from '../chain/retain-until.ts';
 import { sealWith } from '../chain/sealed-run.ts';
-import { Sequencer } from '../chain/sequencer.ts';
+import { type Outcome, Sequencer } from '../chain/sequencer.ts';
+import { sha256Hex } from '../chain/sha256.ts';
 import type { Config } from '../config.ts';
 import { EvidenceError, KeyUnavailableError, SettingsError } from '../errors.ts';
 import { OWN_SOURCE, ownEvents } from '../ingest/own-events.ts';
-import { uuidV7 } from '../ingest/uuid-v7.ts';
 import { fileMonthKeys } from '../keys/file-month-keys.ts';
 import { Keyring } from '../keys/keyring.ts';
 import { retentionMonths } from '../retention/policy.ts';
-import { Mark, type SignedHead } from '../signer/mark.ts';
-import { findLosses, type Loss } from '../signer/recovery.ts';
-import { readSeeds, type SigningKeys } from '../signer/seeds.ts';
+import { checkKeys, type SignedLog } from '../signer/acceptance.ts';
+import { Mark, readMark } from '../signer/mark.ts';
+import { findLosses, type Loss, type LostCategory } from '../signer/recovery.ts';
+import { readSeeds, type SigningKeys, seedCount } from '../signer/seeds.ts';
 import { appendStore } from '../store/append.ts';
 import { tryLockFolder } from '../store/data-dir-lock.ts';
 import { findOrStoreKey, keyById } from '../store/data-keys.ts';
 import { type Database, openDatabase } from '../store/database.ts';
 import { fixOrigin } from '../store/deployment.ts';
 import { Directory } from '../store/directory.ts';
-import { blockOf } from '../store/log-reader.ts';
+import { blockOf, blocksFrom } from '../store/log-reader.ts';
 import { SignerLease } from '../store/signer.ts';
 import { withConnection } from './connection.ts';
 import { configuration } from './environment.ts';
 import { orUsage } from './usage.ts';
 
 const SHOWN = 2;
-/** Entries that are read and appended together. */
-const STEP_ENTRIES = 500;
+/** Appending is refused meanwhile, whatever happens to us: the signer lets the database in again. */
+const UNDER_WAY = 'a recovery is under way, or was begun and not finished: `sealog recover`';
 
 export async function recoverCommand(args: string[]): Promise<number> {
-  const { values } = orUsage(() => parseArgs({ args, options: { yes: { type: 'boolean' } } }));
+  const options = {
+    yes: { type: 'boolean' },
+    'leave-unreadable': { type: 'boolean' },
+    'new-mark': { type: 'boolean' },
+  } as const;
+  const { values } = orUsage(() => parseArgs({ args, options }));
   const config = configuration();
   const folder = config.signerDir;
   if (folder === undefined)
     throw new SettingsError(['recover needs SEALOG_SIGNER_DIR: only the signer knows what was signed']);
+  // An empty folder, such as a mount point without its mount, knows nothing, and would find nothing wrong.
+  if ((await seedCount(folder)) === 0) throw new SettingsError([`there is no signing seed in ${folder}`]);
+  const hasMark = await readMark(folder).then(
+    () => true,
+    (error: unknown) => !isMissing(error),
+  );
+  if (!hasMark && values['new-mark'] !== true)
+    throw new SettingsError([
+      `mark.log is missing in ${folder}: restore it from a copy. Where it is lost for good: sealog recover --new-mark`,
+    ]);
   const log = pino({ level: config.logLevel, base: null }, pino.destination({ dest: 2, sync: true }));
   return withConnection(config, log, async (connection) => {
     const lock = await tryLockFolder(folder);
     if (lock === undefined)
       throw new SettingsError([`the signer folder ${folder} is in use: stop the service that signs`]);
     const lease = await SignerLease.take(connection);
+    let recovery: Recovery | undefined;
     try {
       if (lease === undefined)
         throw new SettingsError(['another replica signs: stop it, it would refuse and come back']);
-      const recovery = new Recovery(config, log, connection, lease, await Mark.open(folder), await readSeeds(folder));
-      try {
-        return await recovery.run(values.yes === true);
-      } finally {
-        await recovery.close();
-      }
+      recovery = new Recovery(config, log, connection, lease, await Mark.open(folder), await readSeeds(folder), folder);
+      return await recovery.run({
+        isMeant: values.yes === true,
+        leavesUnreadable: values['leave-unreadable'] === true,
+      });
     } finally {
+      await recovery?.close();
       await lease?.release();
       await lock.release();
     }
   });
 }
 
+/** What an old epoch holds beyond what is known to have been signed. */
+interface Held {
+  readonly entries: number;
+  /** Ranges that can not be read, in words. */
+  readonly unreadable: readonly string[];
+}
+
 class Recovery {
   readonly #lease: SignerLease;
   readonly #mark: Mark;
   readonly #seeds: readonly SigningKeys[];
+  readonly #folder: string;
   readonly #database: Database;
   readonly #keyring: Keyring;
   readonly #directory: Directory;
@@ -89,11 +111,13 @@ class Recovery {
     lease: SignerLease,
     mark: Mark,
     seeds: readonly SigningKeys[],
+    folder: string,
   ) {
     this.#config = config;
     this.#lease = lease;
     this.#mark = mark;
     this.#seeds = seeds;
+    this.#folder = folder;
     const database = openDatabase({ connection, readersMax: 1, log });
     this.#database = database;
     this.#keyring = new Keyring(fileMonthKeys(config.monthKeysDir), {
@@ -120,105 +144,139 @@ class Recovery {
     await this.#database.close();
   }
 
-  async run(isMeant: boolean): Promise<number> {
-    const origin = await fixOrigin(this.#database.writer, this.#config.origin, false);
-    if (this.#mark.origin !== undefined && this.#mark.origin !== origin)
-      throw new SettingsError([`the signer folder is that of ${this.#mark.origin}, and this log is ${origin}`]);
-    const losses = await findLosses(this.#lease, this.#mark, origin, (stream, note) =>
-      this.#openOwn(origin, stream, note),
-    );
-    process.stdout.write(planOf(losses));
-    if (losses.length > 0 && !isMeant) {
-      process.stdout.write('Nothing was changed. To do this: sealog recover --yes\n');
+  async run({ isMeant, leavesUnreadable }: { isMeant: boolean; leavesUnreadable: boolean }): Promise<number> {
+    const signed = await this.#signedLog();
+    const lost = await findLosses(signed);
+    if (lost.length === 0) {
+      process.stdout.write('Every stream agrees with what was signed: the service that signs lets the database in.\n');
+      return 0;
+    }
+    const held = new Map<Loss, Held>();
+    for (const loss of lost.flatMap(({ losses }) => losses)) held.set(loss, await this.#look(loss));
+    process.stdout.write(planOf(lost, held));
+    const isUnreadable = [...held.values()].some(({ unreadable }) => unreadable.length > 0);
+    if (!isMeant || (isUnreadable && !leavesUnreadable)) {
+      const how = isUnreadable ? 'sealog recover --yes --leave-unreadable' : 'sealog recover --yes';
+      const first = isUnreadable ? 'Bring back the keys of what can not be read, if they are anywhere. ' : '';
+      process.stdout.write(`Nothing was changed. ${first}To do this: ${how}\n`);
       return SHOWN;
     }
-    for (const loss of losses) await this.#recover(loss);
-    // Told when every stream goes on again, its own included.
-    for (const loss of losses) await this.#tell(loss);
-    await this.#lease.accept(await this.#lease.identity(), undefined);
-    process.stdout.write('The database is accepted: the service can go on.\n');
+    await this.#lease.accept(await this.#lease.identity(), UNDER_WAY);
+    for (const one of lost) await this.#recover(one);
+    process.stdout.write('Done. The service that signs lets the database in when it starts.\n');
     return 0;
   }
 
-  async #recover(loss: Loss): Promise<void> {
-    const { stream, consistentSize, next } = loss;
-    if (this.#mark.closedAt(stream) === undefined)
-      await this.#mark.append([{ kind: 'closed', stream, size: consistentSize, next: next.name }]);
-    await this.#lease.closeEpoch(stream, next);
-    const ref = await this.#directory.open(next.tenant, next.category);
-    const row = (await this.#lease.streams()).get(next.name);
-    if (row === undefined || ref.name !== next.name) throw new Error(`the epoch ${next.name} could not be opened`);
-    const entries = await this.#held(loss);
-    if (row.size === 0) {
-      const details = detailsOf(loss, entries.length);
-      const now = Date.now();
-      const fields = {
-        id: uuidV7(now),
-        action: 'epoch.opened',
-        outcome: 'success' as const,
-        occurredAt: formatInstant(now),
-      };
-      await this.#append([pendingEntry(ref, { ...fields, source: OWN_SOURCE, parts: { details } }, false)]);
+  async #signedLog(): Promise<SignedLog> {
+    const origin = await fixOrigin(this.#database.writer, this.#config.origin, false);
+    if (this.#mark.origin === undefined)
+      await this.#mark.append([
+        { kind: 'origin', origin },
+        { kind: 'generation', generation: 1, from: { epoch: 1, size: 0 } },
+      ]);
+    if (this.#mark.origin !== origin)
+      throw new SettingsError([`the signer folder is that of ${this.#mark.origin}, and this log is ${origin}`]);
+    const checkpointer = new Checkpointer({
+      origin,
+      store: this.#lease.checkpoints(),
+      mark: {
+        head: (stream) => this.#mark.head(stream),
+        closedAt: (stream) => this.#mark.closedAt(stream),
+        raise: async () => {},
+      },
+    });
+    const { lease, mark } = { lease: this.#lease, mark: this.#mark };
+    const signed = { lease, mark, checkpointer, keys: this.#seeds, origin, folder: this.#folder };
+    await checkKeys(signed);
+    return signed;
+  }
+
+  async #recover({ tenant, category, next, losses }: LostCategory): Promise<void> {
+    const closed = losses.filter(({ stream }) =>
+      this.#mark.closings().every((one) => one[0] !== stream || one[1] !== next.name),
+    );
+    await this.#mark.append(
+      closed.map(({ stream, consistentSize: size }) => ({ kind: 'closed', stream, size, next: next.name }) as const),
+    );
+    for (const { stream } of losses) await this.#lease.closeEpoch(stream, next);
+    const ref = await this.#directory.open(tenant, category);
+    if (ref.name !== next.name) throw new Error(`the epoch ${next.name} could not be opened`);
+    // Now nobody appends to the old epochs any more: what came since they were looked at is there, too.
+    const streams = await this.#lease.streams();
+    const now = losses.map((loss) => ({ ...loss, stored: streams.get(loss.stream) }));
+    for (const loss of now) await this.#append([openingOf(ref, loss, (await this.#look(loss)).entries)]);
+    let [appended, seen] = [0, 0];
+    for (const loss of now) {
+      for await (const entries of this.#held(loss, () => {})) {
+        const outcomes = await this.#append(entries.map((entry) => again(ref, entry)));
+        appended += outcomes.filter((outcome) => outcome?.kind === 'appended').length;
+        seen += outcomes.filter((outcome) => outcome?.kind === 'seen').length;
+      }
     }
-    for (let at = 0; at < entries.length; at += STEP_ENTRIES)
-      await this.#append(entries.slice(at, at + STEP_ENTRIES).map((entry) => again(ref, entry)));
+    for (const loss of now) await this.#tell(loss, tenant, next.name);
     await this.#mark.append([{ kind: 'opened', stream: next.name }]);
-    process.stdout.write(`${next.name} goes on; ${entries.length} entries were appended again\n`);
+    const again_ = seen === 0 ? '' : `; ${seen} were there already, by their ids`;
+    process.stdout.write(`${next.name} goes on; ${appended} entries were appended again${again_}\n`);
   }
 
-  async #append(entries: readonly PendingEntry[]): Promise<void> {
-    await this.#sequencer.append({ kind: 'open', atomic: false, entries });
+  async #append(entries: readonly PendingEntry[]): Promise<readonly (Outcome | undefined)[]> {
+    return this.#sequencer.append({ kind: 'open', atomic: false, entries });
   }
 
-  /** What the old epoch still holds beyond what is known to have been signed. What can not be read is told, and left where it is. */
-  async #held({ stream, stored, consistentSize }: Loss): Promise<Entry[]> {
-    const entries: Entry[] = [];
-    if (stored === undefined) return entries;
+  async #look(loss: Loss): Promise<Held> {
+    const unreadable: string[] = [];
+    let entries = 0;
+    for await (const some of this.#held(loss, (words) => unreadable.push(words))) entries += some.length;
+    return { entries, unreadable };
+  }
+
+  /** Entries of the old epoch beyond what is known to have been signed, block by block. */
+  async *#held(
+    { stream, stored, consistentSize }: Loss,
+    isUnreadable: (words: string) => void,
+  ): AsyncIterable<Entry[]> {
+    if (stored === undefined) return;
     for (let seq = consistentSize; seq < stored.size; ) {
       const block = await blockOf(this.#database.verifier, stored.id, seq);
       if (block === undefined) {
-        process.stdout.write(`${stream}: entry ${seq} is not there\n`);
-        seq += 1;
+        const [after] = await blocksFrom(this.#database.verifier, stored.id, seq, 1);
+        const end = Math.min(after?.firstSeq ?? stored.size, stored.size);
+        isUnreadable(`entries ${seq} to ${end - 1} are not there`);
+        seq = Math.max(end, seq + 1);
         continue;
       }
       const end = block.firstSeq + block.entries;
       try {
         const { dataKey } = await this.#keyring.keysById(block.keyId);
-        entries.push(...openBlock(block, stream, dataKey).filter(({ record }) => record.seq >= seq));
+        yield openBlock(block, stream, dataKey).filter(({ record }) => record.seq >= seq);
       } catch (error) {
-        // Without its key a block would be lost for good: that is the operator's to mend first.
-        if (error instanceof KeyUnavailableError || !(error instanceof EvidenceError)) throw error;
-        process.stdout.write(`${stream}: entries ${seq} to ${end - 1} can not be read: ${error.message}\n`);
+        if (!(error instanceof KeyUnavailableError || error instanceof EvidenceError)) throw error;
+        isUnreadable(`entries ${seq} to ${end - 1} can not be read: ${error.message}`);
       }
       seq = end;
     }
-    return entries;
   }
 
-  async #tell(loss: Loss): Promise<void> {
+  async #tell(loss: Loss, tenant: string, next: string): Promise<void> {
     const append = ownEvents({
-      openStream: (tenant, category) => this.#directory.open(tenant, category),
+      openStream: (name, category) => this.#directory.open(name, category),
       append: (submission) => this.#sequencer.append(submission),
       wallClock: Date.now,
     });
-    const tenant = loss.next.category === 'anchor' ? OWN_TENANT : loss.next.tenant;
-    const details = { ...detailsOf(loss, undefined), next: loss.next.name };
+    const details = { ...detailsOf(loss, undefined), next };
     await append(tenant, 'log_administration', { action: 'log.recovered', outcome: 'success', details });
   }
+}
 
-  #openOwn(origin: string, stream: string, note: string): SignedHead | undefined {
-    const name = `${origin}/${stream}`;
-    for (const keys of this.#seeds) {
-      try {
-        const { text } = openNote(note, [noteVerifier(parseVkey(keys.signer(name).vkey))]);
-        const { size, root } = decodeCheckpoint(text);
-        return { size, root: toHex(root) };
-      } catch (error) {
-        if (!(error instanceof EvidenceError)) throw error;
-      }
-    }
-    return undefined;
-  }
+/** The entry that names a loss. Its id follows from it, so that a recovery that is repeated does not write it twice. */
+function openingOf(ref: StreamRef, loss: Loss, reappended: number): PendingEntry {
+  const id = `epoch.opened:${sha256Hex(`${loss.stream} ${loss.last.size} ${loss.last.root}`).slice(0, 32)}`;
+  const fields = { id, action: 'epoch.opened', outcome: 'success', occurredAt: formatInstant(Date.now()) } as const;
+  return pendingEntry(ref, { ...fields, source: OWN_SOURCE, parts: { details: detailsOf(loss, reappended) } }, true);
+}
+
+function isMissing(error: unknown): boolean {
+  return error instanceof Error && 'code' in error && error.code === 'ENOENT';
 }
 
 function detailsOf({ stream, last, consistentSize }: Loss, reappended: number | undefined): JsonObject {
@@ -239,20 +297,23 @@ function again(stream: StreamRef, { record, parts }: Entry): PendingEntry {
   return pendingEntry(stream, { id, action, outcome, severity, occurredAt, source, evidence, parts: values }, true);
 }
 
-function planOf(losses: readonly Loss[]): string {
-  if (losses.length === 0) return 'Every stream agrees with what was signed.\n';
-  const lines = losses.flatMap(({ stream, detail, last, consistentSize, stored, next }) => {
-    const held = Math.max(0, (stored?.size ?? 0) - consistentSize);
-    const lost =
-      consistentSize < last.size
-        ? `  entries ${consistentSize} to ${last.size - 1} were signed and can not be shown to be there: they count as lost`
-        : '  nothing that was signed is lost';
-    return [
-      `${stream} ${detail}`,
-      `  it is closed at size ${consistentSize}, the last at which it is known to be what was signed`,
-      lost,
-      `  ${next.name} begins; ${held} entries that the old epoch holds beyond are appended again`,
-    ];
-  });
+function planOf(lost: readonly LostCategory[], held: ReadonlyMap<Loss, Held>): string {
+  const lines = lost.flatMap(({ next, losses }) => [
+    ...losses.flatMap((loss) => {
+      const { stream, detail, last, consistentSize } = loss;
+      const { entries, unreadable } = held.get(loss)!;
+      const isLost = consistentSize < last.size;
+      return [
+        `${stream} ${detail}`,
+        `  it is closed at size ${consistentSize}, the last at which it is known to be what was signed`,
+        isLost
+          ? `  entries ${consistentSize} to ${last.size - 1} were signed and can not be shown to be there: they count as lost`
+          : '  nothing that was signed is lost',
+        `  ${entries} entries that it holds beyond are appended again`,
+        ...unreadable.map((words) => `  not appended again: ${words}`),
+      ];
+    }),
+    `  ${next.name} goes on for it`,
+  ]);
   return `${lines.join('\n')}\n`;
 }

@@ -127,7 +127,8 @@ function endInTime(log: Logger, databasePid: () => number | undefined): { begin(
     begin() {
       timer ??= setTimeout(force, STOP_MAX_MS);
     },
-    done: () => clearTimeout(timer),
+    // It stays for what still hangs, and does not keep the process from ending.
+    done: () => void timer?.unref(),
   };
 }
 

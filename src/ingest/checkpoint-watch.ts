@@ -28,6 +28,7 @@ export class CheckpointWatch {
   readonly #options: CheckpointWatchOptions;
   #waiters: Waiter[] = [];
   #timer: NodeJS.Timeout | undefined;
+  #isClosed = false;
 
   constructor(options: CheckpointWatchOptions) {
     this.#options = options;
@@ -36,7 +37,7 @@ export class CheckpointWatch {
   /** Returns the signed note that covers `size` entries of the stream, or undefined when there was none in time. */
   wait(stream: string, size: number): Promise<string | undefined> {
     const { waitMaxMs, waitersMax } = this.#options;
-    if (this.#waiters.length >= waitersMax) return Promise.resolve(undefined);
+    if (this.#isClosed || this.#waiters.length >= waitersMax) return Promise.resolve(undefined);
     return new Promise((resolve) => {
       this.#waiters.push({ stream, size, until: performance.now() + waitMaxMs, resolve });
       this.#schedule();
@@ -45,6 +46,7 @@ export class CheckpointWatch {
 
   /** Nobody waits any longer. */
   close(): void {
+    this.#isClosed = true;
     clearTimeout(this.#timer);
     this.#timer = undefined;
     for (const { resolve } of this.#waiters.splice(0)) resolve(undefined);

@@ -5,7 +5,11 @@ import type { ClientCategory, Outcome } from '../chain/category.ts';
 import { type EventFields, type PendingEntry, pendingEntry, type StreamRef } from '../chain/entry.ts';
 import { Problem } from '../errors.ts';
 import { validateEvent } from '../http/api-schema.ts';
+import { OWN_SOURCE } from './own-events.ts';
 import { uuidV7 } from './uuid-v7.ts';
+
+/** What the log says of itself, such as `epoch.opened`, nobody else may say. */
+const OWN_NAME = { field: 'source.service', message: 'must be another: sealog is the log itself' };
 
 /** A valid event, its id decided, with the entry made of it. */
 export interface TakenEvent {
@@ -27,6 +31,8 @@ export async function takeEvent(
   if (errors.length > 0) throw new Problem('invalid_event', { errors });
   // The schema holds these types.
   const given = value as JsonObject & { readonly category: ClientCategory; readonly outcome: Outcome };
+  if ((given['source'] as { readonly service?: unknown }).service === OWN_SOURCE.service)
+    throw new Problem('invalid_event', { errors: [OWN_NAME] });
   const id = given['id'] as string | undefined;
   const event: EventFields = {
     id: id ?? uuidV7(now),

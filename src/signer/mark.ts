@@ -45,7 +45,9 @@ export class MarkLostError extends Error {
 const FILE = 'mark.log';
 const NO_LINK = '0'.repeat(16);
 /** Heads that are kept of each stream when the file is written anew: recovery looks for the last that a database still has. */
-const HISTORY_MAX = 100;
+const HISTORY_MAX = 64;
+/** Of these the newest, as they are; of older ones every second goes each time there are too many, so that they thin out. */
+const HISTORY_NEWEST = 16;
 /** From here on the file is written anew; then again when it is twice as long as it was after that. */
 const COMPACT_FROM_BYTES = 32 * 1024 * 1024;
 /** Of a file that is written anew. */
@@ -134,6 +136,11 @@ export class Mark {
     return this.#closed.get(stream)?.size;
   }
 
+  /** Epochs that were closed, and the one that goes on for each. */
+  closings(): [stream: string, next: string][] {
+    return [...this.#closed].map(([stream, { next }]) => [stream, next]);
+  }
+
   /** Epochs that were closed, and whose next one does not have everything yet. */
   unfinished(): { stream: string; size: number; next: string }[] {
     return [...this.#closed]
@@ -184,8 +191,8 @@ export class Mark {
       case 'checkpoint': {
         const heads = this.#heads.get(fact.stream) ?? [];
         heads.push({ size: fact.size, root: fact.root });
-        if (heads.length > 2 * HISTORY_MAX) heads.splice(0, heads.length - HISTORY_MAX);
-        this.#heads.set(fact.stream, heads);
+        const isKept = (_: SignedHead, i: number) => i % 2 === 0 || i >= heads.length - HISTORY_NEWEST;
+        this.#heads.set(fact.stream, heads.length > HISTORY_MAX ? heads.filter(isKept) : heads);
         break;
       }
       case 'closed':
@@ -208,7 +215,7 @@ export class Mark {
       ...(this.#server === undefined ? [] : [{ kind: 'server', ...this.#server } as const]),
       ...this.#generations.map((one) => ({ kind: 'generation', ...one }) as const),
       ...[...this.#heads].flatMap(([stream, heads]) =>
-        heads.slice(-HISTORY_MAX).map((head) => ({ kind: 'checkpoint', stream, ...head }) as const),
+        heads.map((head) => ({ kind: 'checkpoint', stream, ...head }) as const),
       ),
       ...[...this.#closed].map(([stream, closed]) => ({ kind: 'closed', stream, ...closed }) as const),
       ...[...this.#opened].map((stream) => ({ kind: 'opened', stream }) as const),

@@ -1,81 +1,76 @@
 /**
  * Recovery: what to do with a database that contradicts what was signed (docs/format.md section 23).
  *
- * Each stream that does is closed at the last size at which it is known to be what was signed, and its next epoch begins with an entry that
- * names what is lost; what the old epoch still holds beyond is appended again. The number of the new epoch comes from the mark,
+ * Each stream that does is closed at the last size at which it is known to be what was signed, and the next epoch of its category begins with
+ * an entry that names what is lost; what the old epoch still holds beyond is appended again. The number of the new epoch comes from the mark,
  * not from the database, which may have forgotten it. Every step can be repeated after a crash: the mark says which epochs are closed
- * and not finished, and an entry that is in the new epoch already is found by its id.
+ * and not finished, and what is in the new epoch already is found by its id.
  */
-
 import { toHex } from '../chain/bytes.ts';
 import { CATEGORIES, type Category, streamName } from '../chain/category.ts';
-import { Checkpointer, ContradictionError, type SignableStream } from '../chain/checkpointer.ts';
-import { frontierRoot } from '../chain/merkle.ts';
+import { EMPTY_ROOT, frontierRoot } from '../chain/merkle.ts';
 import { EvidenceError } from '../errors.ts';
-import type { SignerLease } from '../store/signer.ts';
-import type { Mark, SignedHead } from './mark.ts';
+import type { StoredStream } from '../store/signer.ts';
+import { lookAt, openOwn, type SignedLog } from './acceptance.ts';
+import type { SignedHead } from './mark.ts';
 
 /** A stream that contradicts what was signed. */
 export interface Loss {
   readonly stream: string;
+  readonly epoch: number;
   readonly detail: string;
   /** What was last signed of it. */
   readonly last: SignedHead;
   /** The largest size at which what is stored is known to be what was signed. */
   readonly consistentSize: number;
   /** Undefined where the stream's row is gone. */
-  readonly stored: SignableStream | undefined;
+  readonly stored: StoredStream | undefined;
+}
+
+/** The losses of one tenant's category, newest epoch first, and the epoch that goes on for all of them. */
+export interface LostCategory {
+  readonly tenant: string;
+  readonly category: Category;
   readonly next: {
     readonly tenant: string;
     readonly category: Category;
     readonly epoch: number;
     readonly name: string;
   };
+  readonly losses: readonly Loss[];
 }
 
-/** Returns the streams that contradict what was signed, and those whose recovery was begun and not finished. `openOwn` reads a stored note that our own keys signed. */
-export async function findLosses(
-  lease: SignerLease,
-  mark: Mark,
-  origin: string,
-  openOwn: (stream: string, note: string) => SignedHead | undefined,
-): Promise<Loss[]> {
+/** Returns what contradicts what was signed, and what a recovery that was begun did not finish; streams in which recoveries are told come first. */
+export async function findLosses(log: SignedLog): Promise<LostCategory[]> {
+  const { lease, mark } = log;
+  const { against } = await lookAt(log);
   const streams = await lease.streams();
   const notes = new Map((await lease.storedNotes()).map(({ name, note }) => [name, note]));
-  const checkpointer = new Checkpointer({
-    origin,
-    store: lease.checkpoints(),
-    mark: { head: (stream) => mark.head(stream), closedAt: () => undefined, raise: async () => {} },
-  });
-  const begun = new Map(mark.unfinished().map((one) => [one.stream, one]));
-  const losses: Loss[] = [];
-  for (const stream of mark.streams()) {
-    const last = mark.head(stream)!;
-    const stored = streams.get(stream);
-    const closed = begun.get(stream);
-    if (closed === undefined && mark.closedAt(stream) !== undefined) continue;
-    const next = nextEpoch(stream, [...mark.streams(), ...streams.keys()], closed?.next);
-    if (closed !== undefined) {
-      losses.push({ stream, detail: 'its recovery was begun', last, consistentSize: closed.size, stored, next });
-      continue;
+  const known = new Set([...mark.streams(), ...streams.keys(), ...mark.closings().map(([, next]) => next)]);
+  const lost: LostCategory[] = [];
+  for (const [prefix, own] of Map.groupBy(against, ({ name }) => name.split('/').slice(0, 2).join('/'))) {
+    const losses: Loss[] = [];
+    for (const { name, detail } of own) {
+      const stored = streams.get(name);
+      const note = notes.get(name);
+      const signed = note === undefined ? undefined : openOwn(log, name, note);
+      const heads = signed === undefined ? mark.history(name) : [...mark.history(name), signed];
+      const consistentSize = mark.closedAt(name) ?? (stored === undefined ? 0 : await consistentAt(log, stored, heads));
+      const last = mark.head(name) ?? { size: 0, root: toHex(EMPTY_ROOT) };
+      losses.push({ stream: name, epoch: epochOf(name), detail, last, consistentSize, stored });
     }
-    try {
-      await checkpointer.checkAll([stream], streams);
-    } catch (error) {
-      if (!(error instanceof ContradictionError)) throw error;
-      const note = notes.get(stream);
-      const own = note === undefined ? undefined : openOwn(stream, note);
-      const known = own === undefined ? mark.history(stream) : [...mark.history(stream), own];
-      const consistentSize = stored === undefined ? 0 : await consistent(lease, stored, known);
-      losses.push({ stream, detail: error.streams[0]!.detail, last, consistentSize, stored, next });
-    }
+    losses.sort((a, b) => b.epoch - a.epoch);
+    const [tenant = '', category = ''] = prefix.split('/');
+    lost.push({ tenant, category: categoryOf(category), next: nextEpoch(log, prefix, losses, known), losses });
   }
-  return losses;
+  // What is told of each goes there.
+  const isTold = ({ category }: LostCategory) => category === 'log_administration';
+  return lost.sort((a, b) => Number(isTold(b)) - Number(isTold(a)));
 }
 
 /** The largest size that was signed and at which the stored tree has the root that was signed; 0 where there is none. */
-async function consistent(lease: SignerLease, stream: SignableStream, known: readonly SignedHead[]): Promise<number> {
-  for (const head of known.toSorted((a, b) => b.size - a.size)) {
+async function consistentAt({ lease }: SignedLog, stream: StoredStream, heads: readonly SignedHead[]): Promise<number> {
+  for (const head of heads.toSorted((a, b) => b.size - a.size)) {
     if (head.size > stream.size) continue;
     try {
       const frontier = await lease.checkpoints().frontierAt(stream, head.size);
@@ -87,13 +82,31 @@ async function consistent(lease: SignerLease, stream: SignableStream, known: rea
   return 0;
 }
 
-/** The epoch after the last that anybody knows of; one that was decided on before stays. */
-function nextEpoch(stream: string, known: readonly string[], decided: string | undefined): Loss['next'] {
-  const [tenant = '', category = ''] = stream.split('/');
-  const found = CATEGORIES.find((one) => one === category);
-  if (found === undefined) throw new EvidenceError(`${stream} is no stream's name`);
-  const epochOf = (name: string): number => Number(/\/e(\d+)$/.exec(name)?.[1] ?? 1);
-  const epochs = known.filter((name) => name.split('/').slice(0, 2).join('/') === `${tenant}/${category}`).map(epochOf);
-  const epoch = decided === undefined ? Math.max(...epochs) + 1 : epochOf(decided);
+/** The epoch that a recovery decided on before, where it is still to be finished and nothing speaks against it; else one after all that anybody knows of. */
+function nextEpoch(
+  { mark }: SignedLog,
+  prefix: string,
+  losses: readonly Loss[],
+  known: ReadonlySet<string>,
+): LostCategory['next'] {
+  const [tenant = '', category = ''] = prefix.split('/');
+  const decided = new Map(mark.closings());
+  const begun = new Set(losses.map(({ stream }) => decided.get(stream)));
+  const [only] = begun;
+  const isOpen =
+    only !== undefined && begun.size === 1 && mark.head(only) === undefined && mark.closedAt(only) === undefined;
+  const epochs = [...known].filter((name) => name.split('/').slice(0, 2).join('/') === prefix).map(epochOf);
+  const epoch = isOpen ? epochOf(only) : Math.max(...epochs) + 1;
+  const found = categoryOf(category);
   return { tenant, category: found, epoch, name: streamName(tenant, found, epoch) };
+}
+
+function epochOf(stream: string): number {
+  return Number(/\/e(\d+)$/.exec(stream)?.[1] ?? 1);
+}
+
+function categoryOf(text: string): Category {
+  const found = CATEGORIES.find((one) => one === text);
+  if (found === undefined) throw new EvidenceError(`${text} is no category`);
+  return found;
 }

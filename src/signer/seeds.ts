@@ -5,7 +5,7 @@
  * The next generation is begun by making its file; the running signer does the rest (`signer.ts`).
  */
 import { hkdfSync, randomBytes } from 'node:crypto';
-import { readdir, readFile } from 'node:fs/promises';
+import { chown, readdir, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { concatBytes, lengthPrefixed, utf8 } from '../chain/bytes.ts';
 import { type NoteSigner, noteSigner } from '../chain/note.ts';
@@ -65,7 +65,11 @@ export async function seedCount(folder: string): Promise<number> {
 
 /** Makes the seed of a generation, unless it is there. */
 export async function makeSeed(folder: string, generation: number): Promise<void> {
-  await writeOnce(join(folder, seedName(generation)), `${randomBytes(SEED_BYTES).toString('hex')}\n`);
+  const path = join(folder, seedName(generation));
+  await writeOnce(path, `${randomBytes(SEED_BYTES).toString('hex')}\n`);
+  // The operator may be root, and the service somebody else, who owns the folder.
+  const { uid, gid } = await stat(folder);
+  if (process.getuid?.() === 0) await chown(path, uid, gid);
 }
 
 function seedName(generation: number): string {

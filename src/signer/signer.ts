@@ -12,14 +12,15 @@ import { mkdir } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import { BLIND_BYTES, checkpointLeafHash, evidenceLeafHash, tickRoot } from '../chain/anchor-tick.ts';
 import { compareBytes, toHex } from '../chain/bytes.ts';
-import { decodeCheckpoint, encodeCheckpoint } from '../chain/checkpoint.ts';
+import { encodeCheckpoint } from '../chain/checkpoint.ts';
 import { Checkpointer, ContradictionError, type Step } from '../chain/checkpointer.ts';
-import { decodeKeyStatement, encodeKeyStatement } from '../chain/key-statement.ts';
-import { noteVerifier, openNote, parseVkey, signNote } from '../chain/note.ts';
-import { EvidenceError, SettingsError } from '../errors.ts';
+import { encodeKeyStatement } from '../chain/key-statement.ts';
+import { signNote } from '../chain/note.ts';
+import { Problem, SettingsError } from '../errors.ts';
 import type { NewLeaf } from '../store/anchors.ts';
 import { type DataDirLock, tryLockFolder } from '../store/data-dir-lock.ts';
-import type { ServerIdentity, SignerLease } from '../store/signer.ts';
+import type { ServerIdentity, SignedPlace, SignerLease } from '../store/signer.ts';
+import { checkKeys, lookAt } from './acceptance.ts';
 import { Mark, MarkLostError } from './mark.ts';
 import { readSeeds, type SigningKeys, seedCount } from './seeds.ts';
 
@@ -90,6 +91,9 @@ export class Signer {
   #running: Promise<void> = Promise.resolve();
   #refusedUntil = 0;
   #lastTick = 0;
+  /** Streams up to this one are in the last tick, which did not hold all. */
+  #tickedUpTo = 0;
+  #isDone = false;
   #trouble: string | undefined;
   /** What only the operator can put right. */
   #wrong: SettingsError | undefined;
@@ -126,7 +130,10 @@ export class Signer {
   async close(): Promise<void> {
     if (this.#closing.signal.aborted) return;
     this.#closing.abort();
-    await Promise.race([this.#running.then(() => this.#tryRound()), delay(CLOSE_MAX_MS, undefined, { ref: false })]);
+    const last = this.#running.then(() => this.#tryRound());
+    await Promise.race([last, delay(CLOSE_MAX_MS, undefined, { ref: false })]);
+    // Whatever a round that still hangs comes to, it leads no more.
+    this.#isDone = true;
     await this.#step(() => this.#letGo());
   }
 
@@ -141,6 +148,7 @@ export class Signer {
 
   async #tryRound(): Promise<void> {
     const { log } = this.#options;
+    if (this.#isDone) return;
     try {
       if (await this.#round()) {
         this.#lastRoundAt = this.#options.wallClock();
@@ -153,6 +161,9 @@ export class Signer {
         if (this.#trouble !== words)
           log.error({ streams: error.streams.slice(0, 20) }, 'the database contradicts what was signed');
         this.#refusedUntil = performance.now() + REFUSED_RETRY_MS;
+      } else if (error instanceof Problem) {
+        // The log takes nothing just now, not even a tick: the lease stays.
+        if (this.#trouble !== words) log.warn({ reason: words }, 'the signer could not append a tick');
       } else {
         if (this.#trouble !== words) log.warn({ err: error }, 'the signer could not sign');
         // The lease may be gone, or the folder another's: begin anew.
@@ -172,6 +183,7 @@ export class Signer {
     if (this.#leading?.lease.isLost === true) await this.#letGo();
     const isNew = this.#leading === undefined;
     this.#leading ??= await this.#lead();
+    if (this.#isDone) await this.#letGo();
     const leading = this.#leading;
     if (leading === undefined) {
       // Another signs.
@@ -202,6 +214,8 @@ export class Signer {
         return undefined;
       }
       mark = await Mark.open(folder);
+      if (mark.origin === undefined && (await lease.statedKeys(origin)).length > 0)
+        throw new SettingsError([`mark.log is missing in ${folder}, and this log was signed: restore it from a copy`]);
       if (mark.origin === undefined) await mark.append([{ kind: 'origin', origin }]);
       if (mark.origin !== origin)
         throw new SettingsError([`the signer folder ${folder} is that of ${mark.origin}, and this log is ${origin}`]);
@@ -240,19 +254,23 @@ export class Signer {
   }
 
   /** Lets the server in, when every stream in it continues what was signed; else keeps it out, and throws a ContradictionError. */
-  async #accept({ lease, mark, checkpointer }: Leading): Promise<void> {
+  async #accept(leading: Leading): Promise<void> {
     const { log } = this.#options;
+    const { lease, mark, checkpointer } = leading;
     const identity = await lease.identity();
     checkpointer.forget();
-    await this.#checkKeys(lease, mark);
-    try {
-      await this.#learn(lease, mark);
-      await checkpointer.checkAll(mark.streams(), await lease.streams());
-    } catch (error) {
-      if (error instanceof ContradictionError)
-        await lease.accept(identity, `the signer refuses this database: ${error.message}`);
-      throw error;
-    }
+    const signed = {
+      lease,
+      mark,
+      checkpointer,
+      keys: this.#keys,
+      origin: this.#options.origin,
+      folder: this.#options.folder,
+    };
+    await checkKeys(signed);
+    const { against, learnt } = await lookAt(signed);
+    if (against.length > 0) await this.#refuse(leading, new ContradictionError(against));
+    await mark.append(learnt);
     for (let generation = 1; generation <= mark.generations.length; generation++)
       await this.#stateDeployment(lease, mark, generation);
     if (!isSame(mark.server, identity)) await mark.append([{ kind: 'server', ...identity }]);
@@ -260,83 +278,51 @@ export class Signer {
     log.info({ ...identity }, 'the signer accepted the database');
   }
 
-  /** The seeds MUST be those that this log is signed with: with others everything that was signed would be strange. */
-  async #checkKeys(lease: SignerLease, mark: Mark): Promise<void> {
-    const { folder, origin } = this.#options;
-    for (const { generation, vkey, note } of await lease.statedKeys(origin)) {
-      const own = this.#keys[generation - 1]?.signer(origin).vkey;
-      if (own === undefined)
-        throw new SettingsError([`the signing seed of generation ${generation} is missing in ${folder}: restore it`]);
-      if (own !== vkey)
-        throw new SettingsError([
-          `the seeds in ${folder} are not those that sign this log: set SEALOG_SIGNER_DIR to its own`,
-        ]);
-      if (generation !== mark.generations.length + 1) continue;
-      // A mark that was restored from a copy made before the rotation.
-      const { text } = openNote(note, [noteVerifier(parseVkey(own))]);
-      await mark.append([{ kind: 'generation', generation, from: decodeKeyStatement(text).from }]);
-    }
+  /** Nobody appends any more. Which streams it is about is for the operator, not for whoever asks whether the service is ready. */
+  async #refuse({ lease }: Leading, error: ContradictionError): Promise<never> {
+    const { length } = error.streams;
+    const streams = length === 1 ? 'a stream is' : `${length} streams are`;
+    const reason = `the signer refuses this database: ${streams} not what was signed; it was put back or rewritten. See the log, then \`sealog recover\``;
+    await lease.accept(await lease.identity(), reason);
+    throw error;
   }
 
-  /**
-   * Raises the mark to what the database shows to have been signed by our own keys: a mark that was restored from an older copy then
-   * knows it again. What the database only claims teaches nothing.
-   */
-  async #learn(lease: SignerLease, mark: Mark): Promise<void> {
-    const learnt: { kind: 'checkpoint'; stream: string; size: number; root: string }[] = [];
-    for (const { name, note } of await lease.storedNotes()) {
-      const head = mark.head(name);
-      const signed = this.#openOwn(name, note);
-      if (signed === undefined || mark.closedAt(name) !== undefined) continue;
-      if (head !== undefined && signed.size === head.size && signed.root !== head.root)
-        throw new ContradictionError([{ name, detail: `was signed with two roots at size ${head.size}` }]);
-      if (head === undefined || signed.size > head.size) learnt.push({ kind: 'checkpoint', stream: name, ...signed });
-    }
-    if (learnt.length > 0) await mark.append(learnt);
-  }
-
-  #openOwn(stream: string, note: string): { size: number; root: string } | undefined {
-    const name = `${this.#options.origin}/${stream}`;
-    for (const keys of this.#keys) {
-      try {
-        const { text } = openNote(note, [noteVerifier(parseVkey(keys.signer(name).vkey))]);
-        const { origin, size, root } = decodeCheckpoint(text);
-        if (origin === name) return { size, root: toHex(root) };
-      } catch (error) {
-        if (!(error instanceof EvidenceError)) throw error;
-      }
-    }
-    return undefined;
-  }
-
-  async #signGrown(leading: Leading): Promise<void> {
+  /** Signs every stream that grew, each once; `what` leaves out all but the anchor stream. */
+  async #signGrown(leading: Leading, what: 'all' | 'anchor' = 'all'): Promise<void> {
     const { lease, mark, checkpointer } = leading;
     const generation = mark.generations.length;
     const keys = this.#keys[generation - 1]!;
-    for (;;) {
-      const streams = await lease.streamsToSign(generation, BATCH_STREAMS);
+    let after: SignedPlace | undefined = { isAnchor: what === 'anchor', id: 0 };
+    while (after !== undefined && !this.#isDone) {
+      const streams = await lease.streamsToSign(generation, after, BATCH_STREAMS);
       for (const { name } of streams) await this.#stateStream(leading, generation, name);
       try {
         this.#signed += (await checkpointer.sign(streams, generation, (name) => keys.signer(name))).length;
       } catch (error) {
-        if (error instanceof ContradictionError)
-          await lease.accept(await lease.identity(), `the signer refuses this database: ${error.message}`);
+        if (error instanceof ContradictionError) await this.#refuse(leading, error);
         throw error;
       }
-      if (streams.length < BATCH_STREAMS) return;
+      const last = streams.at(-1);
+      after =
+        streams.length < BATCH_STREAMS || last === undefined ? undefined : { isAnchor: last.isAnchor, id: last.id };
     }
   }
 
   /** One entry of the anchor stream over everything that was signed since the last. */
   async #tick(leading: Leading): Promise<void> {
-    const { origin, anchorTenant, appendTick, onStep } = this.#options;
-    const { lease } = leading;
-    const checkpoints = await lease.checkpointsToAnchor(TICK_LEAVES_MAX);
+    const { origin, anchorTenant, appendTick, onStep, wallClock, log } = this.#options;
+    const { lease, mark } = leading;
+    const found = await lease.checkpointsToAnchor(this.#tickedUpTo, TICK_LEAVES_MAX);
+    // What stands in the database is anchored only where it is what was signed: a tick is for ever.
+    const checkpoints = found.filter(({ name, size, root }) => {
+      const isSigned = mark.history(name).some((head) => head.size === size && head.root === toHex(root));
+      if (!isSigned)
+        log.error({ stream: name, size }, 'a stored checkpoint is not what was signed: it is not anchored');
+      return isSigned;
+    });
     const evidence = await lease.evidenceToAnchor(TICK_EVIDENCE_MAX);
     // What an authority said must be under a later stamp before its own certificate ends, also in a log that rests.
-    const isUrgent = evidence.some(
-      ({ ends }) => ends !== null && ends - this.#options.wallClock() < STAMP_AGAIN_BEFORE_MS,
-    );
+    const isUrgent = evidence.some(({ ends }) => ends !== null && ends - wallClock() < STAMP_AGAIN_BEFORE_MS);
     if (checkpoints.length === 0 && !isUrgent) return;
     const leaves: NewLeaf[] = checkpoints.map(({ streamId, tenantId, name, size, root }) => {
       const blind = randomBytes(BLIND_BYTES);
@@ -354,7 +340,10 @@ export class Signer {
     await appendTick(toHex(root));
     await onStep?.('ticked');
     this.#ticks += 1;
-    await this.#signGrown(leading);
+    // More than one tick holds: the others come first in the next, which need not wait.
+    this.#tickedUpTo = found.length < TICK_LEAVES_MAX ? 0 : found.at(-1)!.streamId;
+    if (this.#tickedUpTo > 0) this.#lastTick = 0;
+    await this.#signGrown(leading, 'anchor');
   }
 
   /** Takes the next generation into use: from here on it signs, and everything is signed again by it. */

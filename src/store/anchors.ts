@@ -1,5 +1,5 @@
 /** Leaves of ticks, and what the outside said to the anchor stream's checkpoints. */
-import type { Kysely } from 'kysely';
+import { type Kysely, sql } from 'kysely';
 import type pg from 'pg';
 import type { Tables } from './tables.ts';
 
@@ -175,7 +175,7 @@ export async function newestAnchorCheckpoint(
   return query.orderBy('s.epoch', 'desc').limit(1).executeTakeFirst();
 }
 
-/** Returns time-stamp tokens that no tick has a leaf of yet, oldest first; at most `limit`. */
+/** Returns time-stamp tokens that no tick with an entry has a leaf of yet, oldest first; at most `limit`. */
 export async function evidenceWithoutLeaf(
   database: Kysely<Tables>,
   limit: number,
@@ -185,7 +185,14 @@ export async function evidenceWithoutLeaf(
     .select(['e.id', 'e.evidence', 'e.ends'])
     .where('e.kind', '=', 'rfc3161')
     .where(({ not, exists, selectFrom }) =>
-      not(exists(selectFrom('sealog.anchor_leaf as l').select('l.tick').whereRef('l.evidence', '=', 'e.id'))),
+      not(
+        exists(
+          selectFrom('sealog.anchor_leaf as l')
+            .select('l.tick')
+            .whereRef('l.evidence', '=', 'e.id')
+            .where(sql<boolean>`sealog.is_tick(l.tick)`),
+        ),
+      ),
     )
     .orderBy('e.id')
     .limit(limit)

@@ -13,16 +13,23 @@ import { sha256Hex } from '../chain/sha256.ts';
 import { EvidenceError, KeyUnavailableError, Problem } from '../errors.ts';
 import { type BlockRow, storedBlock } from './block-row.ts';
 import { type Database, withClient } from './database.ts';
-import { SIGNER_REFUSAL } from './signer.ts';
+import { NO_SIGNER, SIGNER_REFUSAL } from './signer.ts';
 
 export function appendStore(database: Database): AppendStore {
+  // A database that shows no signer, after one did, is another.
+  let hasSigner = false;
+  const refusalIn = (found: string): string | undefined => {
+    if (found === '') hasSigner = true;
+    if (found === NO_SIGNER) return hasSigner ? 'the signer has not looked at this database' : undefined;
+    return found === '' ? undefined : found;
+  };
   return {
     async transact(streamIds, queries, work, onWritten) {
       try {
         return await withClient(database.writer, async (client) => {
           let decided: Awaited<ReturnType<typeof work>>;
           try {
-            decided = await work(await begin(client, streamIds, queries));
+            decided = await work(await begin(client, streamIds, queries, refusalIn));
           } catch (error) {
             await client.query('ROLLBACK');
             throw error;
@@ -43,6 +50,7 @@ async function begin(
   client: pg.PoolClient,
   streamIds: readonly number[],
   queries: readonly IdQuery[],
+  refusalIn: (found: string) => string | undefined,
 ): Promise<AppendTransaction> {
   const [, { heads, closed }, { now, seqs, refusal }] = await Promise.all([
     client.query('BEGIN'),
@@ -53,7 +61,7 @@ async function begin(
     heads,
     closed,
     now,
-    refusal,
+    refusal: refusalIn(refusal),
     seqs,
     seen: async (again) => (await findSeen(client, again)).seqs,
     blocksFrom: (streamId, seq) => blocksFrom(client, streamId, seq),
@@ -149,7 +157,7 @@ async function lockStreams(
 async function findSeen(
   client: pg.PoolClient,
   queries: readonly IdQuery[],
-): Promise<{ now: number; seqs: (number | undefined)[]; refusal: string | undefined }> {
+): Promise<{ now: number; seqs: (number | undefined)[]; refusal: string }> {
   const classes = new Map<string, { index: number; query: IdQuery }[]>();
   for (const [index, query] of queries.entries()) {
     const key = query.dropMonths.map((month) => month.toFixed(0)).join(', ');
@@ -174,7 +182,7 @@ async function findSeen(
       ? `'{}'::bigint[]`
       : `ARRAY(SELECT unnest(ARRAY[f.n, f.seq]) FROM (${branches.join(' UNION ALL ')}) AS f)`;
   const text = `SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now, ${found} AS found, ${SIGNER_REFUSAL} AS refusal`;
-  const { rows } = await client.query<{ now: number; found: number[]; refusal: string | null }>({
+  const { rows } = await client.query<{ now: number; found: number[]; refusal: string }>({
     // A name has at most 63 characters.
     name: `seen_${sha256Hex(text).slice(0, 32)}`,
     text,
@@ -184,7 +192,7 @@ async function findSeen(
   assert(row !== undefined);
   const seqs: (number | undefined)[] = Array.from({ length: queries.length });
   for (let i = 0; i < row.found.length; i += 2) seqs[row.found[i]!] = row.found[i + 1]!;
-  return { now: row.now, seqs, refusal: row.refusal ?? undefined };
+  return { now: row.now, seqs, refusal: row.refusal };
 }
 
 /** More blocks than entries of a tile there can not be. */

@@ -39,6 +39,7 @@ export function logWideSource(
   scope?: LogScope | undefined,
 ): LogWideSource {
   let anchorStreams: Promise<readonly (LogStream & { epoch: number })[]> | undefined;
+  /** As they were listed last; whoever wants to know of new epochs lists them again. */
   const anchors = () => {
     anchorStreams ??= listAnchorStreams(database);
     return anchorStreams;
@@ -62,7 +63,10 @@ export function logWideSource(
       }
     },
 
-    anchorStreams: anchors,
+    anchorStreams() {
+      anchorStreams = listAnchorStreams(database);
+      return anchorStreams;
+    },
 
     async orphans() {
       if (scope === undefined) {

@@ -17,8 +17,13 @@ export interface GateResult {
 const MAJOR_MIN = 15;
 const MAJOR_MAX = 18;
 /** The tables that must be under forced row-level security. */
-const GUARDED = ['tenant', 'stream', 'data_key', 'block', 'tag', 'entry_id', 'tile'];
-const APPEND_ONLY = ['deployment', ...GUARDED];
+const GUARDED = [
+  ...['tenant', 'stream', 'data_key', 'block', 'tag', 'entry_id', 'tile'],
+  ...['checkpoint', 'anchor_leaf', 'verification'],
+];
+const APPEND_ONLY = ['deployment', ...GUARDED, 'key_statement', 'outside_evidence'];
+/** Those whose rows move forward. */
+const MOVING = ['stream', 'checkpoint', 'verification'];
 /** What the login role must be able to act as. */
 const ROLES: readonly Role[] = ['sealog_writer', 'sealog_reader', 'sealog_verifier'];
 /** Roles of PostgreSQL's own with which a session could reach around the tables' privileges, triggers and policies. */
@@ -231,10 +236,10 @@ async function schemaRefusals(client: pg.PoolClient): Promise<string[]> {
        WHERE p.relnamespace = 'sealog'::regnamespace AND p.relname = ANY ($1)),
      wanted AS (
        SELECT g.oid, g.relname, t.name FROM guarded g CROSS JOIN (VALUES ('append_only'), ('no_truncate')) AS t (name)
-       UNION ALL SELECT g.oid, g.relname, 'guard' FROM guarded g WHERE g.relname = 'stream')
+       UNION ALL SELECT g.oid, g.relname, 'guard' FROM guarded g WHERE g.relname = ANY ($2))
      SELECT w.relname::text AS name, w.name AS trigger FROM wanted w
      WHERE NOT EXISTS (SELECT FROM pg_trigger x WHERE x.tgrelid = w.oid AND x.tgname = w.name AND x.tgenabled = 'A') ORDER BY 1, 2`,
-    [APPEND_ONLY],
+    [APPEND_ONLY, MOVING],
   );
   for (const { name, trigger } of bare) {
     refusals.push(

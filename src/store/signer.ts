@@ -20,6 +20,16 @@ export interface ServerIdentity {
   readonly timeline: number;
 }
 
+export interface StoredStream extends SignableStream {
+  readonly closed: boolean;
+}
+
+/** Where a pass over the streams is. */
+export interface SignedPlace {
+  readonly isAnchor: boolean;
+  readonly id: number;
+}
+
 const CONNECT_MAX_MS = 2000;
 const STATEMENT_MAX_MS = 4000;
 const ANSWER_MAX_MS = 5000;
@@ -105,7 +115,7 @@ export class SignerLease {
   /** Whether this start of the server is accepted, and nothing is refused. */
   async isAccepted(): Promise<boolean> {
     const { rows } = await this.#client.query<{ accepted: boolean }>(
-      'SELECT EXISTS (SELECT FROM sealog.signer WHERE refusal IS NULL AND started_at = pg_postmaster_start_time()) AS accepted',
+      'SELECT EXISTS (SELECT FROM sealog.signer WHERE refusal IS NULL AND incarnation = sealog.incarnation()) AS accepted',
     );
     return rows[0]!.accepted;
   }
@@ -113,34 +123,42 @@ export class SignerLease {
   /** Lets appending go on at this start of the server, or says why not. */
   async accept(identity: ServerIdentity, refusal: string | undefined): Promise<void> {
     await this.#client.query(
-      `INSERT INTO sealog.signer (system_identifier, timeline, started_at, refusal)
-       VALUES ($1, $2, pg_postmaster_start_time(), $3)
+      `INSERT INTO sealog.signer (system_identifier, timeline, incarnation, refusal)
+       VALUES ($1, $2, sealog.incarnation(), $3)
        ON CONFLICT (one) DO UPDATE SET system_identifier = excluded.system_identifier, timeline = excluded.timeline,
-         started_at = excluded.started_at, refusal = excluded.refusal, looked_at = clock_timestamp()`,
+         incarnation = excluded.incarnation, refusal = excluded.refusal, looked_at = clock_timestamp()`,
       [identity.system, identity.timeline, refusal ?? null],
     );
   }
 
-  /** Returns streams that grew since they were signed, or were signed by an older generation; the anchor stream's epochs come last. */
-  async streamsToSign(generation: number, limit: number): Promise<SignableStream[]> {
-    const { rows } = await this.#client.query<SignableStream>({
+  /**
+   * Returns streams behind a place that grew since they were signed, or were signed by an older generation; the anchor stream's epochs
+   * come last. From place to place each stream comes once, however fast the first ones grow.
+   */
+  async streamsToSign(
+    generation: number,
+    after: SignedPlace,
+    limit: number,
+  ): Promise<(SignableStream & { readonly isAnchor: boolean })[]> {
+    const { rows } = await this.#client.query<SignableStream & { isAnchor: boolean }>({
       name: 'streams_to_sign',
-      text: `SELECT s.id, s.tenant AS "tenantId", s.name, s.size, s.frontier FROM sealog.stream AS s
+      text: `SELECT s.id, s.tenant AS "tenantId", s.name, s.size, s.frontier, s.category = 'anchor' AS "isAnchor" FROM sealog.stream AS s
              LEFT JOIN sealog.checkpoint AS c ON c.stream = s.id
              WHERE s.size > 0 AND NOT s.closed AND (c.stream IS NULL OR c.size <> s.size OR c.generation <> $1)
-             ORDER BY s.category = 'anchor', s.id LIMIT $2`,
-      values: [generation, limit],
+               AND (s.category = 'anchor', s.id) > ($2, $3)
+             ORDER BY s.category = 'anchor', s.id LIMIT $4`,
+      values: [generation, after.isAnchor, after.id, limit],
     });
     return rows;
   }
 
   /** Returns all streams by name. */
-  async streams(): Promise<Map<string, SignableStream>> {
-    const streams = new Map<string, SignableStream>();
+  async streams(): Promise<Map<string, StoredStream>> {
+    const streams = new Map<string, StoredStream>();
     let after = 0;
     for (;;) {
-      const { rows } = await this.#client.query<SignableStream>(
-        `SELECT id, tenant AS "tenantId", name, size, frontier FROM sealog.stream WHERE id > $1 ORDER BY id LIMIT 5000`,
+      const { rows } = await this.#client.query<StoredStream>(
+        `SELECT id, tenant AS "tenantId", name, size, frontier, closed FROM sealog.stream WHERE id > $1 ORDER BY id LIMIT 5000`,
         [after],
       );
       for (const row of rows) streams.set(row.name, row);
@@ -155,7 +173,6 @@ export class SignerLease {
     stream: string,
     next: { readonly tenant: string; readonly category: string; readonly epoch: number; readonly name: string },
   ): Promise<void> {
-    await this.#client.query('UPDATE sealog.stream SET closed = true WHERE name = $1 AND NOT closed', [stream]);
     await this.#client.query('INSERT INTO sealog.tenant (name) VALUES ($1) ON CONFLICT (name) DO NOTHING', [
       next.tenant,
     ]);
@@ -164,6 +181,7 @@ export class SignerLease {
        SELECT id, $2, $3, $4 FROM sealog.tenant WHERE name = $1 ON CONFLICT DO NOTHING`,
       [next.tenant, next.category, next.epoch, next.name],
     );
+    await this.#client.query('UPDATE sealog.stream SET closed = true WHERE name = $1 AND NOT closed', [stream]);
   }
 
   /** Returns the stored checkpoints of all streams that are not closed, as they stand there. */
@@ -174,8 +192,9 @@ export class SignerLease {
     return rows;
   }
 
-  /** Returns the newest checkpoints that no tick with an entry has a leaf of; those of the anchor stream itself have none. */
+  /** Returns the newest checkpoints that no tick with an entry has a leaf of, those of streams behind `after` first; the anchor stream itself has none. */
   async checkpointsToAnchor(
+    after: number,
     limit: number,
   ): Promise<{ streamId: number; tenantId: number; name: string; size: number; root: Buffer }[]> {
     const { rows } = await this.#client.query<{
@@ -186,16 +205,12 @@ export class SignerLease {
       root: Buffer;
     }>({
       name: 'checkpoints_to_anchor',
-      // A leaf counts when its tick's entry was appended: its id is the root, looked up by its hash (docs/format.md section 15).
       text: `SELECT c.stream AS "streamId", c.tenant AS "tenantId", s.name, c.size, c.root
              FROM sealog.checkpoint AS c JOIN sealog.stream AS s ON s.id = c.stream
              WHERE s.category <> 'anchor' AND NOT s.closed AND NOT EXISTS (
-               SELECT FROM sealog.anchor_leaf AS l WHERE l.stream = c.stream AND l.size >= c.size AND EXISTS (
-                 SELECT FROM sealog.entry_id AS e JOIN sealog.stream AS a ON a.id = e.stream
-                 WHERE e.drop_month = 0 AND a.category = 'anchor' AND e.id = encode(substring(sha256(
-                   convert_to('sealog/id/v1', 'UTF8') || '\\x00'::bytea || convert_to(encode(l.tick, 'hex'), 'UTF8')) FROM 1 FOR 16), 'hex')::uuid))
-             ORDER BY c.stream LIMIT $1`,
-      values: [limit],
+               SELECT FROM sealog.anchor_leaf AS l WHERE l.stream = c.stream AND l.size >= c.size AND sealog.is_tick(l.tick))
+             ORDER BY c.stream <= $1, c.stream LIMIT $2`,
+      values: [after, limit],
     });
     return rows;
   }
@@ -240,13 +255,17 @@ export class SignerLease {
   }
 }
 
-/** Returns why appending is refused at this start of the server, or undefined; also where no signer ever was. */
+/** Returns why appending is refused, or undefined; also where no signer ever was. */
 export async function signerRefusal(writer: pg.Pool): Promise<string | undefined> {
-  const { rows } = await writer.query<{ refusal: string | null }>(`SELECT ${SIGNER_REFUSAL} AS refusal`);
-  return rows[0]?.refusal ?? undefined;
+  const { rows } = await writer.query<{ refusal: string }>(`SELECT ${SIGNER_REFUSAL} AS refusal`);
+  const [{ refusal } = { refusal: NO_SIGNER }] = rows;
+  return refusal === '' || refusal === NO_SIGNER ? undefined : refusal;
 }
 
-/** SQL of why appending is refused, NULL where it is not; one row is looked at. */
-export const SIGNER_REFUSAL = `(SELECT CASE WHEN s.refusal IS NOT NULL THEN s.refusal
-  WHEN s.started_at <> pg_postmaster_start_time() THEN 'the signer has not looked at this database since it started'
-  END FROM sealog.signer AS s)`;
+/** What `SIGNER_REFUSAL` is where no signer ever looked at the database. */
+export const NO_SIGNER = 'no signer';
+
+/** SQL of why appending is refused, empty where it is not; one row is looked at. */
+export const SIGNER_REFUSAL = `coalesce((SELECT CASE WHEN s.refusal IS NOT NULL THEN s.refusal
+  WHEN s.incarnation <> sealog.incarnation() THEN 'the signer has not looked at this database since it was started or made'
+  ELSE '' END FROM sealog.signer AS s), '${NO_SIGNER}')`;

@@ -49,7 +49,7 @@ export interface Tables {
     one: Generated<boolean>;
     system_identifier: string;
     timeline: number;
-    started_at: Date;
+    incarnation: string;
     refusal: string | null;
     looked_at: Generated<Date>;
   };

@@ -76,7 +76,9 @@ export async function requestJob(
 /** Returns a job, where the connection's role may see it. */
 export async function jobById(database: Kysely<Tables>, id: string): Promise<StoredRun | undefined> {
   const { rows } = await sql<StoredRun>`
-    SELECT ${sql.raw(COLUMNS)} FROM sealog.verification AS v WHERE v.kind = 'job' AND v.id = ${id}::uuid`.execute(database);
+    SELECT ${sql.raw(COLUMNS)} FROM sealog.verification AS v WHERE v.kind = 'job' AND v.id = ${id}::uuid`.execute(
+    database,
+  );
   return rows[0];
 }
 
@@ -216,7 +218,9 @@ export async function scrubState(database: Kysely<Tables>): Promise<ScrubState> 
            f.started_at AS "startedAt", f.finished_at AS "finishedAt"
     FROM (VALUES (1)) AS one
     LEFT JOIN LATERAL (SELECT started_at, finished_at FROM sealog.verification
-                       WHERE kind = 'scrub' AND state = 'done' ORDER BY number DESC LIMIT 1) AS f ON true`.execute(database);
+                       WHERE kind = 'scrub' AND state = 'done' ORDER BY number DESC LIMIT 1) AS f ON true`.execute(
+    database,
+  );
   const { progress, startedAt, finishedAt, firstAt } = rows[0]!;
   return {
     progress,

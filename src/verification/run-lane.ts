@@ -157,7 +157,8 @@ export class RunLane {
     } catch (error) {
       const isStopping = this.#stop.signal.aborted;
       const reason = words(error);
-      if (!isStopping) log.warn({ run: run.id, kind, attempts: run.attempts, reason }, 'a verification was interrupted');
+      if (!isStopping)
+        log.warn({ run: run.id, kind, attempts: run.attempts, reason }, 'a verification was interrupted');
       if (isStopping || run.attempts < ATTEMPTS_MAX) {
         await store.release(mine, !isStopping).catch(() => {});
         return;
@@ -166,7 +167,10 @@ export class RunLane {
     }
   }
 
-  async #work(mine: { readonly id: string; readonly owner: string }, work: Work): Promise<Exclude<WorkResult, 'again'>> {
+  async #work(
+    mine: { readonly id: string; readonly owner: string },
+    work: Work,
+  ): Promise<Exclude<WorkResult, 'again'>> {
     for (;;) {
       const result = await this.#thread(mine, work);
       if (result !== 'again') return result;
@@ -204,7 +208,10 @@ export class RunLane {
     worker.on('error', (error) => ended.reject(error));
     worker.on('exit', () => {
       // What it said last may still be on the way through `take`.
-      void taking.then(() => ended.reject(new Interruption('the thread ended')), () => {});
+      void taking.then(
+        () => ended.reject(new Interruption('the thread ended')),
+        () => {},
+      );
     });
 
     const saving = new AbortController();

@@ -36,15 +36,19 @@ export interface ScrubProgress extends RunProgress {
   readonly alarms: readonly Alarm[];
 }
 
-/** A stream in which something is wrong: until a pass finds it sound. */
+/** Something is wrong with a stream: until a pass finds it sound. */
 export interface Alarm {
   readonly stream: string;
-  /** Of what is wrong with it: the same set is told once. */
-  readonly digest: string;
+  /** `log`: what speaks of it is wrong, beside what was read of it; or it is gone. */
+  readonly of: 'stream' | 'log';
   /** The pass that found it last. */
   readonly run: string;
-  readonly findings: readonly Finding[];
   readonly count: number;
+  /** The first of them. */
+  readonly findings: readonly Finding[];
+  /** What is wrong where: the first of them, and a hash of all. What is in them was told. */
+  readonly places: readonly string[];
+  readonly digest: string;
   /** The tenant's security_event was stored. */
   readonly isTold: boolean;
 }
@@ -73,8 +77,8 @@ export function bounded(report: LogStreamReport, max: number): LogStreamReport {
   const { findings, unchecked } = report;
   return {
     ...report,
-    findings: findings.slice(0, max).map(worded),
-    unchecked: unchecked.slice(0, max).map(worded),
+    findings: worded(findings.slice(0, max)),
+    unchecked: worded(unchecked.slice(0, max)),
     truncated: report.truncated || findings.length > max || unchecked.length > max,
   };
 }
@@ -94,8 +98,8 @@ export function runReport(report: LogReport): RunReport {
   return {
     entries: report.entries,
     key: report.key,
-    findings: findings.slice(0, FINDINGS_MAX).map(worded),
-    unchecked: unchecked.slice(0, FINDINGS_MAX).map(worded),
+    findings: worded(findings.slice(0, FINDINGS_MAX)),
+    unchecked: worded(unchecked.slice(0, FINDINGS_MAX)),
     truncated: report.truncated || findings.length > FINDINGS_MAX || unchecked.length > FINDINGS_MAX,
     streams: report.streams.map(streamSummary),
   };
@@ -106,11 +110,11 @@ export function streamSummary(report: LogStreamReport): StreamSummary {
   return { stream, size, verdict, anchored, unanchored, pinned, lost, pruned: [], erased: [] };
 }
 
-/** What jsonb can hold: details repeat what is stored, and anything may be stored. */
-function worded<T extends { readonly detail: string }>(one: T): T {
-  const detail = one.detail.toWellFormed().replaceAll('\0', '\uFFFD');
-  return {
-    ...one,
-    detail: detail.length <= DETAIL_LENGTH_MAX ? detail : `${detail.slice(0, DETAIL_LENGTH_MAX).toWellFormed()}…`,
-  };
+/** In words that jsonb can hold: details repeat what is stored, and anything may be stored. */
+export function worded<T extends { readonly detail: string }>(all: readonly T[]): T[] {
+  return all.map((one) => {
+    const detail = one.detail.toWellFormed().replaceAll('\0', '\uFFFD');
+    const isLong = detail.length > DETAIL_LENGTH_MAX;
+    return { ...one, detail: isLong ? `${detail.slice(0, DETAIL_LENGTH_MAX).toWellFormed()}…` : detail };
+  });
 }

@@ -18,9 +18,9 @@ import { OWN_TENANT } from '../chain/category.ts';
 import { sha256 } from '../chain/sha256.ts';
 import type { ScrubState, TakenRun } from '../store/verifications.ts';
 import type { Finding } from '../verify/findings.ts';
-import { type LogStreamReport, type LogVerdict, worstVerdict } from '../verify/verify-log.ts';
+import { type LogStreamReport, worstVerdict } from '../verify/verify-log.ts';
 import { type LaneLog, type LaneTiming, RunLane, type RunStore, type Work, type WorkResult } from './run-lane.ts';
-import { type Alarm, bounded, FINDINGS_MAX, type ScrubProgress } from './run-report.ts';
+import { type Alarm, FINDINGS_MAX, type ScrubProgress, worded } from './run-report.ts';
 import type { ThreadMessage, ThreadTask, Trust } from './thread-task.ts';
 
 export interface ScrubberOptions {
@@ -89,6 +89,8 @@ const OF_THE_PERIOD = 0.8;
 /** Streams whose alarms are kept apart; whoever changed more has made his point. */
 const ALARMS_MAX = 200;
 const FINDINGS_TOLD = 20;
+/** Places of findings that an alarm remembers one by one. */
+const PLACES_MAX = 100;
 const SEVERITY = 10;
 const CLOSE_MAX_MS = 900;
 
@@ -113,7 +115,8 @@ export class Scrubber {
       },
       onEnd: (run, result) => {
         options.onEnd('scrub', 'verdict' in result ? result.verdict : 'failed');
-        if ('error' in result) options.log.error({ run: run.id, reason: result.error }, 'a pass of the scrubber failed');
+        if ('error' in result)
+          options.log.error({ run: run.id, reason: result.error }, 'a pass of the scrubber failed');
       },
       onLeave: async () => {
         await this.#look();
@@ -282,10 +285,10 @@ class Pass implements Work {
       streams: this.#progress.streams + 1,
       verdict: worstVerdict([this.#progress.verdict, verdict]),
     });
-    if (verdict === 'tampered') await this.#alarm(stream, report);
+    if (verdict === 'tampered') await this.#alarm(stream, 'stream', report);
     // What can not be read is not known to be sound.
     else if (verdict === 'incomplete') this.#keep(stream);
-    else this.#clear((alarm) => alarm.stream === stream);
+    else this.#clear((alarm) => alarm.stream === stream && alarm.of === 'stream');
   }
 
   /** What is wrong beside streams that are there: by the stream that it names. */
@@ -294,35 +297,52 @@ class Pass implements Work {
     for (const finding of findings) of.set(finding.stream, [...(of.get(finding.stream) ?? []), finding]);
     for (const [stream, found] of of) {
       this.#set({ verdict: 'tampered' });
-      await this.#alarm(stream, { findings: found, truncated: false });
+      await this.#alarm(stream, 'log', { findings: found, truncated: false });
     }
   }
 
-  async #alarm(stream: string, report: Pick<LogStreamReport, 'findings' | 'truncated'>): Promise<void> {
+  async #alarm(
+    stream: string,
+    of: Alarm['of'],
+    report: Pick<LogStreamReport, 'findings' | 'truncated'>,
+  ): Promise<void> {
     const { log } = this.#options;
-    const { findings } = bounded({ ...report, unchecked: [] } as never as LogStreamReport, FINDINGS_MAX);
-    const room = FINDINGS_MAX - this.#progress.findings.length;
-    this.#set({
-      findings: [...this.#progress.findings, ...findings.slice(0, room)],
-      truncated: this.#progress.truncated || report.truncated || findings.length > room,
-    });
-    const known = this.#progress.alarms.find((one) => one.stream === stream);
-    const digest = digestOf(findings);
-    if (known?.digest === digest && known.isTold) {
-      this.#keep(stream);
-      return;
-    }
+    const findings = worded(report.findings);
+    this.#list(findings, report.truncated);
+    const known = this.#progress.alarms.find((one) => one.stream === stream && one.of === of);
+    // What is beside the streams is found in one slice or in another.
+    const before = of === 'log' && known?.run === this.#run.id ? known : undefined;
+    const all = new Set([...(before?.places ?? []), ...findings.map(placeOf)]);
+    const places = [...all].sort();
+    const isOld =
+      known?.isTold === true &&
+      (known.digest === digestOf(places) || places.every((one) => known.places.includes(one)));
+    const alarm: Alarm = {
+      ...{ stream, of, run: this.#run.id, count: all.size, isTold: isOld },
+      findings: [...findings, ...(before?.findings ?? [])].slice(0, FINDINGS_TOLD),
+      places: places.slice(0, PLACES_MAX),
+      digest: digestOf(places),
+    };
     if (known === undefined && this.#progress.alarms.length >= ALARMS_MAX) {
       log.error({ stream }, 'something is wrong with a stream, and with too many others to keep them apart');
       return;
     }
-    const alarm: Alarm = {
-      ...{ stream, digest, run: this.#run.id, count: findings.length, isTold: false },
-      findings: findings.slice(0, FINDINGS_TOLD),
-    };
     this.#put(alarm);
+    if (isOld) return;
     log.error({ stream, findings: alarm.findings.slice(0, 3), count: alarm.count }, 'something is wrong with a stream');
     if (await this.#raise(alarm)) this.#put({ ...alarm, isTold: true });
+  }
+
+  /** For the report of the pass, each once. */
+  #list(found: readonly Finding[], truncated: boolean): void {
+    const { findings } = this.#progress;
+    const known = new Set(findings.map((one) => JSON.stringify(one)));
+    const fresh = found.filter((one) => !known.has(JSON.stringify(one)));
+    const room = FINDINGS_MAX - findings.length;
+    this.#set({
+      findings: [...findings, ...fresh.slice(0, room)],
+      truncated: this.#progress.truncated || truncated || fresh.length > room,
+    });
   }
 
   /** Returns whether the event is stored. The stream that it goes to may be the one that something is wrong with. */
@@ -335,7 +355,10 @@ class Pass implements Work {
       return true;
     } catch (error) {
       const reason = error instanceof Error ? error.message : String(error);
-      this.#options.log.error({ stream, reason }, 'that something is wrong with a stream could not be recorded in the log');
+      this.#options.log.error(
+        { stream, reason },
+        'that something is wrong with a stream could not be recorded in the log',
+      );
       return false;
     }
   }
@@ -349,19 +372,23 @@ class Pass implements Work {
     const facts = { verdict, streams, entries, findings: findings.length, incomplete };
     log.info({ run: this.#run.id, ...facts }, 'the scrubber has read everything');
     await tell('log.scrubbed', { ...facts, run: this.#run.id }).catch((error: unknown) =>
-      log.error({ reason: error instanceof Error ? error.message : String(error) }, 'a full pass could not be recorded'),
+      log.error(
+        { reason: error instanceof Error ? error.message : String(error) },
+        'a full pass could not be recorded',
+      ),
     );
     return { verdict, report: { entries, streams, findings, truncated, incomplete } };
   }
 
   /** This pass did not find the stream sound. */
   #keep(stream: string): void {
-    const known = this.#progress.alarms.find((one) => one.stream === stream);
+    const known = this.#progress.alarms.find((one) => one.stream === stream && one.of === 'stream');
     if (known !== undefined) this.#put({ ...known, run: this.#run.id });
   }
 
   #put(alarm: Alarm): void {
-    this.#set({ alarms: [...this.#progress.alarms.filter((one) => one.stream !== alarm.stream), alarm] });
+    const others = this.#progress.alarms.filter((one) => one.stream !== alarm.stream || one.of !== alarm.of);
+    this.#set({ alarms: [...others, alarm] });
   }
 
   #clear(which: (alarm: Alarm) => boolean): void {
@@ -375,8 +402,11 @@ class Pass implements Work {
   }
 }
 
-/** Of what is wrong where. Not of the words: they count on while a stream grows. */
-function digestOf(findings: readonly Finding[]): string {
-  const places = findings.map(({ kind, seq }) => `${kind} ${seq ?? ''}`);
-  return toHex(sha256([...new Set(places)].sort().join('\n')));
+/** What is wrong where. Not the words: they count on while a stream grows. */
+function placeOf({ kind, seq }: Finding): string {
+  return seq === undefined ? kind : `${kind} ${seq}`;
+}
+
+function digestOf(places: readonly string[]): string {
+  return toHex(sha256(places.join('\n')));
 }

@@ -28,11 +28,6 @@ const TELL_EVERY_MS = 200;
 /** A pause is cut into pieces, so that the main thread hears of us in between. */
 const PAUSE_PIECE_MS = 1000;
 
-await run().then(
-  (message) => tell(message),
-  (error: unknown) => tell({ kind: 'failed', reason: error instanceof Error ? error.message : String(error) }),
-);
-
 async function run(): Promise<ThreadMessage> {
   const database = openDatabase({
     connection: task.connection,
@@ -176,3 +171,9 @@ class Progress {
 function tell(message: ThreadMessage): void {
   main.postMessage(message);
 }
+
+// Last, when all above is there.
+await run().then(
+  (message) => tell(message),
+  (error: unknown) => tell({ kind: 'failed', reason: error instanceof Error ? error.message : String(error) }),
+);

@@ -4,7 +4,7 @@
  * Trust goes from a deployment key to the next generation by its signature, and to the one before by its own statement,
  * which names it. A stream's key is trusted by the signature of the deployment key of its generation.
  */
-import { type AnchorPlace, decodeKeyStatement, type KeyStatement } from '../chain/key-statement.ts';
+import { type AnchorPlace, comparePlaces, decodeKeyStatement, type KeyStatement } from '../chain/key-statement.ts';
 import { type NoteVerifier, noteVerifier, openNote, parseVkey } from '../chain/note.ts';
 import { EvidenceError } from '../errors.ts';
 
@@ -128,8 +128,7 @@ function trustedGenerations(
     ) {
       if (next.says.previous !== last.says.vkey)
         throw new EvidenceError(`generation ${next.says.generation} names another predecessor`);
-      if (compare(last, next) > 0)
-        throw new EvidenceError(`generation ${next.says.generation} begins before its predecessor`);
+      checkOrder(last, next);
       accept(next, [last.says.vkey, next.says.vkey]);
       last = next;
     }
@@ -140,8 +139,15 @@ function trustedGenerations(
     ) {
       if (first.says.previous !== before.says.vkey)
         throw new EvidenceError(`generation ${first.says.generation} names another predecessor`);
+      // A thief of the older seed could state it anew: for another time, with a predecessor of his own.
+      checkOrder(before, first);
       accept(before, [before.says.vkey]);
       first = before;
+    }
+    const { generation, from } = trusted.get(Math.min(...trusted.keys()))!.says;
+    if (generation === 1 && (from.epoch !== 1 || from.size !== 0)) {
+      trusted.delete(1);
+      throw new EvidenceError('the first generation does not begin with the anchor stream');
     }
   } catch (error) {
     problems.push({ kind: 'signature', detail: wordsOf(error) });
@@ -151,8 +157,9 @@ function trustedGenerations(
   return new Map([...trusted].sort(([a], [b]) => a - b));
 }
 
-function compare(a: Generation, b: Generation): number {
-  return a.says.from.epoch - b.says.from.epoch || a.says.from.size - b.says.from.size;
+function checkOrder(before: Generation, after: Generation): void {
+  if (comparePlaces(before.says.from, after.says.from) > 0)
+    throw new EvidenceError(`generation ${after.says.generation} begins before its predecessor`);
 }
 
 function textOf(note: string): string {

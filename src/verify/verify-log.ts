@@ -195,7 +195,6 @@ export class LogCheck {
   static async begin(source: LogWideSource, options: LogOptions = {}): Promise<LogCheck> {
     const check = new LogCheck(source, options);
     await check.#readKeys();
-    check.#anchorStreams = await source.anchorStreams();
     await check.#readGiven();
     await check.#readEvidence();
     return check;
@@ -485,6 +484,8 @@ export class LogCheck {
   /** Reads the newest evidence of each anchor, and the given checkpoints of the anchor stream, which are evidence too. */
   async #readEvidence(): Promise<void> {
     const anchors: Anchor[] = [];
+    // A young log has its first tick after a while.
+    this.#anchorStreams = await this.#source.anchorStreams();
     for (const stream of this.#anchorStreams) {
       for (const { name, says } of this.#given.filter((one) => one.stream === stream.name))
         anchors.push({ by: name, time: undefined, stream, size: says.size, root: says.root });
@@ -580,8 +581,9 @@ export class LogCheck {
   }
 
   #take(leaf: SourceLeaf, leaves: Leaves): void {
-    leaves.last = leaf;
+    // Its tick may be on the way: it is looked at again.
     if (leaf.place === undefined) return;
+    leaves.last = leaf;
     leaves.lastCounted = leaf;
     for (const anchor of this.#anchors) {
       if (!isUnder(leaf, anchor)) continue;

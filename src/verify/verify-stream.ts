@@ -13,16 +13,13 @@
  * other blocks, properly sealed and indexed, are the same log.
  */
 import { decodeRecords, spansOf, unpackPayload } from '../chain/block.ts';
-import { equalBytes, fromUtf8, toHex } from '../chain/bytes.ts';
-import { checkCanonical, decodeCanonical, type JsonValue } from '../chain/canonical.ts';
+import { toHex } from '../chain/bytes.ts';
 import { OUTCOMES } from '../chain/category.ts';
 import { entryIdHash } from '../chain/entry.ts';
 import { leafHash } from '../chain/merkle.ts';
-import { checkParts, openParts } from '../chain/open-block.ts';
-import { isOpen, type Part, type PartName } from '../chain/part.ts';
+import { openParts } from '../chain/open-block.ts';
 import { decodeRecord, type Rec } from '../chain/record.ts';
 import { dropMonthOf, formatInstant, HELD, parseInstant } from '../chain/retain-until.ts';
-import { marksOf, tagOf } from '../chain/tag.ts';
 import { TILE_WIDTH } from '../chain/tile.ts';
 import { isTimestamp } from '../chain/timestamp.ts';
 import { EvidenceError, KeyUnavailableError } from '../errors.ts';
@@ -39,6 +36,7 @@ import {
   type TagRow,
   tagBucket,
 } from './log-source.ts';
+import { PartsCheck, type PartsChecker, type PartsResult, tagsOf } from './parts-check.ts';
 import { RootCheck, type StatedRoot, type StatedRoots } from './root-check.ts';
 import { TreeCheck, type TreeFinding } from './tree-check.ts';
 
@@ -70,19 +68,21 @@ export interface VerifyOptions {
   readonly onAgreed?: (statement: StatedRoot) => void;
   /** Called with entries whose record is the one that was linked to, in order. */
   readonly onEntries?: (entries: readonly { readonly seq: number; readonly record: Rec }[]) => Promise<void>;
+  /** What looks at parts; default: this thread. */
+  readonly parts?: PartsChecker;
 }
 
 const BLOCKS_A_CHUNK = 32;
+/** Blocks whose parts are looked at elsewhere at a time: some megabytes. */
+const BLOCKS_AT_WORK = 8;
 const TILES_LISTED_MAX = 32;
 const FINDINGS_MAX = 1000;
-/** Marks whose tags are kept from block to block: some megabytes. */
-const MARKS_REMEMBERED = 20_000;
 
 /** Verifies the stream. Throws only what the source throws (a database that does not answer). */
 export async function verifyStream(source: LogSource, options: VerifyOptions = {}): Promise<StreamReport> {
   const findings = new Findings(source.stream, options.findingsMax ?? FINDINGS_MAX);
   const roots = await RootCheck.begin(findings, options.roots ?? [], options.onAgreed);
-  const check = new StreamCheck(source, findings, roots, options.onEntries);
+  const check = new StreamCheck(source, findings, roots, options);
   return check.run(options.onProgress ?? (() => {}));
 }
 
@@ -125,6 +125,18 @@ interface PlacedBlock {
   readonly unsound: Set<number>;
 }
 
+/** What was found, or is being looked for, in the parts of a block; undefined where they can not be opened. */
+interface FoundParts {
+  readonly begin: number;
+  readonly end: number;
+  readonly dropMonth: number;
+  /** Every record is the one that was linked to. */
+  readonly isSound: boolean;
+  /** And the block holds as many as it says. */
+  readonly isWhole: boolean;
+  result: PartsResult | Promise<PartsResult> | undefined;
+}
+
 class StreamCheck {
   readonly #source: LogSource;
   readonly #findings: Findings;
@@ -134,7 +146,9 @@ class StreamCheck {
   readonly #chain: ChainCheck;
   readonly #tags: IndexCheck<TagRow>;
   readonly #ids: IndexCheck<IdRow>;
-  readonly #tagsOf = new Tags();
+  readonly #checker: PartsChecker;
+  /** Blocks whose parts were given to be looked at, and not taken yet. */
+  readonly #found: FoundParts[] = [];
   /** The rows that are looked up while the next blocks are read. */
   #lookup: Promise<void> = Promise.resolve();
   /** The seq that comes next. */
@@ -147,11 +161,12 @@ class StreamCheck {
   #recordedAt = 0;
   #retainUntil = 0;
 
-  constructor(source: LogSource, findings: Findings, roots: RootCheck, onEntries: VerifyOptions['onEntries']) {
+  constructor(source: LogSource, findings: Findings, roots: RootCheck, { onEntries, parts }: VerifyOptions) {
     this.#source = source;
     this.#findings = findings;
     this.#roots = roots;
     this.#onEntries = onEntries;
+    this.#checker = parts ?? new PartsCheck();
     const find = ({ kind, detail, seq }: TreeFinding): void => this.#findings.add(kind, detail, seq);
     this.#tree = new TreeCheck(source, findings.max, find, roots);
     this.#chain = new ChainCheck(this.#findings, this.#tree, (seq, isSound) => this.#settle(seq, isSound));
@@ -186,12 +201,18 @@ class StreamCheck {
     await this.#checkState(state);
     const root = this.#next === state.size ? this.#tree.roots() : undefined;
     await this.#roots.end(state.size, async () => (await this.#source.state()).size);
+    await this.#takeParts(0);
     await this.#lookup;
     await this.#checkMissing();
-    await Promise.all([this.#tags.count(state.size), this.#ids.count(state.size)]);
+    const [lastBlock, lastTiles] = await Promise.all([
+      this.#source.lastBlock(),
+      this.#source.lastTiles(),
+      this.#tags.count(state.size),
+      this.#ids.count(state.size),
+    ]);
     await this.#tags.checkSurplus(state.size);
     await this.#ids.checkSurplus(state.size);
-    await this.#checkBeyond(state);
+    await this.#checkBeyond(state, lastBlock, lastTiles);
 
     const { found, truncated, unchecked } = this.#findings;
     const findings = found.toSorted((a, b) => (a.seq ?? Infinity) - (b.seq ?? Infinity) || 0);
@@ -320,6 +341,8 @@ class StreamCheck {
 
   /** Says whether every entry of the block belongs elsewhere, and all to one place: then it is the block that is wrong. */
   #isMisplaced(placed: readonly Placed[], begin: number): boolean {
+    const first = placed[0]?.says;
+    if (first?.stream === this.#source.stream && first.seq === begin) return false;
     const places = new Set(placed.map(({ says }, i) => (says === undefined ? '' : `${says.stream} ${says.seq - i}`)));
     if (places.size > 1 || places.has('') || places.has(`${this.#source.stream} ${begin}`)) return false;
     // A single entry may as well have been changed itself: its neighbours tell.
@@ -383,13 +406,15 @@ class StreamCheck {
   }
 
   /** Stamps, spans, key, parts, tags and ids of a block. */
-  async #checkContent({ block, begin, placed, unsound }: PlacedBlock): Promise<void> {
+  async #checkContent(own: PlacedBlock): Promise<void> {
+    const { block, begin, placed, unsound } = own;
     const end = begin + placed.length;
-    const sound = placed.flatMap((one, i) =>
-      one.says === undefined || unsound.has(begin + i) ? [] : [{ ...one, says: one.says, seq: begin + i }],
-    );
+    const sound: SoundEntry[] = [];
+    for (const [i, { bytes, says, recordedAt, retainUntil }] of placed.entries())
+      if (says !== undefined && !unsound.has(begin + i))
+        sound.push({ bytes, says, recordedAt, retainUntil, seq: begin + i });
     for (const entry of sound) this.#checkStamps(entry);
-    await this.#onEntries?.(sound.map(({ seq, says }) => ({ seq, record: says })));
+    if (this.#onEntries !== undefined) await this.#onEntries(sound.map(({ seq, says }) => ({ seq, record: says })));
     const owner = await this.#source.keyOwner(block.keyId);
     const dropMonth = this.#checkDropMonth(block, begin, owner, sound);
     this.#checkKey(block, begin, owner, dropMonth);
@@ -397,9 +422,10 @@ class StreamCheck {
     for (const { seq, says } of sound) this.#ids.expect({ dropMonth, seq, idHash: entryIdHash(says.id) });
     if (unsound.size === 0) this.#checkSpans(block, sound);
     const isWhole = unsound.size === 0 && placed.length === block.entries;
-    const tags = owner === undefined ? undefined : await this.#checkParts(block, begin, placed, isWhole);
-    if (tags === undefined || unsound.size > 0) this.#tags.leaveOut({ from: begin, to: end });
-    else for (const tag of tags) this.#tags.expect({ dropMonth, firstSeq: begin, tag });
+    const found: FoundParts = { begin, end, dropMonth, isSound: unsound.size === 0, isWhole, result: undefined };
+    this.#found.push(found);
+    if (owner !== undefined) await this.#checkParts(own, found);
+    await this.#takeParts(found.result instanceof Promise ? BLOCKS_AT_WORK : 0);
   }
 
   #checkStamps({ seq, recordedAt, retainUntil }: SoundEntry): void {
@@ -452,10 +478,14 @@ class StreamCheck {
   }
 
   #checkSpans(block: SourceBlock, sound: readonly SoundEntry[]): void {
-    const recorded = sound.map(({ recordedAt }) => recordedAt);
+    let [recordedFrom, recordedTo] = [Infinity, -Infinity];
+    for (const { recordedAt } of sound) {
+      recordedFrom = Math.min(recordedFrom, recordedAt);
+      recordedTo = Math.max(recordedTo, recordedAt);
+    }
     const spans = {
-      recordedFrom: Math.min(...recorded),
-      recordedTo: Math.max(...recorded),
+      recordedFrom,
+      recordedTo,
       ...spansOf(
         sound.map(({ says }) => ({
           // The engine's own reader takes 30 February for a day in March.
@@ -471,58 +501,37 @@ class StreamCheck {
     }
   }
 
-  /** Opens the parts and compares them with what the records commit to. Returns the tags of the block, undefined when they are not known. */
-  async #checkParts(
-    block: SourceBlock,
-    begin: number,
-    placed: readonly Placed[],
-    isWhole: boolean,
-  ): Promise<ReadonlySet<bigint> | undefined> {
-    const records = placed.flatMap(({ says }) => (says === undefined ? [] : [{ record: says }]));
+  /** Has the parts looked at; what comes of it is taken later, block after block. */
+  async #checkParts({ block, begin, placed }: PlacedBlock, found: FoundParts): Promise<void> {
     let keys: { readonly dataKey: Uint8Array; readonly tagKey: Uint8Array };
     try {
       keys = await this.#source.keys(block.keyId);
     } catch (error) {
       if (!(error instanceof KeyUnavailableError)) throw error;
       this.#findings.leaveUnchecked(`the parts: ${error.message}`, placed.length, begin);
-      return undefined;
+      return;
     }
-    let parts: Part[][];
-    try {
-      parts = openParts(block, this.#source.stream, keys.dataKey, records);
-    } catch (error) {
-      if (!(error instanceof EvidenceError)) throw error;
-      // They open only under all the records that they were sealed with.
-      if (isWhole) this.#findings.addError('part', error, begin);
-      else this.#findings.leaveUnchecked('the parts of blocks with a changed record', placed.length, begin);
-      return undefined;
-    }
-    let known = true;
-    const tags = this.#tagsOf.start(keys.tagKey);
-    for (let i = 0; i < records.length; i++) {
-      const { record } = records[i]!;
-      const own = parts[i]!;
-      try {
-        checkParts(record, own);
-        for (const part of own) {
-          // The commitment binds the bytes; that they are the one spelling of their value is a rule of its own.
-          if (isOpen(part)) checkCanonical(part.value);
-          else {
-            known = false;
-            this.#findings.add(
-              'erasure',
-              `the part ${part.name} is gone, without a certificate of its erasure`,
-              begin + i,
-            );
-          }
-        }
-        tags.add(record, own);
-      } catch (error) {
-        known = false;
-        this.#findings.addError('part', error, begin + i);
+    const records = placed.flatMap(({ says }) => says ?? []);
+    const { stream } = this.#source;
+    found.result = this.#checker.check({ stream, begin, parts: block.parts, records, ...keys });
+    // A failure is met where the result is taken.
+    if (found.result instanceof Promise) found.result.catch(() => {});
+  }
+
+  /** Takes what was found of parts, in the order of the blocks, until so many are left. */
+  async #takeParts(left: number): Promise<void> {
+    while (this.#found.length > left) {
+      const { begin, end, dropMonth, isSound, isWhole, result } = this.#found.shift()!;
+      const said = result instanceof Promise ? await result : result;
+      if (said?.closed !== undefined) {
+        // They open only under all the records that they were sealed with.
+        if (isWhole) this.#findings.add('part', said.closed, begin);
+        else this.#findings.leaveUnchecked('the parts of blocks with a changed record', end - begin, begin);
       }
+      for (const { kind, detail, seq } of said?.findings ?? []) this.#findings.add(kind, detail, seq);
+      if (said?.tags === undefined || !isSound) this.#tags.leaveOut({ from: begin, to: end });
+      else for (const tag of said.tags) this.#tags.expect({ dropMonth, firstSeq: begin, tag });
     }
-    return known ? tags.all : undefined;
   }
 
   /** The row that the sequencer goes on from, against what the entries come to. */
@@ -543,11 +552,13 @@ class StreamCheck {
       this.#findings.add('head', "the stream's retainUntil is not that of its last entry", state.size - 1);
   }
 
-  /** What may be stored behind the end: each thing is read before the state that must cover it. */
-  async #checkBeyond(before: StreamState): Promise<void> {
+  /** What may be stored behind the end: each thing was read before the state that must cover it. */
+  async #checkBeyond(
+    before: StreamState,
+    lastBlock: SourceBlock | undefined,
+    lastTiles: ReadonlyMap<number, number>,
+  ): Promise<void> {
     const source = this.#source;
-    const lastBlock = await source.lastBlock();
-    const lastTiles = await source.lastTiles();
     const state = await source.state();
     if (state.size < before.size) {
       const detail = `the stream shrank from ${before.size} to ${state.size} entries during verification`;
@@ -576,6 +587,7 @@ class StreamCheck {
   async #leaveHole(to: number): Promise<void> {
     await this.#chain.leaveHole(to);
     await this.#closeBlocks();
+    await this.#takeParts(0);
     this.#tags.leaveOut({ from: this.#next, to });
     this.#ids.leaveOut({ from: this.#next, to });
     this.#next = to;
@@ -640,71 +652,12 @@ class BlockReader {
   async #tagsOf(block: SourceBlock): Promise<ReadonlySet<bigint> | undefined> {
     try {
       const { dataKey, tagKey } = await this.#source.keys(block.keyId);
-      const records = this.#records.map(({ bytes }) => ({ record: decodeRecord(bytes) }));
-      const parts = openParts(block, this.#source.stream, dataKey, records);
-      const tags = new Tags().start(tagKey);
-      for (const [i, { record }] of records.entries()) tags.add(record, parts[i]!);
-      return tags.all;
+      const records = this.#records.map(({ bytes }) => decodeRecord(bytes));
+      return tagsOf(records, openParts(block, this.#source.stream, dataKey, records), tagKey);
     } catch (error) {
       if (!(error instanceof EvidenceError || error instanceof KeyUnavailableError)) throw error;
       return undefined;
     }
-  }
-}
-
-/** The tags of blocks, one after the other. Marks repeat a lot, within a block and from one to the next: each is hashed once. */
-class Tags {
-  #tagKey: Uint8Array = new Uint8Array(0);
-  readonly #known = new Map<string, bigint>();
-  readonly #own = new Set<bigint>();
-  /** Marks that the block has already, and texts of actors and targets whose marks it has. */
-  readonly #seen = new Set<string>();
-
-  /** Begins the next block. */
-  start(tagKey: Uint8Array): this {
-    if (!equalBytes(tagKey, this.#tagKey) || this.#known.size > MARKS_REMEMBERED) this.#known.clear();
-    this.#tagKey = tagKey;
-    this.#own.clear();
-    this.#seen.clear();
-    return this;
-  }
-
-  /** Of the block; until the next is begun. */
-  get all(): ReadonlySet<bigint> {
-    return this.#own;
-  }
-
-  add({ action, source }: Rec, parts: readonly Part[]): void {
-    const marks = marksOf({
-      action,
-      source,
-      actor: this.#unseen(parts, 'actor'),
-      target: this.#unseen(parts, 'target'),
-    });
-    for (const mark of marks) {
-      const key = `${mark.kind} ${mark.value}`;
-      if (this.#seen.has(key)) continue;
-      this.#seen.add(key);
-      let tag = this.#known.get(key);
-      if (tag === undefined) {
-        tag = tagOf(mark, this.#tagKey);
-        this.#known.set(key, tag);
-      }
-      this.#own.add(tag);
-    }
-  }
-
-  /** The value of a part, where its marks are not those of one before it. */
-  #unseen(parts: readonly Part[], name: PartName): JsonValue | undefined {
-    for (const part of parts) {
-      if (part.name !== name || !isOpen(part)) continue;
-      // No mark begins like this.
-      const key = `{${name}${fromUtf8(part.value)}`;
-      if (this.#seen.has(key)) return undefined;
-      this.#seen.add(key);
-      return decodeCanonical(part.value);
-    }
-    return undefined;
   }
 }
 

@@ -10,7 +10,7 @@ import { join } from 'node:path';
 import pg from 'pg';
 import { type Logger, pino } from 'pino';
 import { expect } from 'vitest';
-import { type App, createApp } from '../../src/app.ts';
+import { type App, createApp, type VerificationOptions } from '../../src/app.ts';
 import type { Role } from '../../src/auth/roles.ts';
 import { generateSecret, signToken, type TokenOptions } from '../../src/auth/tokens.ts';
 import { type Config, readConfig } from '../../src/config.ts';
@@ -32,6 +32,8 @@ export interface ServiceOptions {
   readonly log?: Logger;
   /** Settings besides, or instead of, those that tests have; undefined = not set. */
   readonly environment?: Readonly<Record<string, string | undefined>>;
+  /** There is no scrubber unless this asks for one. */
+  readonly verification?: VerificationOptions;
   /** Another service whose database, month keys and token secret this one shares, as a replica or as the same service started again. */
   readonly beside?: TestService;
 }
@@ -120,6 +122,7 @@ export async function startService(options: ServiceOptions = {}): Promise<TestSe
       connection: database.appConfig,
       tokens,
       log: options.log ?? silent,
+      verification: { scrubber: false, ...options.verification },
       ...(options.wallClock === undefined ? {} : { wallClock: options.wallClock }),
     });
     undo.push(() => app.close());
