@@ -39,16 +39,11 @@ CREATE TABLE signer (
   one               boolean     PRIMARY KEY DEFAULT true CHECK (one),
   system_identifier text        NOT NULL,
   timeline          integer     NOT NULL,
+  -- The start of the server, the database, and this table in it: a restore of whatever kind makes another.
   incarnation       text        NOT NULL,
   refusal           text,
   looked_at         timestamptz NOT NULL DEFAULT clock_timestamp()
 );
-
--- This start of this server, and this database and table in it: a restore of whatever kind makes another.
-CREATE FUNCTION incarnation() RETURNS text LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT concat_ws(' ', extract(epoch FROM pg_postmaster_start_time()), d.oid, pg_relation_filenode('sealog.signer'))
-  FROM pg_database AS d WHERE d.datname = current_database()
-$$;
 
 -- Key statements (docs/format.md section 19), as signed notes.
 CREATE TABLE key_statement (
@@ -130,8 +125,7 @@ BEGIN
   RETURN NEW;
 END
 $$;
-REVOKE ALL ON FUNCTION guard_checkpoint(), incarnation(), is_tick(bytea) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION incarnation() TO sealog_writer, sealog_reader, sealog_verifier;
+REVOKE ALL ON FUNCTION guard_checkpoint(), is_tick(bytea) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION is_tick(bytea) TO sealog_writer, sealog_verifier;
 CREATE TRIGGER guard BEFORE INSERT OR UPDATE ON checkpoint FOR EACH ROW EXECUTE FUNCTION guard_checkpoint();
 ALTER TABLE checkpoint ENABLE ALWAYS TRIGGER guard;

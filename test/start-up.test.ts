@@ -241,19 +241,23 @@ describe('the embedded mode', () => {
 
   test.each([
     ['README.md', [201, 200]],
-    ['docs/api.md', [201, 200, 200, 200, 200]],
+    ['docs/api.md', [201, 200, 200, 200, 200, 200, 200, 200, 200, 200, 200, 200, 200, 200]],
   ])('the examples of %s work when pasted', async (page, statuses) => {
     const dataDir = await dataFolder();
-    const service = await start({ SEALOG_DATA_DIR: dataDir });
+    const service = await start({ SEALOG_DATA_DIR: dataDir, SEALOG_CHECKPOINT_MS: '50' });
     const lines = join(dirname(dataDir), 'events.ndjson');
     await writeFile(lines, [1, 2, 3].map((n) => JSON.stringify({ ...EVENT, id: `line-${n}` })).join('\n'));
     const blocks = [...readFileSync(join(REPOSITORY, page), 'utf8').matchAll(/^```sh\n(.*?)^```$/gms)]
       .map(([, block]) => block!)
       .filter((block) => /curl|token/.test(block));
     const script = blocks
-      .join('\n')
+      // A reader takes his time, and the signer does in the meantime.
+      .join('sleep 0.5\n')
+      // Nobody vouches for it yet.
+      .replaceAll('verify --database', 'verify --database || [ $? -eq 2 ]')
       .replaceAll('http://127.0.0.1:8080', service.url)
-      .replaceAll('events.ndjson', lines);
+      .replaceAll('events.ndjson', lines)
+      .replaceAll('evidence.tar', join(dirname(dataDir), 'evidence.tar'));
     const shown = `curl() { command curl -w '\\n[%{http_code}]\\n' "$@"; }\n${script}`;
     const { code, out, err } = await run('sh', ['-eu', '-c', shown], { SEALOG_DATA_DIR: dataDir });
     expect(code, err).toBe(0);

@@ -274,19 +274,7 @@ describe('what a job finds', () => {
   });
 
   test('anchors: what is not anchored yet is waited for, and then intact', async () => {
-    const witness = await startWitness({});
-    onTestFinished(() => witness.close());
-    const folder = await mkdtemp(join(tmpdir(), 'sealog-test-anchors-'));
-    onTestFinished(() => rm(folder, { recursive: true, force: true }));
-    const file = join(folder, 'anchors.json');
-    const anchor = { name: 'w', type: 'witness', url: witness.url, vkey: witness.vkey, everySeconds: 1 };
-    await writeFile(file, JSON.stringify({ anchors: [anchor] }));
-    const service = await started({
-      verification: { share: 1 },
-      environment: { SEALOG_ANCHORS_FILE: file, SEALOG_ANCHOR_SECONDS: '1', SEALOG_ALLOW_ADDRESSES: '127.0.0.1/32' },
-    });
-    const seed = Buffer.from((await readFile(join(service.config.signerDir!, 'seed-0001'), 'utf8')).trim(), 'hex');
-    witness.know(new SigningKeys(seed).signer('log.example/sealog/anchor').vkey);
+    const service = await anchored(await anchorsFile());
     await fill(service, 'data_access', 0, 20);
     const run = await verified(service);
     expect(run).toMatchObject({ verdict: 'intact', findings: [], unchecked: [] });
@@ -294,10 +282,40 @@ describe('what a job finds', () => {
   });
 });
 
+/** A file that names one witness, and what makes it know the log. */
+async function anchorsFile() {
+  const witness = await startWitness({});
+  onTestFinished(() => witness.close());
+  const folder = await mkdtemp(join(tmpdir(), 'sealog-test-anchors-'));
+  onTestFinished(() => rm(folder, { recursive: true, force: true }));
+  const file = join(folder, 'anchors.json');
+  const anchor = { name: 'w', type: 'witness', url: witness.url, vkey: witness.vkey, everySeconds: 1 };
+  await writeFile(file, JSON.stringify({ anchors: [anchor] }));
+  return { file, know: (vkey: string) => witness.know(vkey) };
+}
+
+async function anchored(anchors: Awaited<ReturnType<typeof anchorsFile>>, options: ServiceOptions = {}) {
+  const service = await started({
+    verification: { share: 1 },
+    ...options,
+    environment: {
+      SEALOG_ANCHORS_FILE: anchors.file,
+      SEALOG_ANCHOR_SECONDS: '1',
+      SEALOG_ALLOW_ADDRESSES: '127.0.0.1/32',
+    },
+  });
+  const seed = Buffer.from((await readFile(join(service.config.signerDir!, 'seed-0001'), 'utf8')).trim(), 'hex');
+  anchors.know(new SigningKeys(seed).signer('log.example/sealog/anchor').vkey);
+  return service;
+}
+
 describe('a job that is long', () => {
   /** A short stream, then one that takes its time. */
   async function long(options: ServiceOptions = {}): Promise<TestService> {
-    const service = await started({ verification: { share: 0.02 }, ...options });
+    return filled(await started({ verification: { share: 0.02 }, ...options }));
+  }
+
+  async function filled(service: TestService): Promise<TestService> {
     await fill(service, 'data_access', 0, 500);
     for (let n = 0; n < 20_000; n += 5000) await fill(service, 'system_operation', n, 5000);
     return service;
@@ -356,6 +374,23 @@ describe('a job that is long', () => {
     });
     expect(end.streams.map(({ size }: { size: number }) => size)).toEqual([500, 20_000]);
     expect(await verified(second, { category: 'data_access' })).toMatchObject({ verdict: 'tampered' });
+  });
+
+  test('who vouches for a stream that was finished before is looked for again at the end', async () => {
+    const anchors = await anchorsFile();
+    // It is not anchored while the first service runs: nobody told the witness of the log.
+    const first = await filled(await anchored({ ...anchors, know: () => {} }, { verification: { share: 0.02 } }));
+    const { body: run } = await request(first);
+    const middle = await inTheMiddle(first, run.id);
+    expect(middle.streams).toMatchObject([{ verdict: 'not_provable', anchored: [] }]);
+    await first.app.close();
+    const second = await anchored(anchors, { beside: first });
+    const end = await ended(second, run.id);
+    expect(end).toMatchObject({ verdict: 'intact', findings: [], unchecked: [] });
+    expect(end.streams).toMatchObject([
+      { verdict: 'intact', anchored: [{ from: 0, to: 500 }], unanchored: null },
+      { verdict: 'intact', anchored: [{ from: 0, to: 20_000 }], unanchored: null },
+    ]);
   });
 
   test('is not taken from who lives, and is from who died', async () => {

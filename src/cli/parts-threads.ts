@@ -4,6 +4,7 @@
  */
 import { availableParallelism } from 'node:os';
 import { Worker } from 'node:worker_threads';
+import type { JsonValue } from '../chain/canonical.ts';
 import type { PartsChecker, PartsJob, PartsResult } from '../verify/parts-check.ts';
 
 /** A job as it goes over: texts are copied faster than objects. */
@@ -43,12 +44,9 @@ export class PartsThreads implements PartsChecker {
     const { worker, waiting } = this.#threads.reduce((least, other) =>
       other.waiting.size < least.waiting.size ? other : least,
     );
-    const texts = records.flatMap(({ action, source: { service, site }, parts: hash }) => [
-      action,
-      typeof service === 'string' ? service : null,
-      typeof site === 'string' ? site : null,
-      hash,
-    ]);
+    const texts: (string | null)[] = [];
+    for (const { action, source, parts: hash } of records)
+      texts.push(action, textOf(source['service']), textOf(source['site']), hash);
     const id = this.#jobs++;
     // In memory of its own, which moves there.
     const own = new Uint8Array(parts);
@@ -61,6 +59,11 @@ export class PartsThreads implements PartsChecker {
   async close(): Promise<void> {
     await Promise.all(this.#threads.map(({ worker }) => worker.terminate()));
   }
+}
+
+/** What is no text is not tagged. */
+function textOf(value: JsonValue | undefined): string | null {
+  return typeof value === 'string' ? value : null;
 }
 
 function start(): Thread {

@@ -28,6 +28,7 @@ import {
 } from '../verify/verify-log.ts';
 import { withConnection } from './connection.ts';
 import { configuration } from './environment.ts';
+import { PartsThreads } from './parts-threads.ts';
 import { UsageError } from './usage.ts';
 
 export interface DatabaseQuestion {
@@ -63,6 +64,7 @@ async function verifyAll(
   name: string | undefined,
 ): Promise<LogReport> {
   const database = openDatabase({ connection, readersMax: 1, log });
+  const parts = new PartsThreads();
   try {
     const newer = await unknownMigrations(database.verifier);
     if (newer.length > 0) throw newerSchema(newer);
@@ -72,7 +74,7 @@ async function verifyAll(
     });
     const origin = (await readOrigin(database.verifier)) ?? config.origin;
     if (origin === undefined) throw new SettingsError(['the log has no origin: the service was never started on it']);
-    const options = { ...(await ofSigner(config, origin, database)), ...given };
+    const options = { ...(await ofSigner(config, origin, database)), ...given, parts };
     if (name === undefined) return await verifyLog(logWideSource(database.verifier, keyring, origin), options);
     const stream = (await listStreams(database.verifier)).find((one) => one.name === name);
     if (stream === undefined) throw new UsageError(`there is no stream ${name}`);
@@ -82,6 +84,7 @@ async function verifyAll(
     await check.checkStream(stream);
     return await check.end();
   } finally {
+    await parts.close();
     await database.close();
   }
 }

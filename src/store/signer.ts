@@ -30,6 +30,13 @@ export interface SignedPlace {
   readonly id: number;
 }
 
+/**
+ * SQL of what a restore of whatever kind changes: the start of the server, the database, the table in it. Not a function, which would
+ * cost each commit 20 µs more.
+ */
+const INCARNATION = `concat_ws(' ', extract(epoch FROM pg_postmaster_start_time()),
+  (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database()), pg_relation_filenode('sealog.signer'))`;
+
 const CONNECT_MAX_MS = 2000;
 const STATEMENT_MAX_MS = 4000;
 const ANSWER_MAX_MS = 5000;
@@ -115,7 +122,7 @@ export class SignerLease {
   /** Whether this start of the server is accepted, and nothing is refused. */
   async isAccepted(): Promise<boolean> {
     const { rows } = await this.#client.query<{ accepted: boolean }>(
-      'SELECT EXISTS (SELECT FROM sealog.signer WHERE refusal IS NULL AND incarnation = sealog.incarnation()) AS accepted',
+      `SELECT EXISTS (SELECT FROM sealog.signer WHERE refusal IS NULL AND incarnation = ${INCARNATION}) AS accepted`,
     );
     return rows[0]!.accepted;
   }
@@ -124,7 +131,7 @@ export class SignerLease {
   async accept(identity: ServerIdentity, refusal: string | undefined): Promise<void> {
     await this.#client.query(
       `INSERT INTO sealog.signer (system_identifier, timeline, incarnation, refusal)
-       VALUES ($1, $2, sealog.incarnation(), $3)
+       VALUES ($1, $2, ${INCARNATION}, $3)
        ON CONFLICT (one) DO UPDATE SET system_identifier = excluded.system_identifier, timeline = excluded.timeline,
          incarnation = excluded.incarnation, refusal = excluded.refusal, looked_at = clock_timestamp()`,
       [identity.system, identity.timeline, refusal ?? null],
@@ -267,5 +274,5 @@ export const NO_SIGNER = 'no signer';
 
 /** SQL of why appending is refused, empty where it is not; one row is looked at. */
 export const SIGNER_REFUSAL = `coalesce((SELECT CASE WHEN s.refusal IS NOT NULL THEN s.refusal
-  WHEN s.incarnation <> sealog.incarnation() THEN 'the signer has not looked at this database since it was started or made'
+  WHEN s.incarnation <> ${INCARNATION} THEN 'the signer has not looked at this database since it was started or made'
   ELSE '' END FROM sealog.signer AS s), '${NO_SIGNER}')`;

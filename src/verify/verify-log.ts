@@ -38,6 +38,7 @@ import type {
   TickLeaf,
 } from './log-wide-source.ts';
 import type { EvidenceChecker } from './outside-evidence.ts';
+import type { PartsChecker } from './parts-check.ts';
 import type { StatedRoot } from './root-check.ts';
 import { type TrustedKey, trustedKeys } from './trusted-keys.ts';
 import { orphanReport, type StreamReport, verifyStream } from './verify-stream.ts';
@@ -94,6 +95,8 @@ export interface LogOptions {
   /** What the signer last signed of each stream by its own record; `root` is hex. */
   readonly mark?: ReadonlyMap<string, { readonly size: number; readonly root: string }> | undefined;
   readonly findingsMax?: number;
+  /** What looks at parts; default: this thread. */
+  readonly parts?: PartsChecker | undefined;
   /** Called after each chunk with the number of entries of the stream that were checked. May take its time. */
   readonly onProgress?: (stream: LogStream, entries: number) => void | Promise<void>;
   /** Called while entries lack an anchor: returns whether to look again, after a while. Without it nobody waits. */
@@ -243,6 +246,7 @@ export class LogCheck {
     };
     const report = await verifyStream(this.#source.open(stream), {
       findingsMax: this.#findingsMax,
+      ...(this.#options.parts === undefined ? {} : { parts: this.#options.parts }),
       roots: filtered(
         epoch === undefined ? this.#withLeaves(stream, stated, leaves) : this.#withEvidence(stream, stated, add),
         counts,
