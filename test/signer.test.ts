@@ -213,9 +213,14 @@ describe('rotation', () => {
     const old = await signed(service, 'one');
     await makeSeed(service.config.signerDir!, 2);
     await until(async () => service.app.signer!.status.generation === 2, 'rotation');
-    const { rows } = await service.adminPool.query(
-      "SELECT generation, note FROM sealog.checkpoint AS c JOIN sealog.stream AS s ON s.id = c.stream WHERE s.name = 'acme/user_authentication'",
-    );
+    const stored = async () => {
+      const { rows } = await service.adminPool.query(
+        "SELECT generation, note FROM sealog.checkpoint AS c JOIN sealog.stream AS s ON s.id = c.stream WHERE s.name = 'acme/user_authentication'",
+      );
+      return rows;
+    };
+    await until(async () => (await stored())[0].generation === 2, 'signed again');
+    const rows = await stored();
     expect(rows[0].generation).toBe(2);
     const notes = await statements(service);
     const deployments = notes
