@@ -15,12 +15,13 @@ import { startClient } from './client-process.ts';
 import { EVENT_ORDERS, type EventOrder, type EventSource, hasCorpus, loadEvents } from './corpus.ts';
 import type { HttpRequest, HttpResult } from './http-load.ts';
 import { describeDatabase, describeMachine } from './machine.ts';
-import { measureDisk, measureThroughput, type Stage, THROUGHPUTS } from './measurements.ts';
+import { fillOnce, measureDisk, measureThroughput, type Stage, THROUGHPUTS } from './measurements.ts';
 import { measureProofs, PROOFS } from './proofs.ts';
 import { formatTable, type Row } from './report.ts';
 import { type Service, startService } from './service.ts';
+import { measureVerification } from './verification.ts';
 
-const NAMES: readonly string[] = ['disk', ...THROUGHPUTS.map(({ name }) => name), ...PROOFS];
+const NAMES: readonly string[] = ['disk', 'verify', ...THROUGHPUTS.map(({ name }) => name), ...PROOFS];
 
 const USAGE = `usage: npm run bench -- [options]
   --json       end with one line { "results": [{ name, value, unit, baseline, ratio }] }
@@ -125,7 +126,7 @@ async function benchService(service: Service, dataDir: string, options: Options,
       rounds: options.rounds,
       acknowledged: 0,
     };
-    const rows = await measure(stage, options.only);
+    const rows = await measure(stage, options, dataDir);
     rows.push(...(await measureProofs(service, (name) => isWanted(options.only, name), options.smoke)));
     const stored = await service.countEntries();
     if (stored !== stage.acknowledged)
@@ -140,10 +141,12 @@ async function benchService(service: Service, dataDir: string, options: Options,
   });
 }
 
-async function measure(stage: Stage, only: readonly string[]): Promise<Row[]> {
+async function measure(stage: Stage, { only, smoke }: Options, dataDir: string): Promise<Row[]> {
   const rows: Row[] = [];
-  // First, into empty tables.
+  // First, into empty tables. What it leaves behind, each event once, is what is verified.
   if (isWanted(only, 'disk')) rows.push(...(await measureDisk(stage)));
+  else if (isWanted(only, 'verify')) await fillOnce(stage);
+  if (isWanted(only, 'verify')) rows.push(await measureVerification(dataDir, stage.rounds, smoke));
   for (const throughput of THROUGHPUTS) {
     if (isWanted(only, throughput.name)) rows.push(await measureThroughput(stage, throughput));
   }

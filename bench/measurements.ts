@@ -130,6 +130,12 @@ export async function measureDisk(stage: Stage): Promise<Row[]> {
   ];
 }
 
+/** Sends each event once, in batches. */
+export async function fillOnce(stage: Stage): Promise<void> {
+  const plan = { do: 'round', batch: 500, kind: 'd', round: 0, connections: 4, warmup: 0 } as const;
+  stage.acknowledged += ((await stage.load.ask(plan)) as RoundResult).acknowledged;
+}
+
 async function serviceRound(stage: Stage, { kind, batch, connections }: Throughput, round: number): Promise<Sample> {
   const { result, sample } = await observe(
     stage,

@@ -83,7 +83,7 @@ describe('the example stream, its rows put into PostgreSQL', () => {
 
   test('with the erased block is found to lack a part', async () => {
     const report = await verifyExample({ parts: bytes('erased.parts') });
-    expect(report).toMatchObject({ verdict: 'tampered', findings: [{ seq: 0, kind: 'part' }] });
+    expect(report).toMatchObject({ verdict: 'tampered', findings: [{ seq: 0, kind: 'erasure' }] });
   });
 
   test('without its month key is found incomplete', async () => {

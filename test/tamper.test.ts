@@ -434,6 +434,7 @@ describe('every column of every table of entries', () => {
     'stream.frontier': 'tampered',
     'stream.recorded_at': 'tampered',
     'stream.retain_until': 'tampered',
+    'stream.closed': 'no evidence: it ends appending, and says nothing of what is there',
     'data_key.id': 'tampered',
     'data_key.tenant': 'tampered',
     'data_key.stream': 'tampered',

@@ -95,8 +95,8 @@ export function logWideSource(
     keyStatements: (names) => keyStatements(database, names),
 
     async checkpoint(stream) {
-      const { rows } = await sql<{ size: number; root: Buffer; generation: number; note: string }>`
-        SELECT ${exact('size')}, root, generation, note FROM sealog.checkpoint WHERE stream = ${stream.id}`.execute(
+      const { rows } = await sql<{ size: number; root: Buffer; generation: number; note: string; copies: number }>`
+        SELECT ${exact('size')}, root, generation, note, count(*) OVER () AS copies FROM sealog.checkpoint WHERE stream = ${stream.id}`.execute(
         database,
       );
       return rows[0];

@@ -26,7 +26,8 @@ export interface VerificationRunnerOptions {
   readonly timing?: Partial<LaneTiming> | undefined;
 }
 
-const SHARE = 0.5;
+/** With the database's part and what runs beside the thread (collecting garbage, unpacking) it comes to half of one. */
+const SHARE = 0.4;
 
 /** Returns the lane of jobs, which does nothing before `start`. */
 export function verificationRunner(options: VerificationRunnerOptions): RunLane {

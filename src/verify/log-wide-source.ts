@@ -21,6 +21,8 @@ export interface SourceCheckpoint {
   readonly generation: number;
   /** The signed note. */
   readonly note: string;
+  /** How many rows the stream has: one, unless somebody took the key off the table. */
+  readonly copies: number;
 }
 
 /** The leaf that a tick has of a stream, and where the tick's entry stands: undefined where it is not in the anchor stream. */

@@ -138,7 +138,10 @@ interface Covered {
 
 /** What is known of a stream's leaves. */
 interface Leaves {
-  /** The last that was read, the last whose tick is in the anchor stream, and the last of these whose root the entries have. */
+  /**
+   * The last that was read, the last whose tick is in the anchor stream, and the last of these whose root the entries have. The anchor stream
+   * itself has checkpoints with outside evidence instead.
+   */
   last: SourceLeaf | undefined;
   lastCounted: SourceLeaf | undefined;
   lastAgreed: SourceLeaf | undefined;
@@ -248,7 +251,9 @@ export class LogCheck {
       findingsMax: this.#findingsMax,
       ...(this.#options.parts === undefined ? {} : { parts: this.#options.parts }),
       roots: filtered(
-        epoch === undefined ? this.#withLeaves(stream, stated, leaves) : this.#withEvidence(stream, stated, add),
+        epoch === undefined
+          ? this.#withLeaves(stream, stated, leaves)
+          : this.#withEvidence(stream, stated, leaves, add),
         counts,
       ),
       onAgreed: (one) => {
@@ -395,6 +400,7 @@ export class LogCheck {
     add: (kind: FindingKind, detail: string, seq?: number) => void,
   ): (ReadCheckpoint & { readonly key: TrustedKey }) | undefined {
     const at = stored.size > 0 ? stored.size - 1 : undefined;
+    if (stored.copies > 1) add('checkpoint', `the stream has ${stored.copies} stored checkpoints`, at);
     if (keys === undefined) return undefined;
     try {
       const { says, key } = openCheckpoint(stored.note, keys);
@@ -560,6 +566,7 @@ export class LogCheck {
   async *#withEvidence(
     stream: LogStream,
     stated: readonly StatedRoot[],
+    leaves: Leaves,
     add: (kind: FindingKind, detail: string, seq?: number) => void,
   ): AsyncGenerator<StatedRoot> {
     let i = 0;
@@ -571,6 +578,7 @@ export class LogCheck {
           const says = decodeCheckpoint(textOf(note));
           if (says.size !== size || says.origin !== `${this.#source.origin}/${stream.name}`)
             throw new EvidenceError('its checkpoint is another one than its row says');
+          leaves.lastCounted = { tick: new Uint8Array(0), size, root: says.root, place: undefined };
           yield { size, root: says.root, kind: 'anchor', name: `the evidence of ${anchor}` };
         } catch (error) {
           if (!(error instanceof EvidenceError)) throw error;

@@ -1,0 +1,163 @@
+/**
+ * How fast the full check is: `verifyLog` as `sealog verify --database` calls it, over the log that the service has sealed, while it is idle.
+ *
+ * The baseline is what no check can do without: read the same rows (blocks, tiles, ids, tags) with node-postgres, and take SHA-256 of each record
+ * and each part, whose bytes lie ready in memory, on one thread. Run as a process of its own (see client-process.ts) this file is either side, so
+ * that neither finds the other's memory.
+ */
+import { hash } from 'node:crypto';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import pg from 'pg';
+import { decodeRecords, unpackPayload } from '../src/chain/block.ts';
+import { openParts } from '../src/chain/open-block.ts';
+import { isOpen } from '../src/chain/part.ts';
+import { decodeRecord } from '../src/chain/record.ts';
+import { PartsThreads } from '../src/cli/parts-threads.ts';
+import { fileMonthKeys } from '../src/keys/file-month-keys.ts';
+import { Keyring } from '../src/keys/keyring.ts';
+import { keyById } from '../src/store/data-keys.ts';
+import { type Database, openDatabase } from '../src/store/database.ts';
+import { readOrigin } from '../src/store/deployment.ts';
+import { readEmbeddedConnection } from '../src/store/embedded-postgres.ts';
+import { logWideSource } from '../src/store/log-wide-source.ts';
+import { listStreams } from '../src/store/streams.ts';
+import { verifyLog } from '../src/verify/verify-log.ts';
+import { answerRequests, startClient } from './client-process.ts';
+import { compare, median, type Row } from './report.ts';
+
+type Request =
+  | { readonly do: 'prepare'; readonly side: 'verify' | 'baseline'; readonly dataDir: string }
+  | { readonly do: 'round' };
+
+/** Entries, and the seconds that they took; of `prepare` nothing. */
+interface Result {
+  readonly entries: number;
+  readonly seconds: number;
+}
+
+/** Rounds whose code is still cold do not count. */
+const WARM_UP = 2;
+
+/** Measures in turns. The log must hold what is to be verified. */
+export async function measureVerification(dataDir: string, rounds: number, smoke: boolean): Promise<Row> {
+  const file = fileURLToPath(import.meta.url);
+  const sides = (['verify', 'baseline'] as const).map((side) => ({
+    ...{ side, client: startClient<Request, Result>(file), rates: [] as number[], entries: 0 },
+  }));
+  try {
+    for (const { side, client } of sides) await client.ask({ do: 'prepare', side, dataDir });
+    const warmUp = smoke ? 0 : WARM_UP;
+    for (let round = -warmUp; round < rounds; round++) {
+      for (const one of round % 2 === 0 ? sides : sides.toReversed()) {
+        const { entries, seconds } = await one.client.ask({ do: 'round' });
+        one.entries = entries;
+        if (round >= 0) one.rates.push(entries / seconds);
+      }
+    }
+  } finally {
+    for (const { client } of sides) client.stop();
+  }
+  const [verify, baseline] = sides as [(typeof sides)[number], (typeof sides)[number]];
+  console.log(`\nverify: median (and each round), ${verify.entries} entries`);
+  for (const { side, rates } of sides)
+    console.log(
+      `  ${side.padEnd(10)} ${median(rates).toFixed(0).padStart(7)}/s (${rates.map((rate) => rate.toFixed(0)).join(' ')})`,
+    );
+  return compare('verify', 'entries/s', median(verify.rates), median(baseline.rates));
+}
+
+if (import.meta.main) serve();
+
+function serve(): void {
+  let round: (() => Promise<number>) | undefined;
+  answerRequests<Request, Result>(async (request) => {
+    if (request.do === 'prepare') {
+      round = request.side === 'verify' ? await prepareVerify(request.dataDir) : await prepareBaseline(request.dataDir);
+      return { entries: 0, seconds: 0 };
+    }
+    const began = performance.now();
+    const entries = await round!();
+    return { entries, seconds: (performance.now() - began) / 1000 };
+  });
+}
+
+async function prepareVerify(dataDir: string): Promise<() => Promise<number>> {
+  const { database, keys } = await open(dataDir);
+  const source = logWideSource(database.verifier, keys, (await readOrigin(database.verifier))!);
+  const parts = new PartsThreads();
+  return async () => {
+    const { verdict, entries, findings } = await verifyLog(source, { parts });
+    if (verdict !== 'not_provable') throw new Error(`the log is ${verdict}: ${JSON.stringify(findings.slice(0, 3))}`);
+    return entries;
+  };
+}
+
+async function prepareBaseline(dataDir: string): Promise<() => Promise<number>> {
+  const { database, keys, connection } = await open(dataDir);
+  const client = new pg.Client({ ...connection, options: '-c role=sealog_verifier' });
+  await client.connect();
+  const streams = await listStreams(database.verifier);
+  const texts: Uint8Array[] = [];
+  for (const { id, name } of streams) {
+    for await (const rows of pages(client, 'block', 'first_seq', id)) {
+      for (const { records, parts, key_id: keyId } of rows) {
+        const own = decodeRecords(unpackPayload(records));
+        const { dataKey } = await keys.keysById(String(keyId));
+        const opened = openParts({ parts }, name, dataKey, own.map(decodeRecord));
+        // In memory of their own, as the bytes of a value that was just read would be.
+        for (const bytes of own) texts.push(Buffer.from(bytes));
+        for (const part of opened.flat()) if (isOpen(part)) texts.push(Buffer.from(part.value));
+      }
+    }
+  }
+  return async () => {
+    let rows = 0;
+    for (const { id } of streams) {
+      for await (const page of pages(client, 'block', 'first_seq', id)) rows += page.length;
+      for await (const page of pages(client, 'tile', 'tile_index', id)) rows += page.length;
+      for await (const page of pages(client, 'entry_id', 'seq', id)) rows += page.length;
+      for await (const page of pages(client, 'tag', 'first_seq', id)) rows += page.length;
+    }
+    // The form of the result that costs least.
+    for (const text of texts) hash('sha256', text, 'hex');
+    if (rows === 0) throw new Error('there are no rows');
+    return streams.reduce((sum, { size }) => sum + size, 0);
+  };
+}
+
+/** All rows of a stream in a table, some thousand at a time. */
+async function* pages(client: pg.Client, table: string, column: string, stream: number) {
+  const size = table === 'block' || table === 'tile' ? 32 : 2000;
+  // Rows of an index have no order that is worth a sort: they are read by ranges of entries.
+  const isIndex = table === 'entry_id' || table === 'tag';
+  const { rows: bounds } = await client.query({
+    name: `bounds ${table}`,
+    text: `SELECT coalesce(max(${column}), -1)::float8 AS last FROM sealog.${table} WHERE stream = $1`,
+    values: [stream],
+  });
+  const { last } = bounds[0];
+  for (let after = -1; after < last; ) {
+    const { rows } = await client.query({
+      name: `page ${table}`,
+      text: isIndex
+        ? `SELECT * FROM sealog.${table} WHERE stream = $1 AND ${column} > $2 AND ${column} <= $2 + $3::bigint`
+        : `SELECT * FROM sealog.${table} WHERE stream = $1 AND ${column} > $2 ORDER BY ${column} LIMIT $3`,
+      values: [stream, after, size],
+    });
+    if (!isIndex && rows.length === 0) return;
+    yield rows;
+    after = isIndex ? after + size : Number(rows.at(-1)[column]);
+  }
+}
+
+async function open(dataDir: string): Promise<{ database: Database; keys: Keyring; connection: pg.ClientConfig }> {
+  const running = await readEmbeddedConnection(dataDir);
+  if (running === undefined) throw new Error('the service does not run');
+  const database = openDatabase({ connection: running.app, readersMax: 1, log: { warn: () => {} } });
+  const keys = new Keyring(fileMonthKeys(join(dataDir, 'keys', 'months')), {
+    findOrStore: () => Promise.reject(new Error('verification makes no keys')),
+    byId: (id) => keyById(database.verifier, id),
+  });
+  return { database, keys, connection: running.app };
+}
