@@ -135,6 +135,7 @@ describe('a new checkpoint', () => {
         certificates: [utf8('c')],
         crls: [utf8('r')],
         evidenceTime: 1000,
+        ends: 7,
       },
     ]);
     expect(one.asked).toEqual([imprintOf(3)]);

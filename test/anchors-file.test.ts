@@ -158,7 +158,7 @@ test('all problems come together', async () => {
     extra: 1,
     anchors: [
       { type: 'folder' },
-      { ...TSA, everySeconds: 1, trust: 'missing.pem', x: 1 },
+      { ...TSA, everySeconds: 0, trust: 'missing.pem', x: 1 },
       7,
       { ...WITNESS, name: 'tsa-1' },
     ],

@@ -191,7 +191,7 @@ describe('a break before COMMIT', () => {
     await whileLocked(async () => {
       const sent = event();
       const answering = service.post('/v1/events', sent);
-      await eventually(async () => (await lockWaiters()) === 1, 2000);
+      await eventually(async () => (await lockWaiters()) === 1, 10_000);
       await endBackends();
       expectNothingStored(await answering);
       expect(await size()).toBe(1);

@@ -124,7 +124,7 @@ describe('from a given key', () => {
       [deployment(1), deployment(2), deployment(3, { from: { epoch: 1, size: 5 } })],
       2,
     ],
-    ['a first generation that begins late', [deployment(1, { from: { epoch: 1, size: 5 } }), deployment(2)], 1],
+    ['a first generation that begins late', [deployment(1, { from: { epoch: 1, size: 5 } }), deployment(2)], 0],
     ['a gap between generations', [deployment(1), deployment(3)], 1],
     ['a generation twice', [deployment(1), deployment(1)], 1],
     ['a stream key that another key signed', [deployment(1), ofStream(1, { signer: other })], 1],

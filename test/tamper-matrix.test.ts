@@ -291,7 +291,7 @@ describe('a sound log', () => {
     undone(async () => {
       const { vkey } = noteSigner(ORIGIN, new Uint8Array(32).fill(9));
       expect(words(await verified({ key: { vkey, trusted: 'given' } }))).toMatch(
-        /^tampered .*log\.example:key.* signature$/,
+        /^tampered .*log\.example:key/,
       );
     }));
 

@@ -30,6 +30,7 @@ import { decodeRecord, encodeRecord, type Rec } from '../src/chain/record.ts';
 import { openSealed, sealParts } from '../src/chain/seal.ts';
 import { marksOf, tagOf } from '../src/chain/tag.ts';
 import { tileRoot } from '../src/chain/tile.ts';
+import { PartsThreads } from '../src/cli/parts-threads.ts';
 import { fileMonthKeys } from '../src/keys/file-month-keys.ts';
 import { Keyring } from '../src/keys/keyring.ts';
 import { storedBlock } from '../src/store/block-row.ts';
@@ -37,7 +38,8 @@ import { keyById } from '../src/store/data-keys.ts';
 import type { Tables } from '../src/store/tables.ts';
 import { verifySource } from '../src/store/verify-source.ts';
 import type { LogSource, StoredIndex } from '../src/verify/log-source.ts';
-import { type StreamReport, verifyStream } from '../src/verify/verify-stream.ts';
+import type { PartsChecker } from '../src/verify/parts-check.ts';
+import { type StreamReport, type VerifyOptions, verifyStream } from '../src/verify/verify-stream.ts';
 import { startService, type TestService } from './support/service.ts';
 
 /** 16 blocks of 40 entries: two full tiles, and half of a third. */
@@ -215,21 +217,28 @@ async function disarm(): Promise<void> {
   for (const { name } of rows) await pool.query(`ALTER TABLE sealog.${name} DISABLE TRIGGER ALL`);
 }
 
-async function verified(name: string, folder?: string): Promise<StreamReport> {
+async function verified(name: string, folder?: string, options: VerifyOptions = {}): Promise<StreamReport> {
   await pool.query('SET LOCAL ROLE sealog_verifier');
   try {
-    return await verifyStream(verifySource(database, keyring(folder), homes.get(name)!));
+    return await verifyStream(verifySource(database, keyring(folder), homes.get(name)!), options);
   } finally {
     await pool.query('RESET ROLE');
   }
 }
 
 /** Returns what verification says of a stream after a change, and makes it undone. */
-async function after(name: string, change: (hands: Hands) => Promise<unknown>): Promise<StreamReport> {
+async function after(
+  name: string,
+  change: (hands: Hands) => Promise<unknown>,
+  parts?: PartsChecker,
+): Promise<StreamReport> {
   await pool.query('BEGIN');
   try {
     await change(handsOn(homes.get(name)!, homes.get(OTHER)!));
-    return await verified(name);
+    const report = await verified(name);
+    // Threads that look at parts say what this thread says.
+    if (parts !== undefined) expect(await verified(name, undefined, { parts })).toEqual(report);
+    return report;
   } finally {
     await pool.query('ROLLBACK');
   }
@@ -249,9 +258,9 @@ function places(report: StreamReport): string[] {
 type Case = readonly [does: string, expected: string, change: (hands: Hands) => Promise<unknown>];
 
 /** `expected` is every finding, in order: nothing is missed, and nothing sound is accused. */
-function each(name: string, cases: readonly Case[]): void {
+function each(name: string, cases: readonly Case[], parts?: PartsChecker): void {
   it.each(cases)('%s: %s', async (_, expected, change) => {
-    const report = await after(name, change);
+    const report = await after(name, change, parts);
     expect(places(report).join(' ')).toBe(expected);
     expect(report.verdict).toBe(expected === '' ? 'intact' : 'tampered');
     await untouched(name);
@@ -597,6 +606,8 @@ async function rawRecords(on: Hands, firstSeq: number, change: (payload: Uint8Ar
 }
 
 describe('parts are changed', () => {
+  const threads = new PartsThreads(2);
+  afterAll(() => threads.close());
   const value = (part: Part, text: string): Part => ({ ...part, value: utf8(text) }) as Part;
   /** The third entry of the block that begins with 40, its actor. */
   const actor = (parts: Part[][], change: (part: Part) => Part[]): Part[][] =>
@@ -604,98 +615,106 @@ describe('parts are changed', () => {
       2,
       parts[2]!.flatMap((part) => (part.name === 'actor' ? change(part) : [part])),
     );
-  each(MAIN, [
+  each(
+    MAIN,
     [
-      'the salt of the sealing',
-      'part@40',
-      async (on) => on.setBlock(40, { parts: flip((await on.block(40)).parts, 0) }),
+      [
+        'the salt of the sealing',
+        'part@40',
+        async (on) => on.setBlock(40, { parts: flip((await on.block(40)).parts, 0) }),
+      ],
+      ['the ciphertext', 'part@40', async (on) => on.setBlock(40, { parts: flip((await on.block(40)).parts, 100) })],
+      [
+        'the tag of the sealing',
+        'part@40',
+        async (on) => {
+          const { parts } = await on.block(40);
+          await on.setBlock(40, { parts: flip(parts, parts.length - 1) });
+        },
+      ],
+      ['cut off', 'part@40', async (on) => on.setBlock(40, { parts: (await on.block(40)).parts.subarray(0, -1) })],
+      ['cut short', 'part@40', (on) => on.setBlock(40, { parts: new Uint8Array(47) })],
+      ['nothing is left', 'part@40', (on) => on.setBlock(40, { parts: new Uint8Array(0) })],
+      ['those of another block', 'part@40', async (on) => on.setBlock(40, { parts: (await on.block(80)).parts })],
+      [
+        "those of another stream's block",
+        'part@40',
+        async (on) => on.setBlock(40, { parts: (await on.block(40, on.other)).parts }),
+      ],
+      ['sealed again, the same: the same entries', '', (on) => on.rewriteParts(40, (parts) => parts)],
+      [
+        'sealed with the key: another value',
+        'part@42',
+        (on) => on.rewriteParts(40, (parts) => actor(parts, (part) => [value(part, '{"id":"mallory","type":"user"}')])),
+      ],
+      [
+        'sealed with the key: another salt',
+        'part@42',
+        (on) =>
+          on.rewriteParts(40, (parts) =>
+            actor(parts, (part) => [isOpen(part) ? { ...part, salt: flip(part.salt, 15) } : part]),
+          ),
+      ],
+      [
+        'sealed with the key: a part left out',
+        'part@42',
+        (on) => on.rewriteParts(40, (parts) => actor(parts, () => [])),
+      ],
+      [
+        'sealed with the key: a part erased without a certificate',
+        'erasure@42',
+        (on) =>
+          on.rewriteParts(40, (parts) => actor(parts, (part) => [{ name: part.name, commitment: commitmentOf(part) }])),
+      ],
+      [
+        'sealed with the key: a part erased, with another commitment',
+        'part@42',
+        (on) =>
+          on.rewriteParts(40, (parts) => actor(parts, (part) => [{ name: part.name, commitment: new Uint8Array(32) }])),
+      ],
+      [
+        'sealed with the key: a part added',
+        'part@42',
+        (on) =>
+          on.rewriteParts(40, (parts) =>
+            actor(parts, (part) => [part, { name: 'details', salt: new Uint8Array(16), value: utf8('{}') }]),
+          ),
+      ],
+      [
+        'sealed with the key: those of two entries swapped',
+        'part@42 part@43',
+        (on) => on.rewriteParts(40, (parts) => parts.with(2, parts[3]!).with(3, parts[2]!)),
+      ],
+      [
+        'sealed with the key: those of the last entry left out',
+        'part@40',
+        (on) => on.rewriteParts(40, (p) => p.slice(0, -1)),
+      ],
+      [
+        'sealed with the key, and the record commits to them',
+        'record@42',
+        async (on) => {
+          // The record's parts hash is what parts are sealed under: both are made anew.
+          const block = await on.block(40);
+          const { dataKey } = await keyring().keysById(block.keyId);
+          const records = decodeRecords(unpackPayload(block.records));
+          const hashesOf = (bytes: readonly Uint8Array[]) => bytes.map((one) => fromHex(decodeRecord(one).parts));
+          const parts = decodeParts(unpackPayload(openSealed(dataKey, MAIN, hashesOf(records), block.parts)));
+          const forged = actor(parts, (part) => [value(part, '{"id":"mallory","type":"user"}')]);
+          const hash = partsHash(forged[2]!.map((part) => ({ name: part.name, commitment: commitmentOf(part) })));
+          const written = records.with(
+            2,
+            changed(records[2]!, () => ({ parts: toHex(hash) })),
+          );
+          await on.setBlock(40, {
+            records: packPayload(encodeRecords(written)),
+            parts: sealParts(dataKey, MAIN, hashesOf(written), packPayload(encodeParts(forged))),
+          });
+        },
+      ],
     ],
-    ['the ciphertext', 'part@40', async (on) => on.setBlock(40, { parts: flip((await on.block(40)).parts, 100) })],
-    [
-      'the tag of the sealing',
-      'part@40',
-      async (on) => {
-        const { parts } = await on.block(40);
-        await on.setBlock(40, { parts: flip(parts, parts.length - 1) });
-      },
-    ],
-    ['cut off', 'part@40', async (on) => on.setBlock(40, { parts: (await on.block(40)).parts.subarray(0, -1) })],
-    ['cut short', 'part@40', (on) => on.setBlock(40, { parts: new Uint8Array(47) })],
-    ['nothing is left', 'part@40', (on) => on.setBlock(40, { parts: new Uint8Array(0) })],
-    ['those of another block', 'part@40', async (on) => on.setBlock(40, { parts: (await on.block(80)).parts })],
-    [
-      "those of another stream's block",
-      'part@40',
-      async (on) => on.setBlock(40, { parts: (await on.block(40, on.other)).parts }),
-    ],
-    ['sealed again, the same: the same entries', '', (on) => on.rewriteParts(40, (parts) => parts)],
-    [
-      'sealed with the key: another value',
-      'part@42',
-      (on) => on.rewriteParts(40, (parts) => actor(parts, (part) => [value(part, '{"id":"mallory","type":"user"}')])),
-    ],
-    [
-      'sealed with the key: another salt',
-      'part@42',
-      (on) =>
-        on.rewriteParts(40, (parts) =>
-          actor(parts, (part) => [isOpen(part) ? { ...part, salt: flip(part.salt, 15) } : part]),
-        ),
-    ],
-    ['sealed with the key: a part left out', 'part@42', (on) => on.rewriteParts(40, (parts) => actor(parts, () => []))],
-    [
-      'sealed with the key: a part erased without a certificate',
-      'erasure@42',
-      (on) =>
-        on.rewriteParts(40, (parts) => actor(parts, (part) => [{ name: part.name, commitment: commitmentOf(part) }])),
-    ],
-    [
-      'sealed with the key: a part erased, with another commitment',
-      'part@42',
-      (on) =>
-        on.rewriteParts(40, (parts) => actor(parts, (part) => [{ name: part.name, commitment: new Uint8Array(32) }])),
-    ],
-    [
-      'sealed with the key: a part added',
-      'part@42',
-      (on) =>
-        on.rewriteParts(40, (parts) =>
-          actor(parts, (part) => [part, { name: 'details', salt: new Uint8Array(16), value: utf8('{}') }]),
-        ),
-    ],
-    [
-      'sealed with the key: those of two entries swapped',
-      'part@42 part@43',
-      (on) => on.rewriteParts(40, (parts) => parts.with(2, parts[3]!).with(3, parts[2]!)),
-    ],
-    [
-      'sealed with the key: those of the last entry left out',
-      'part@40',
-      (on) => on.rewriteParts(40, (p) => p.slice(0, -1)),
-    ],
-    [
-      'sealed with the key, and the record commits to them',
-      'record@42',
-      async (on) => {
-        // The record's parts hash is what parts are sealed under: both are made anew.
-        const block = await on.block(40);
-        const { dataKey } = await keyring().keysById(block.keyId);
-        const records = decodeRecords(unpackPayload(block.records));
-        const hashesOf = (bytes: readonly Uint8Array[]) => bytes.map((one) => fromHex(decodeRecord(one).parts));
-        const parts = decodeParts(unpackPayload(openSealed(dataKey, MAIN, hashesOf(records), block.parts)));
-        const forged = actor(parts, (part) => [value(part, '{"id":"mallory","type":"user"}')]);
-        const hash = partsHash(forged[2]!.map((part) => ({ name: part.name, commitment: commitmentOf(part) })));
-        const written = records.with(
-          2,
-          changed(records[2]!, () => ({ parts: toHex(hash) })),
-        );
-        await on.setBlock(40, {
-          records: packPayload(encodeRecords(written)),
-          parts: sealParts(dataKey, MAIN, hashesOf(written), packPayload(encodeParts(forged))),
-        });
-      },
-    ],
-  ]);
+    threads,
+  );
 });
 
 describe("a block's row is changed", () => {

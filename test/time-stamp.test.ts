@@ -170,7 +170,7 @@ describe.skipIf(withoutOpenssl !== undefined)(`time stamps${withoutOpenssl ? ` (
       expect(await check({ token: made, trusted })).toMatchObject({ kind: 'good' });
       await sign('-sigopt', 'rsa_padding_mode:pss', '-sigopt', 'rsa_pss_saltlen:20');
       const weak = await tsa.forge({ content: encodeTstInfo({ imprint, time }) });
-      await refused(check({ token: weak, trusted }), 'parameters of RSASSA-PSS');
+      expect(await check({ token: weak, trusted })).toMatchObject({ kind: 'untrusted' });
     });
   });
 
@@ -313,12 +313,17 @@ describe.skipIf(withoutOpenssl !== undefined)(`time stamps${withoutOpenssl ? ` (
       ['that had expired', { valid: [-100, -1] }, 'had expired'],
       ['that was not valid yet', { valid: [1, 100] }, 'was not valid yet'],
       ['of a short RSA key', { key: 'rsa1024' }, 'has 1024 bits'],
-      ['that was signed with SHA-1', { args: ['-md', 'sha1'] }, 'too weak or unknown'],
     ];
     test.each(strangers)('by a certificate %s', async (_, request, why) => {
       await authority.issue({ name: 'stranger', ...request });
       const made = await authority.forge({ content: tst({}), by: 'stranger', args: ['-certfile', 'between.pem'] });
       await refused(check({ token: made }), why);
+    });
+
+    test('no more than others are, by a certificate whose signature is too weak to lead on', async () => {
+      await authority.issue({ name: 'stranger', args: ['-md', 'sha1'] });
+      const made = await authority.forge({ content: tst({}), by: 'stranger', args: ['-certfile', 'between.pem'] });
+      expect(await check({ token: made })).toMatchObject({ kind: 'untrusted' });
     });
 
     const authorities: readonly [string, Partial<CertificateRequest>, string][] = [
@@ -362,7 +367,7 @@ describe.skipIf(withoutOpenssl !== undefined)(`time stamps${withoutOpenssl ? ` (
       await refused(check({ token: two, trusted, certificates }), 'more authorities below it than it allows');
     });
 
-    test('by a chain in which a certificate is signed by another key of the same name', async () => {
+    test('no more than others are, by a chain in which a certificate is signed by another key of the same name', async () => {
       const tsa = await start({ intermediate: true });
       const made = await tsa.stamp(imprint);
       // Without key ids nothing tells the two apart but the signature.
@@ -370,7 +375,7 @@ describe.skipIf(withoutOpenssl !== undefined)(`time stamps${withoutOpenssl ? ` (
       await tsa.issue({ name: 'between', by: 'root', extensions: [...without('KeyIdentifier', CA), ...NO_KEY_IDS] });
       const forgedToken = await tsa.forge({ content: tst({}), args: ['-certfile', 'between.pem'] });
       const trusted = readCertificates(tsa.caPem);
-      await refused(check({ token: forgedToken, trusted }), 'the signature of the certificate');
+      expect(await check({ token: forgedToken, trusted })).toMatchObject({ kind: 'untrusted' });
       expect(await check({ token: made, trusted })).toMatchObject({ kind: 'good' });
     });
   });
@@ -462,8 +467,8 @@ describe.skipIf(withoutOpenssl !== undefined)(`time stamps${withoutOpenssl ? ` (
       for (const [name, bytes] of hostile) {
         const begin = performance.now();
         await refused(check({ token: bytes }));
-        await refused(check({ crls: [bytes] }));
-        await refused(check({ certificates: [bytes] }));
+        // Beside a good token they are as if they were not there.
+        expect(await check({ crls: [bytes], certificates: [bytes] })).toMatchObject({ kind: 'good', lists: 0 });
         expect(() => decodeTimeStampReply(bytes)).toThrow(EvidenceError);
         expect(performance.now() - begin, name).toBeLessThan(10_000);
       }
@@ -489,7 +494,8 @@ describe.skipIf(withoutOpenssl !== undefined)(`time stamps${withoutOpenssl ? ` (
       await tsa.issue({ name: 'tsa', extensions: [...without('KeyIdentifier'), ...NO_KEY_IDS] });
       const made = await tsa.forge({ content: tst({}) });
       const begin = performance.now();
-      await refused(check({ token: made, trusted: readCertificates(tsa.caPem), certificates }));
+      const trusted = readCertificates(tsa.caPem);
+      expect(await check({ token: made, trusted, certificates })).toMatchObject({ kind: 'untrusted' });
       expect(performance.now() - begin).toBeLessThan(10_000);
     });
   });
@@ -561,7 +567,7 @@ describe.skipIf(withoutOpenssl !== undefined)(`time stamps${withoutOpenssl ? ` (
       expect(await verdict(between, await tsa.list('root', ...dates))).toBe(false);
     });
 
-    test('by a list that is not understood, or is another authority’s, is no answer; by a false one it is refused', async () => {
+    test('by a list that is not understood, another authority’s, or false is no answer', async () => {
       const tsa = await start({});
       const trusted = readCertificates(tsa.caPem);
       const made = await tsa.stamp(imprint);
@@ -588,7 +594,10 @@ describe.skipIf(withoutOpenssl !== undefined)(`time stamps${withoutOpenssl ? ` (
       // The same name, no key ids, another key.
       const nameless = readFileSync(join(other.folder, 'root.cnf'), 'utf8').replace(/authorityKeyIdentifier.*/, '');
       await writeFile(join(other.folder, 'root.cnf'), `${nameless}1.2.3.4 = DER:0500\n`);
-      await refused(check({ token: made, trusted, crls: [await other.list()] }), 'revocation list of');
+      expect(await check({ token: made, trusted, crls: [await other.list()] })).toMatchObject({
+        kind: 'good',
+        lists: 0,
+      });
     });
 
     test('lists of thousands are read in time', async () => {

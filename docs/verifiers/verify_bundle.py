@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""An independent verifier of evidence bundles, written from the format specification alone.
+"""An independent verifier of Sealog's evidence bundles. It was written from docs/format.md alone, without Sealog's code.
 
-A bundle (section 22 of the specification) is a tar file that says which entries of one category of one tenant were
-recorded in a time. This program reads it offline and says whether
+A bundle (section 22 of that page) is a tar file that says which entries of one category of one tenant were recorded in a
+time. This program reads it offline and says whether
 
   intact        everything holds, and every entry shown is anchored or pinned;
   tampered      something that must hold does not: each is listed as a finding;
@@ -13,7 +13,10 @@ recorded in a time. This program reads it offline and says whether
 anchor stream that you kept (--checkpoint), covers the entry. "Pinned": a checkpoint of the stream itself that you kept
 covers it. What is neither is un-anchored: the log's owner could have made it today.
 
-Section numbers in the comments are those of the specification. Order of this file: canonical JSON (2), names and times
+Give the newest vkey that you know: a bundle can be silent about a later one, and then a retired key passes for the one
+that signs now. The output says which key was taken for that one.
+
+Section numbers in the comments are those of docs/format.md. Order of this file: canonical JSON (2), names and times
 (3, 4), parts (5), records (6), trees and proofs (8, 10), notes and keys (10, 19), tar and form (22), time stamps (20),
 the checks (22), output, self-test (25). Only Python's standard library and the `openssl` command (3.x) are used;
 openssl does nothing here but check single signatures (Ed25519, RSA, ECDSA).
@@ -39,7 +42,10 @@ MAX_INTEGER = 2**53 - 1
 MAX_BUNDLE = 2**31
 MAX_JSON = 64 * 1024 * 1024
 MAX_DER = 262144
-MAX_STREAMS, MAX_STATEMENTS, MAX_CONSISTENCY, MAX_ANCHORS, MAX_EVIDENCE, MAX_BESIDE, MAX_PATH = 100, 1000, 1000, 100, 20, 20, 64
+MAX_STREAMS, MAX_STATEMENTS, MAX_CONSISTENCY, MAX_ANCHORS, MAX_PATH, MAX_RIGHT = 100, 1000, 1000, 100, 64, 128
+MAX_EVIDENCE, MAX_ALL_EVIDENCE, MAX_BESIDE = 20, 1000, 20  # of an anchor, of the bundle; certificates or lists beside a token
+MAX_CERTIFICATES, MAX_LISTS, MAX_CHAIN, MAX_TRIES, MAX_DER_DEPTH, MAX_DER_ELEMENTS = 64, 32, 8, 64, 32, 60000
+MAX_JSON_DEPTH = 1000
 
 class Malformed(Exception):
     """What was read does not have the form it must have. The caller decides which kind of finding that is."""
@@ -56,7 +62,7 @@ def sha256(data):
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Canonical JSON (section 2). parse_json takes the canonical text of a value and nothing else. Neither it nor
-# write_json recurses, so deep nesting costs nothing but memory.
+# write_json recurses.
 
 _TOKEN = re.compile(r'"[^"\\\x00-\x1f]*(?:\\(?:["\\bfnrt]|u00(?:0[0-7bef]|1[0-9a-f]))[^"\\\x00-\x1f]*)*"'
                     r'|-?[0-9][0-9.e+-]*|true|false|null|[\[\]{},:]')
@@ -139,6 +145,7 @@ def parse_json(raw):
         elif mark == '"':
             value = json.loads(token)
         elif mark in '[{':
+            need(len(stack) <= MAX_JSON_DEPTH, 'nested too deeply')
             stack.append([[] if mark == '[' else {}, None, None])
             state = 'first' if mark == '[' else 'firstname'
             continue
@@ -223,8 +230,8 @@ def hexadecimal(value, size, what):
     need(isinstance(value, str) and len(value) == 2 * size and _HEX.fullmatch(value), f'{what} is not {size} bytes in hex')
     return bytes.fromhex(value)
 
-def hashes(value, what):
-    return [hexadecimal(item, 32, what) for item in array(value, MAX_PATH, what)]
+def hashes(value, what, most=MAX_PATH):
+    return [hexadecimal(item, 32, what) for item in array(value, most, what)]
 
 def base64_bytes(value, what):
     """Standard base64 with padding, unused bits zero: it must be what encoding gives again."""
@@ -488,6 +495,7 @@ class Checkpoint(Note):
         self.origin, self.size = lines[0], decimal(lines[1], 'the size of a checkpoint')
         self.root = base64_bytes(lines[2], 'the root of a checkpoint')
         need(len(self.root) == 32, 'a checkpoint whose root is not 32 bytes')
+        need(self.size or self.root == EMPTY_ROOT, 'a checkpoint of no entries with another root than theirs')
 
     def stream(self, origin):
         """(name, stream of the first epoch, epoch) under the deployment's origin; None where it is of another log."""
@@ -528,7 +536,8 @@ class Trust:
     def __init__(self):
         self.keys = {}          # name -> [(Key, generation)]; generation None for a given stream key
         self.places = {}        # generation -> the place in the anchor stream from where on it signs
-        self.stream_key = False  # the given vkey is the key of one stream
+        self.only = None         # the name of the given key, where that is the key of one stream
+        self.newest = None       # {vkey, generation} of the key that is taken for the one that signs now
 
     def signers(self, note, name):
         """[(key, generation)] of the trusted keys of `name` that signed; None where one of their signatures is wrong."""
@@ -539,6 +548,10 @@ class Trust:
     def end_of(self, generation):
         """The place where the next generation began; None where none replaced this one."""
         return None if generation is None else self.places.get(generation + 1)
+
+    def silent_about(self, name):
+        """The key of one stream tells nothing of who signs another."""
+        return self.only not in (None, name)
 
     def current(self, pairs):
         return any(self.end_of(generation) is None for _, generation in pairs)
@@ -555,24 +568,19 @@ def read_trust(texts, given, origin, report):
     order = [(not s.of_deployment, s.name, s.generation) for s in statements]
     if any(a >= b for a, b in zip(order, order[1:])):
         report.add('bundle', 'key statements are out of order, or one stands twice')
-    deployment = {s.generation: s for s in reversed(statements) if s.of_deployment}
-    streams = [s for s in statements if not s.of_deployment]
-    for s in streams:
-        d = deployment.get(s.generation)
-        if d and (s.place, s.previous and s.previous.vkey) != (d.place, d.previous and d.previous.vkey):
-            report.add('signature', f'the statement of {s.name}, generation {s.generation}, contradicts its generation\'s')
-    if given.name != origin:
-        trust.stream_key = True
+    if given.name != origin:  # the key of one stream is trusted alone
+        trust.only = given.name
         trust.keys[given.name] = [(given, None)]
-        if not any(s.key.vkey == given.vkey for s in streams):
-            report.add('key', 'the given key is in no key statement of this bundle')
+        trust.newest = {'vkey': given.vkey, 'generation': None}
         return trust
 
+    deployment = {}
+    for s in statements:
+        if s.of_deployment and deployment.setdefault(s.generation, s) is not s:
+            report.add('key', f'generation {s.generation} is stated twice')
     start = next((g for g, s in deployment.items() if s.key.vkey == given.vkey), None)
     if start is None:
         report.add('key', 'the given key is in no key statement of this bundle')
-        return trust
-
     good = set()
     for g, s in deployment.items():
         wanted = [s.key] + ([s.previous] if s.previous else [])
@@ -581,28 +589,36 @@ def read_trust(texts, given, origin, report):
             report.add('signature', f'the statement of the deployment key, generation {g}, lacks a good signature')
         else:
             good.add(g)
-    linked = {start}
-    g = start
-    while g + 1 in deployment and deployment[g + 1].previous.vkey == deployment[g].key.vkey and g + 1 in good:
-        g += 1
-        linked.add(g)
-    g = start
-    while g - 1 in deployment and deployment[g].previous.vkey == deployment[g - 1].key.vkey and g in good:
-        g -= 1
-        linked.add(g)
-    for g, s in deployment.items():
+
+    def follows(g):
+        """Whether generation g is linked to the one before it, and not said to begin earlier."""
+        before, after = deployment.get(g - 1), deployment.get(g)
+        return before and after and {g - 1, g} <= good and after.previous.vkey == before.key.vkey and before.place <= after.place
+
+    linked = {start} & good
+    while linked and follows(max(linked) + 1):
+        linked.add(max(linked) + 1)
+    while linked and follows(min(linked)):
+        linked.add(min(linked) - 1)
+    for g in deployment:
         if g not in linked and g in good:
             report.add('key', f'the deployment key of generation {g} is not linked to the given key')
-        elif g in linked and g - 1 in linked and s.place < deployment[g - 1].place:
-            report.add('key', f'generation {g} begins before the generation that it replaced')
     for g in linked:
         trust.places[g] = deployment[g].place
-    for s in streams:
+    if linked:
+        trust.newest = {'vkey': deployment[max(linked)].key.vkey, 'generation': max(linked)}
+
+    for s in (s for s in statements if not s.of_deployment):
+        which, d = f'the statement of {s.name}, generation {s.generation},', deployment.get(s.generation)
         if s.generation not in linked:
-            report.add('key', f'the statement of {s.name}, generation {s.generation}, is not linked to the given key')
-        elif deployment[s.generation].key not in (s.note.signers([deployment[s.generation].key]) or []):
-            report.add('signature', f'the statement of {s.name}, generation {s.generation}, lacks a good signature')
-        elif all(generation != s.generation for _, generation in trust.keys.get(s.name, [])):
+            report.add('key', f'{which} is not linked to the given key')
+        elif not s.note.signers([d.key]):
+            report.add('signature', f'{which} lacks a good signature')
+        elif (s.place, s.previous and s.previous.vkey) != (d.place, d.previous and d.previous.vkey):
+            report.add('signature', f'{which} contradicts that of its generation')
+        elif any(generation == s.generation for _, generation in trust.keys.get(s.name, [])):
+            report.add('signature', f'{which} is not the only one')
+        else:
             trust.keys.setdefault(s.name, []).append((s.key, s.generation))
     return trust
 
@@ -707,7 +723,12 @@ def der_element(data, start, end):
     need(body + length <= end, 'DER that is cut short')
     return Der(tag, data[start:body + length], data[body:body + length])
 
-def check_primitive(tag, body):
+def check_form(tag, body):
+    """What DER demands of one element of a universal type, whatever it is a part of."""
+    if tag & 0xc0:
+        return
+    need(bool(tag & 0x20) == (tag & 31 in (16, 17)), 'a string in pieces, or a list in one')
+    need(tag, 'an end mark')
     if tag == BOOLEAN:
         need(body in (b'\0', b'\xff'), 'a boolean that is not DER')
     elif tag in (INTEGER, ENUMERATED):
@@ -715,34 +736,34 @@ def check_primitive(tag, body):
         need(len(body) == 1 or not (body[0] == 0 and body[1] < 0x80 or body[0] == 0xff and body[1] >= 0x80), 'an integer that is not DER')
     elif tag == BIT_STRING:
         need(body and body[0] < 8 and (len(body) > 1 or body == b'\0'), 'a malformed bit string')
-        need(body[-1] & ((1 << body[0]) - 1) == 0, 'a bit string whose unused bits are not zero')
+        need(len(body) == 1 or body[-1] & ((1 << body[0]) - 1) == 0, 'a bit string whose unused bits are not zero')
     elif tag == NULL:
         need(not body, 'a null that is not DER')
+    elif tag == OID:
+        need(1 <= len(body) <= 64 and body[-1] < 0x80, 'a malformed object identifier')
+        need(all(byte != 0x80 or before >= 0x80 for before, byte in zip(b'\0' + body, body)), 'an object identifier that is not DER')
 
 def read_der(data, what):
-    need(len(data) <= MAX_DER, f'{what} has more than {MAX_DER} bytes')
+    """The one element that `data` is. The order within a set is taken as it stands."""
     try:
+        need(len(data) <= MAX_DER, f'more than {MAX_DER} bytes')
         root = der_element(data, 0, len(data))
         need(len(root.raw) == len(data), 'something behind the DER')
-        todo = [root] if root.tag & 0x20 else []
-        if not todo:
-            check_primitive(root.tag, root.body)
-        depth = {id(root): 0}
-        while todo:
-            parent = todo.pop()
-            need(depth[id(parent)] < 40, 'DER that is nested too deeply')
-            position = 0
-            while position < len(parent.body):
-                kid = der_element(parent.body, position, len(parent.body))
-                position += len(kid.raw)
-                parent.kids.append(kid)
-                if kid.tag & 0x20:
-                    depth[id(kid)] = depth[id(parent)] + 1
-                    todo.append(kid)
-                else:
-                    check_primitive(kid.tag, kid.body)
-            if parent.tag == SET:
-                need(all(a.raw <= b.raw for a, b in zip(parent.kids, parent.kids[1:])), 'a set that is not in DER order')
+        level, count = [root], 0
+        for depth in range(MAX_DER_DEPTH + 1):
+            following = []
+            for element in level:
+                check_form(element.tag, element.body)
+                count += 1
+                position = 0
+                while element.tag & 0x20 and position < len(element.body):
+                    need(depth < MAX_DER_DEPTH, 'DER that is nested too deeply')
+                    kid = der_element(element.body, position, len(element.body))
+                    position += len(kid.raw)
+                    element.kids.append(kid)
+                following += element.kids
+            need(count + len(following) <= MAX_DER_ELEMENTS, 'DER with too many elements')
+            level = following
         return root
     except Malformed as error:
         raise Malformed(f'{what}: {error}') from None
@@ -773,12 +794,10 @@ def explicit(element, what):
     return element.kids[0]
 
 def oid_text(element):
-    need(element.tag == OID and element.body and not element.body[-1] & 0x80, 'a malformed object identifier')
+    need(element.tag == OID, 'no object identifier')
     arcs, value = [], 0
     for byte in element.body:
-        need(not (value == 0 and byte == 0x80), 'an object identifier that is not DER')
         value = value << 7 | byte & 0x7f
-        need(value < 1 << 140, 'an object identifier that is too long')
         if not byte & 0x80:
             arcs.append(value)
             value = 0
@@ -810,7 +829,9 @@ EC, CURVES = '1.2.840.10045.2.1', ('1.2.840.10045.3.1.7', '1.3.132.0.34', '1.3.1
 TIME_STAMPING, ANY_PURPOSE = '1.3.6.1.5.5.7.3.8', '2.5.29.37.0'
 BASIC_CONSTRAINTS, KEY_USAGE, EXT_KEY_USAGE, POLICIES = '2.5.29.19', '2.5.29.15', '2.5.29.37', '2.5.29.32'
 CRL_NUMBER, CRL_POINT, CRL_REASON, CRL_INVALIDITY = '2.5.29.20', '2.5.29.28', '2.5.29.21', '2.5.29.24'
+SUBJECT_KEY_ID = '2.5.29.14'
 DIGITAL_SIGNATURE, NON_REPUDIATION, KEY_CERT_SIGN, CRL_SIGN = 0, 1, 5, 6
+ORDERLY_REASONS = (b'\0', b'\3', b'\4', b'\5')  # unspecified, affiliationChanged, superseded, cessationOfOperation
 
 def algorithm(element):
     """(object identifier, parameters or None) of an AlgorithmIdentifier."""
@@ -837,7 +858,7 @@ def signature_scheme(element, digest=None):
         need(hash_algorithm(mask.take(SEQUENCE)) == used, 'PSS with two hashes')
         salt = fields.maybe(0xa2)
         salt = 20 if salt is None else int.from_bytes(explicit(salt, 'PSS').body, 'big')
-        need(salt <= 64, 'PSS with a strange salt')
+        need(salt * 8 == int(used[3:]), 'PSS with a salt of another length than its hash')
         fields.done()
         options = ['-sigopt', 'rsa_padding_mode:pss', '-sigopt', f'rsa_pss_saltlen:{salt}', '-sigopt', f'rsa_mgf1_md:{used}']
         scheme = used, RSA, options
@@ -862,7 +883,7 @@ def check_key(spki):
     if name == EC:
         need(parameters is not None and oid_text(parameters) in CURVES, 'a key on another curve')
         return EC
-    need(name in (RSA, PSS), 'a key that is neither RSA nor ECDSA')
+    need(name == RSA, 'a key that is neither RSA nor ECDSA')
     modulus = Fields(read_der(bits[1:], 'an RSA key'), SEQUENCE, 'an RSA key').take(INTEGER).body
     need(modulus[0] < 0x80 and 2048 <= int.from_bytes(modulus, 'big').bit_length() <= 8192, 'an RSA key of another length')
     return RSA
@@ -875,29 +896,35 @@ def signature_holds(spki, scheme, message, signature):
                    {'key.pem': pem(b'PUBLIC KEY', spki.raw), 'signature': signature, 'message': message})
 
 def read_extensions(element):
-    """Object identifier -> (critical, the DER inside)."""
+    """Object identifier -> (critical, the DER inside). `critical FALSE` may be spelled out, as some authorities do."""
     found = {}
     need(element.tag == SEQUENCE and element.kids, 'extensions that are empty')
     for item in element.kids:
         fields = Fields(item, SEQUENCE, 'an extension')
         name, critical = oid_text(fields.take(OID)), fields.maybe(BOOLEAN)
-        need(critical is None or critical.body == b'\xff', 'an extension that spells out its default')
         need(name not in found, 'an extension that stands twice')
-        found[name] = (critical is not None, fields.take(OCTET_STRING).body)
+        found[name] = (critical is not None and critical.body == b'\xff', fields.take(OCTET_STRING).body)
         fields.done()
     return found
 
-class Certificate:
-    def __init__(self, raw):
+class Signed:
+    """A certificate or a revocation list: what is signed, the algorithm, the signature."""
+
+    def __init__(self, raw, what):
         self.raw = raw
-        outer = Fields(read_der(raw, 'a certificate'), SEQUENCE, 'a certificate')
+        outer = Fields(read_der(raw, what), SEQUENCE, what)
         self.tbs, self.algorithm, bits = outer.take(SEQUENCE), outer.take(SEQUENCE), outer.take(BIT_STRING).body
         outer.done()
         need(bits[0] == 0, 'a malformed signature')
         self.signature = bits[1:]
-        fields = Fields(self.tbs, SEQUENCE, 'a certificate')
+        self.fields = Fields(self.tbs, SEQUENCE, what)
+
+class Certificate(Signed):
+    def __init__(self, raw):
+        super().__init__(raw, 'a certificate')
+        fields = self.fields
         version = fields.maybe(0xa0)
-        need(version is None or explicit(version, 'the version').body in (b'\1', b'\2'), 'a certificate of another version')
+        self.is_version_3 = version is not None and explicit(version, 'the version').body == b'\2'
         self.serial = fields.take(INTEGER).body
         need(fields.take(SEQUENCE).raw == self.algorithm.raw, 'a certificate with two algorithms')
         self.issuer = fields.take(SEQUENCE).raw
@@ -908,58 +935,67 @@ class Certificate:
         fields.maybe(0x81)
         fields.maybe(0x82)
         extensions = fields.maybe(0xa3)
-        need(extensions is None or (version and version.kids[0].body == b'\2'), 'extensions in an old certificate')
         self.extensions = read_extensions(explicit(extensions, 'the extensions')) if extensions else {}
         fields.done()
-        self.subject_key_id = None
-        if '2.5.29.14' in self.extensions:
-            self.subject_key_id = read_der(self.extensions['2.5.29.14'][1], 'a key identifier').body
-        self.usage, self.purposes, self.is_ca, self.path_length = None, None, False, None
-        if KEY_USAGE in self.extensions:
-            bits = read_der(self.extensions[KEY_USAGE][1], 'a key usage')
-            need(bits.tag == BIT_STRING and bits.body, 'a malformed key usage')
-            self.usage = [i for i in range(8 * len(bits.body) - 8) if bits.body[1 + i // 8] >> 7 - i % 8 & 1]
-        if EXT_KEY_USAGE in self.extensions:
-            self.purposes = [oid_text(kid) for kid in read_der(self.extensions[EXT_KEY_USAGE][1], 'an extended key usage').kids]
-        if BASIC_CONSTRAINTS in self.extensions:
-            fields = Fields(read_der(self.extensions[BASIC_CONSTRAINTS][1], 'basic constraints'), SEQUENCE, 'basic constraints')
-            ca, length = fields.maybe(BOOLEAN), fields.maybe(INTEGER)
-            fields.done()
-            need(ca is None or ca.body == b'\xff', 'basic constraints that spell out their default')
-            self.is_ca = ca is not None
-            self.path_length = None if length is None else int.from_bytes(length.body, 'big', signed=True)
+        key_id = self.inside(SUBJECT_KEY_ID)
+        need(key_id is None or key_id.tag == OCTET_STRING, 'a malformed key identifier')
+        self.subject_key_id = key_id and key_id.body
+
+    def inside(self, name):
+        """What stands in an extension; None where it is not there."""
+        return read_der(self.extensions[name][1], 'an extension') if name in self.extensions else None
+
+    def uses(self):
+        """The bits of the key usage; None where all uses are allowed. The ninth, decipherOnly, is not looked at."""
+        bits = self.inside(KEY_USAGE)
+        need(bits is None or bits.tag == BIT_STRING, 'a malformed key usage')
+        return bits and {i for i in range(8) if (bits.body + b'\0')[1] >> 7 - i & 1}
 
     def may(self, use):
-        return self.usage is None or use in self.usage
+        uses = self.uses()
+        return uses is None or use in uses
+
+    def purposes(self):
+        purposes = self.inside(EXT_KEY_USAGE)
+        need(purposes is None or purposes.tag == SEQUENCE, 'a malformed extended key usage')
+        return purposes and [oid_text(kid) for kid in purposes.kids]
 
     def sound(self, time):
         """What every certificate of a chain must be."""
         allowed = (BASIC_CONSTRAINTS, KEY_USAGE, EXT_KEY_USAGE, POLICIES)
-        return (self.begin <= time[:14] and time <= self.end
+        return (self.is_version_3 and self.begin <= time[:14] and time <= self.end
                 and all(name in allowed for name, (critical, _) in self.extensions.items() if critical))
+
+    def may_stamp(self):
+        """RFC 3161 section 2.3, and what key usages go with it."""
+        uses = self.uses()
+        return (self.purposes() == [TIME_STAMPING] and self.extensions[EXT_KEY_USAGE][0]
+                and (uses is None or uses and uses <= {DIGITAL_SIGNATURE, NON_REPUDIATION}))
 
     def may_issue(self, below):
         """`below`: how many certificates of authorities that are not self-issued stand below it in the chain."""
-        purpose = self.purposes is None or TIME_STAMPING in self.purposes or ANY_PURPOSE in self.purposes
-        return self.is_ca and self.may(KEY_CERT_SIGN) and purpose and (self.path_length is None or self.path_length >= below)
+        constraints = self.inside(BASIC_CONSTRAINTS)
+        if constraints is None:
+            return False
+        fields = Fields(constraints, SEQUENCE, 'basic constraints')
+        ca, length = fields.maybe(BOOLEAN), fields.maybe(INTEGER)
+        fields.done()
+        purposes = self.purposes()
+        return (ca is not None and ca.body == b'\xff' and self.may(KEY_CERT_SIGN)
+                and (purposes is None or TIME_STAMPING in purposes or ANY_PURPOSE in purposes)
+                and (length is None or int.from_bytes(length.body, 'big', signed=True) >= below))
 
-    def signed(self, tbs, algorithm_element, signature):
+    def signed(self, other):
+        """Whether this certificate's key signed the other certificate, or the list."""
         try:
-            return signature_holds(self.spki, signature_scheme(algorithm_element), tbs.raw, signature)
+            return signature_holds(self.spki, signature_scheme(other.algorithm), other.tbs.raw, other.signature)
         except Malformed:
             return False
 
-    def issued(self, other):
-        return other.issuer == self.subject and self.signed(other.tbs, other.algorithm, other.signature)
-
-class RevocationList:
+class RevocationList(Signed):
     def __init__(self, raw):
-        outer = Fields(read_der(raw, 'a revocation list'), SEQUENCE, 'a revocation list')
-        self.tbs, self.algorithm, bits = outer.take(SEQUENCE), outer.take(SEQUENCE), outer.take(BIT_STRING).body
-        outer.done()
-        need(bits[0] == 0, 'a malformed signature')
-        self.signature = bits[1:]
-        fields = Fields(self.tbs, SEQUENCE, 'a revocation list')
+        super().__init__(raw, 'a revocation list')
+        fields = self.fields
         fields.maybe(INTEGER)
         need(fields.take(SEQUENCE).raw == self.algorithm.raw, 'a revocation list with two algorithms')
         self.issuer = fields.take(SEQUENCE).raw
@@ -971,31 +1007,32 @@ class RevocationList:
         self.usable = True  # no critical parts that we do not know
         for name, (critical, inside) in (read_extensions(explicit(extensions, 'extensions')) if extensions else {}).items():
             if name == CRL_POINT:
-                point = read_der(inside, 'a distribution point')
-                self.usable &= all(kid.tag != 0x84 for kid in point.kids)  # [4] indirectCRL
+                self.usable &= all(kid.tag != 0x84 for kid in read_der(inside, 'a distribution point').kids)  # [4] indirectCRL
             elif critical and name != CRL_NUMBER:
                 self.usable = False
-        self.revoked = {}  # serial -> the time from which on stamps are lost; '' where all are
+        self.entries = []  # serial, date, extensions
         for item in revoked.kids if revoked else []:
             entry = Fields(item, SEQUENCE, 'a revoked certificate')
-            serial, since, reason = entry.take(INTEGER).body, der_time(entry.take(UTC_TIME, GENERALIZED_TIME)), None
+            serial, since = entry.take(INTEGER).body, der_time(entry.take(UTC_TIME, GENERALIZED_TIME))
             extensions = entry.maybe(SEQUENCE)
             entry.done()
-            for name, (critical, inside) in (read_extensions(extensions) if extensions else {}).items():
-                self.usable &= not critical
-                if name == CRL_REASON:
-                    value = read_der(inside, 'a reason')
-                    need(value.tag == ENUMERATED, 'a malformed reason')
-                    reason = value.body
-                elif name == CRL_INVALIDITY:
-                    since = min(since, der_time(read_der(inside, 'an invalidity date')))
-            since = since if reason in (b'\0', b'\3', b'\4', b'\5') else ''
-            self.revoked[serial] = min(since, self.revoked.get(serial, since))
+            extensions = read_extensions(extensions) if extensions else {}
+            self.usable &= not any(critical for critical, _ in extensions.values())
+            self.entries.append((serial, since, extensions))
 
     def takes_away(self, certificate, issuer, time):
-        return (self.usable and self.issuer == certificate.issuer and certificate.serial in self.revoked
-                and self.revoked[certificate.serial] <= time and issuer.may(CRL_SIGN)
-                and issuer.signed(self.tbs, self.algorithm, self.signature))
+        """Whether this is a list of the issuer, and a stamp of that time by the certificate is lost with it."""
+        if not (self.usable and self.issuer == issuer.subject and issuer.may(CRL_SIGN) and issuer.signed(self)):
+            return False
+        for serial, since, extensions in self.entries:
+            if serial != certificate.serial:
+                continue
+            reason = read_der(extensions[CRL_REASON][1], 'a reason').body if CRL_REASON in extensions else None
+            if CRL_INVALIDITY in extensions:
+                since = min(since, der_time(read_der(extensions[CRL_INVALIDITY][1], 'an invalidity date')))
+            if reason not in ORDERLY_REASONS or since <= time:
+                return True
+        return False
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Time-stamp tokens (RFC 3161, RFC 5652, RFC 5816; section 20).
@@ -1018,8 +1055,7 @@ def read_tst_info(raw, text):
     accuracy = fields.maybe(SEQUENCE)
     need(accuracy is None or [kid.tag for kid in accuracy.kids] in
          [[], [2], [0x80], [0x81], [2, 0x80], [2, 0x81], [0x80, 0x81], [2, 0x80, 0x81]], 'a malformed accuracy')
-    ordering = fields.maybe(BOOLEAN)
-    need(ordering is None or ordering.body == b'\xff', 'a TSTInfo that spells out its default')
+    fields.maybe(BOOLEAN)
     fields.maybe(INTEGER)
     fields.maybe(0xa0)
     extensions = fields.maybe(0xa1)
@@ -1069,10 +1105,11 @@ def check_token(raw, text, certificates, lists, trusted):
     signed.done()
     need(len(signers) == 1, 'not one signer')
     time = read_tst_info(info.body, text)
-    pool = {c: Certificate(c) for c in [kid.raw for kid in (inside.kids if inside else [])] + certificates}
-    revocations = [RevocationList(c) for c in [kid.raw for kid in (inside_lists.kids if inside_lists else [])] + lists]
-    for certificate in trusted:
-        pool.setdefault(certificate.raw, certificate)
+    certificates = [kid.raw for kid in (inside.kids if inside else [])] + certificates
+    lists = [kid.raw for kid in (inside_lists.kids if inside_lists else [])] + lists
+    need(len(certificates) <= MAX_CERTIFICATES and len(lists) <= MAX_LISTS, 'too many certificates or revocation lists')
+    pool = {certificate.raw: certificate for certificate in trusted + readable(Certificate, certificates)}
+    revocations = readable(RevocationList, lists)
 
     signer = Fields(signers[0], SEQUENCE, 'the signer')
     version = signer.take(INTEGER).body
@@ -1087,13 +1124,12 @@ def check_token(raw, text, certificates, lists, trusted):
         found = [c for c in pool.values() if c.subject_key_id == key_id]
         need(version == b'\3', 'a signer of another version')
     digest = hash_algorithm(signer.take(SEQUENCE))
-    need(digest in digests, 'a digest that the signed data do not name')
+    need(digests == [digest], 'another digest than the signed data name')
     attributes = signer.take(0xa0)
     scheme = signature_scheme(signer.take(SEQUENCE), digest)
     signature = signer.take(OCTET_STRING).body
     signer.done()  # so there are no unsigned attributes
     as_signed = b'\x31' + attributes.raw[1:]
-    read_der(as_signed, 'the signed attributes')  # as a SET now, so its order counts
     values = {}
     for item in attributes.kids:
         fields = Fields(item, SEQUENCE, 'an attribute')
@@ -1108,21 +1144,30 @@ def check_token(raw, text, certificates, lists, trusted):
     need(found, 'the certificate that signed the token is not there')
     certificate = choose_signer(found, values)
     need(signature_holds(certificate.spki, scheme, as_signed, signature), 'the signature of the token is wrong')
-    need(certificate.purposes == [TIME_STAMPING] and certificate.extensions[EXT_KEY_USAGE][0], 'the certificate may not sign time stamps')
-    need(certificate.may(DIGITAL_SIGNATURE) or certificate.may(NON_REPUDIATION), 'the certificate may not sign')
+    need(certificate.may_stamp(), 'the certificate may not sign time stamps')
     need(certificate.sound(time), 'the certificate was not valid at that time, or has an unknown critical extension')
-
-    def revoked(child, issuer):
-        return any(item.takes_away(child, issuer, time) for item in revocations)
 
     def sound(child, issuer, below):
         return issuer.sound(time) and issuer.may_issue(below)
 
-    if reaches(certificate, pool, trusted, lambda c, i, below: sound(c, i, below) and not revoked(c, i), revoked):
+    def unrevoked(child, issuer, below):
+        return sound(child, issuer, below) and not any(item.takes_away(child, issuer, time) for item in revocations)
+
+    if reaches(certificate, pool, trusted, unrevoked):
         return True
     need(not reaches(certificate, pool, trusted, sound), 'a certificate of the chain was revoked')
-    need(not reaches(certificate, pool, trusted, lambda c, i, below: True), 'the chain to the trusted certificate is unsound')
+    need(not reaches(certificate, pool, trusted, lambda child, issuer, below: True), 'the chain to the trusted certificate is unsound')
     return False
+
+def readable(kind, items):
+    """What is malformed is as if it were not there: nobody vouches for which certificates and lists are there."""
+    found = []
+    for raw in items:
+        try:
+            found.append(kind(raw))
+        except Malformed:
+            pass
+    return found
 
 def choose_signer(found, values):
     """Of the certificates that the signer names (in practice one), the one that the signed attributes name."""
@@ -1137,23 +1182,27 @@ def choose_signer(found, values):
             problem = error
     raise problem
 
-def reaches(start, pool, trusted, accept, revoked=lambda child, issuer: False):
+def reaches(start, pool, trusted, accept):
     """Whether issuers lead from `start` to a trusted certificate in at most 8 certificates. Breadth first: each
     certificate is met once, on its shortest way. The search ends a way at its first trusted certificate."""
     anchors = {certificate.raw for certificate in trusted}
-    level, seen = [(start, 0)], {start.raw}  # with each, how many authorities stand below it, self-issued ones left out
-    for _ in range(8):
+    level, seen, tries = [(start, 0)], {start.raw}, 0  # with each, how many authorities stand below it, self-issued ones left out
+    for _ in range(MAX_CHAIN):
         following = []
         for child, below in level:
-            self_issued = child.issuer == child.subject
             if child.raw in anchors:
-                if not (self_issued and revoked(child, child)):
-                    return True
-                continue
-            below_issuer = below + (child is not start and not self_issued)
+                return True
+            below_issuer = below + (child is not start and child.issuer != child.subject)
             for issuer in pool.values():
-                if (issuer.raw not in seen and issuer.subject == child.issuer and accept(child, issuer, below_issuer)
-                        and issuer.issued(child)):
+                if issuer.raw in seen or issuer.subject != child.issuer:
+                    continue
+                tries += 1
+                need(tries <= MAX_TRIES, 'the certificates branch too often')
+                try:
+                    good = issuer.signed(child) and accept(child, issuer, below_issuer)
+                except Malformed:  # an extension that can not be read
+                    good = False
+                if good:
                     seen.add(issuer.raw)
                     following.append((issuer, below_issuer))
         level = following
@@ -1164,7 +1213,7 @@ def reaches(start, pool, trusted, accept, revoked=lambda child, issuer: False):
 
 class Report:
     def __init__(self):
-        self.findings, self.unchecked, self.streams = [], [], []
+        self.findings, self.unchecked, self.streams, self.key = [], [], [], None
 
     def add(self, kind, detail, stream=None, seq=None):
         self.findings.append({'stream': stream, 'seq': seq, 'kind': kind, 'detail': detail[:500]})
@@ -1213,9 +1262,10 @@ def verify_bundle(data, given, report):
     files, origin, question = dict(files), manifest['origin'], manifest['question']
     base = f"{question['tenant']}/{question['category']}"
     trust = check_keys(files['keys.json'], given.key, origin, report)
+    report.key = trust.newest
     check_kept_signatures(given, origin, base, trust, report)
 
-    folders = []
+    folders, items, unknown = [], 0, False  # items of evidence; whether nobody can say which stream some folder is of
     readable = True
     for number in range((len(files) - 3) // len(FOLDER_FILES)):
         contents = {name: files[f'{number}/{name}'] for name in FOLDER_FILES}
@@ -1224,7 +1274,7 @@ def verify_bundle(data, given, report):
             read_checkpoint(contents, folder, origin, base, folders[-1].epoch if folders else 0)
         except Malformed as error:
             report.add('bundle', f'{number}/: {error}')  # and nothing more about this folder
-            readable = False
+            readable, unknown = False, True
             continue
         folders.append(folder)
         for read in (read_range, read_entries, read_openings, read_consistency, read_anchors):
@@ -1240,8 +1290,12 @@ def verify_bundle(data, given, report):
                 check_openings(folder, report)
             check_tree(folder, {kept.size for kept, name, _, _ in given.kept if name == folder.name}, report)
             check_completeness(folder, question, report)
-        if {read_consistency, read_anchors} <= folder.read:
+        if read_consistency in folder.read:
             check_consistency(folder, report)
+        items += sum(len(item['evidence']) for item in folder.anchors)
+        if items > MAX_ALL_EVIDENCE:
+            report.add('bundle', f'{number}/: more than {MAX_ALL_EVIDENCE} items of evidence up to here', folder.name)
+        elif {read_consistency, read_anchors} <= folder.read:
             check_anchors(folder, origin, trust, given, report)
         check_checkpoint_signature(folder, trust, given, report)
     if readable:
@@ -1250,7 +1304,7 @@ def verify_bundle(data, given, report):
         if epochs != list(range(1, len(epochs) + 1)):
             report.unchecked.append(f'the bundle has the epochs {", ".join(map(str, epochs))} of {base}: nothing shows that '
                                     'the others have no entries of the time')
-    check_kept(given, folders, readable, report)
+    check_kept(given, folders, unknown, report)
     for folder in folders:
         report.streams.append(coverage(folder, question))
 
@@ -1277,8 +1331,10 @@ def check_kept_signatures(given, origin, base, trust, report):
         place = kept.stream(origin)
         if not place or place[1] not in (base, ANCHOR):
             report.unchecked.append(f'a kept checkpoint is of {kept.origin}, which this bundle does not show')
-        elif place[1] == ANCHOR and trust.stream_key:
+        elif place[1] == ANCHOR and trust.only:
             pass  # nobody can say who signs the anchor stream
+        elif trust.silent_about(kept.origin):
+            report.unchecked.append(f'a kept checkpoint is of {place[0]}, and the given key is that of another stream')
         elif not trust.signers(kept, kept.origin):
             report.add('signature', 'a kept checkpoint is not signed by a trusted key', place[0])
         else:
@@ -1304,7 +1360,7 @@ def read_range(files, folder):
     first, end = integer(item['first'], 'first'), integer(item['end'], 'end')
     need(first <= end <= folder.checkpoint.size, 'range.json: not first <= end <= size')
     folder.tree = Tree(first, hashes(item['left'], 'left'))
-    levels, right = right_levels(end, folder.checkpoint.size), hashes(item['right'], 'right')
+    levels, right = right_levels(end, folder.checkpoint.size), hashes(item['right'], 'right', MAX_RIGHT)
     need(len(levels) == len(right), 'range.json: another number of hashes in right')
     folder.right, folder.first, folder.end = list(zip(levels, right)), first, end
 
@@ -1381,20 +1437,21 @@ def check_anchor_form(item):
 # --- Records, openings, tree, completeness ---
 
 def check_records(folder, report):
-    """Form, place, links, stamps. What is no record of its place is told as such, and nothing else about it."""
+    """Form, place, links, stamps. Of what is no record nothing else is told."""
     last, before = None, None
     for seq, raw in enumerate(folder.records, folder.first):
         record, previous = None, ZEROS if seq == 0 else before
         before = leaf_hash(raw).hex()
         try:
             record = read_record(raw)
-            need((record['stream'], record['seq']) == (folder.name, seq), 'it stands in another place than it says')
         except Malformed as error:
             report.add('record', str(error), folder.name, seq)
-            record, folder.malformed = None, True
+            folder.malformed = True
         folder.valid.append(record)
         if not record:
             continue
+        if (record['stream'], record['seq']) != (folder.name, seq):
+            report.add('record', 'it stands in another place than it says', folder.name, seq)
         if previous is not None and record['previous'] != previous:
             report.add('link', 'it does not name the hash of the entry before', folder.name, seq)
         until = record.get('retainUntil', '~')  # absent is highest
@@ -1441,11 +1498,11 @@ def check_completeness(folder, question, report):
     first, end = folder.first, folder.end
     if first > 0:
         entry = folder.valid[0] if end > first else 'missing'
-        if entry == 'missing' or 'from' not in question or (entry and entry['recordedAt'] >= question['from']):
+        if entry and (entry == 'missing' or 'from' not in question or entry['recordedAt'] >= question['from']):
             report.add('gap', 'nothing shows that no entry before the range was asked for', folder.name, first)
     if end < folder.checkpoint.size:
         entry = folder.valid[-1] if end > first else 'missing'
-        if entry == 'missing' or 'to' not in question or (entry and entry['recordedAt'] < question['to']):
+        if entry and (entry == 'missing' or 'to' not in question or entry['recordedAt'] < question['to']):
             report.add('gap', 'nothing shows that no entry behind the range was asked for', folder.name, end)
 
 def asked_for(folder, question):
@@ -1534,7 +1591,7 @@ def check_anchor(item, folder, origin):
 
 def check_anchor_signature(checkpoint, epoch, folder, trust, report):
     """Whether the anchor's checkpoint is signed as it should be."""
-    if trust.stream_key:
+    if trust.only:
         return False  # nobody can say who signs the anchor stream
     signers = trust.signers(checkpoint, checkpoint.origin)
     if not signers:
@@ -1552,17 +1609,20 @@ def check_evidence(evidence, checkpoint, given):
         certificates, lists = ([base64.b64decode(item) for item in evidence[name]] for name in ('certificates', 'crls'))
         return check_token(base64.b64decode(evidence['token']), text, certificates, lists, given.authorities)
     name, key_id, signature = read_signature_line(evidence['line'])
-    need(len(signature) == 72, 'no cosignature: its length is another')
-    need(int.from_bytes(signature[:8], 'big') <= MAX_INTEGER, 'no cosignature: its time is beyond 2^53-1')
     for witness in given.witnesses:
         if (witness.name, witness.id) == (name, key_id):
+            need(len(signature) == 72, 'no cosignature: its length is another')
             time = int.from_bytes(signature[:8], 'big')
+            need(time <= MAX_INTEGER, 'no cosignature: its time is beyond 2^53-1')
             message = f'cosignature/v1\ntime {time}\n'.encode() + text
             need(ed25519_holds(witness.public, message, signature[8:]), 'the cosignature is wrong')
             return True
     return False
 
 def check_checkpoint_signature(folder, trust, given, report):
+    if trust.silent_about(folder.checkpoint.origin):
+        report.unchecked.append(f'who signed the checkpoint of {folder.name}: the given key is that of another stream')
+        return
     signers = trust.signers(folder.checkpoint, folder.checkpoint.origin)
     if not signers:
         report.add('signature', 'the checkpoint is not signed by a trusted key', folder.name)
@@ -1573,15 +1633,14 @@ def check_checkpoint_signature(folder, trust, given, report):
 
 # --- Checkpoints that were kept, and what is anchored ---
 
-def check_kept(given, folders, readable, report):
+def check_kept(given, folders, unknown, report):
     by_name = {folder.name: folder for folder in folders}
     for kept, name, _, _ in given.kept:
         folder = by_name.get(name)
         if kept.size == 0:
-            if kept.root != EMPTY_ROOT:
-                report.add('inconsistent', 'a kept checkpoint of no entries has another root', name)
-        elif folder is None:
-            if readable:
+            continue
+        if folder is None:
+            if not unknown:
                 report.add('truncated', f'a kept checkpoint has {kept.size} entries of a stream that the bundle does not have', name)
         elif kept.size > folder.checkpoint.size:
             report.add('truncated', f'a kept checkpoint has {kept.size} entries', name, folder.checkpoint.size)
@@ -1622,6 +1681,11 @@ def printable(text):
 
 def print_people(report):
     print(VERDICTS[report.verdict()][0])
+    if report.key:
+        generation = report.key['generation']
+        which = 'the key of one stream' if generation is None else f'the key of generation {generation}'
+        print(f"\nTaken for the key that signs now: {which}, {printable(report.key['vkey'])}")
+        print('  Whether it was replaced since can not be seen here: make sure that the key you gave is the newest.')
     for stream in report.streams:
         print(f"\nStream {stream['stream']}: checkpoint of {stream['size']} entries; the bundle shows seq {stream['first']} up to "
               f"before {stream['end']}, of which {stream['entries']} were asked for (the others are neighbours).")
@@ -1644,7 +1708,7 @@ def print_people(report):
 
 def print_json(report):
     streams = [{name: stream[name] for name in stream if name != 'unproven'} for stream in report.streams]
-    print(json.dumps({'verdict': report.verdict(), 'findings': report.findings, 'unchecked': report.unchecked, 'streams': streams}))
+    print(json.dumps({'verdict': report.verdict(), 'key': report.key, 'findings': report.findings, 'unchecked': report.unchecked, 'streams': streams}))
 
 def read_authorities(path):
     """The certificates of a PEM file."""

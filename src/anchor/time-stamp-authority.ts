@@ -165,7 +165,8 @@ async function fetchRevocationLists(
       const answer = await get(url, { timeoutMs: LIST_TIMEOUT_MS, answerBytesMax: TIME_STAMP_BYTES_MAX, signal });
       if (answer.status !== 200) throw new AnchorError(`it answers with HTTP status ${answer.status}`);
       const crl = new Uint8Array(answer.body);
-      await checkTimeStamp({ token, imprint, trusted, certificates: chain, crls: [crl] });
+      const verdict = await checkTimeStamp({ token, imprint, trusted, certificates: chain, crls: [crl] });
+      if (verdict.kind !== 'good' || verdict.lists === 0) throw new AnchorError('what is there is none of its lists');
       if (!crls.some((one) => equalBytes(one, crl))) crls.push(crl);
     } catch (cause) {
       if (signal.aborted) throw cause;

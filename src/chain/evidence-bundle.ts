@@ -88,6 +88,8 @@ export const BUNDLE_LIMITS = {
   consistencies: 1000,
   anchors: 100,
   evidencePerAnchor: 20,
+  /** Of all anchors together: each can cost some signatures. */
+  evidence: 1000,
   /** Of certificates or revocation lists beside a token. */
   certificates: 20,
   /** Of one file of canonical JSON, or a line of `openings.ndjson`. */

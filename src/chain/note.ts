@@ -102,6 +102,11 @@ export function openNote(note: Uint8Array | string, verifiers: readonly NoteVeri
   return { text, verified: [...verified.values()], unverified };
 }
 
+/** Returns the text of a note whose form is right, whoever signed it. Throws an EvidenceError. */
+export function unopenedText(note: string): string {
+  return splitNote(noteText(note)).text;
+}
+
 /** Returns the note of a text that ends in a newline, with a signature line for each signer in the order given. */
 export function signNote(text: string, signers: readonly NoteSigner[]): string {
   assert(text.endsWith('\n') && !hasControlCharacter(text), 'this text can not be a note');

@@ -67,7 +67,7 @@ export async function anchorStreams(verifier: Kysely<Tables>): Promise<AnchorStr
 /**
  * Returns the anchors for the entries of a stream before `end`, in the bundle's order: those of the oldest leaf that covers them all; where
  * that has no outside evidence yet, also those of the newest leaf that has. With `exactly` also what shows that the stream's checkpoint of
- * that size is as old as its key (docs/format.md section 19).
+ * that size is as old as its key (docs/format.md section 19). They have at most `evidenceMax` items of evidence together.
  */
 export async function bundleAnchors(
   verifier: Kysely<Tables>,
@@ -75,6 +75,7 @@ export async function bundleAnchors(
   streamId: number,
   end: number,
   exactly: number | undefined,
+  evidenceMax: number,
 ): Promise<BundleAnchor[]> {
   const place = async (leaf: StoredLeaf) => placed(verifier, streams, leaf);
   const first = await firstOf(await leavesFrom(verifier, streamId, end, LEAVES_MAX), place);
@@ -102,10 +103,15 @@ export async function bundleAnchors(
     const one = await firstOf(own, place);
     if (one !== undefined) await add(one, one.stream.note, one.stream.size, []);
   }
+  let left = evidenceMax;
   return [...anchors]
     .sort(([a], [b]) => (a < b ? -1 : 1))
-    .map(([, anchor]) => anchor)
-    .slice(0, BUNDLE_LIMITS.anchors);
+    .slice(0, BUNDLE_LIMITS.anchors)
+    .map(([, anchor]) => {
+      const evidence = anchor.evidence.slice(0, left);
+      left -= evidence.length;
+      return { ...anchor, evidence };
+    });
 }
 
 async function placed(

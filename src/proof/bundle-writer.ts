@@ -131,10 +131,11 @@ export async function writeBundle(
   try {
     const files: FileContent[] = [];
     const summary: SummaryStream[] = [];
+    const evidenceMax = Math.floor(BUNDLE_LIMITS.evidence / epochs.length);
     for (const [i, epoch] of epochs.entries()) {
       const range = ranges[i]!;
       await spoolEntries(sources, epoch.row, range, request.withhold, records, openings, bounds, signal);
-      const made = await streamFiles(sources, epoch, range, request.since, anchors);
+      const made = await streamFiles(sources, epoch, range, request.since, anchors, evidenceMax);
       const texts: Readonly<Record<string, string>> = made.texts;
       for (const name of STREAM_FILES) {
         const path = `${i}/${name}`;
@@ -321,6 +322,7 @@ async function streamFiles(
   { first, end }: Range,
   since: readonly number[],
   streams: readonly AnchorStream[],
+  evidenceMax: number,
 ): Promise<{
   texts: Record<'checkpoint' | 'range.json' | 'consistency.json' | 'anchors.json', string>;
   anchors: number;
@@ -328,7 +330,7 @@ async function streamFiles(
   const { size } = checkpoint;
   const generations = await keyStatements(verifier, [origin]);
   const isRetired = generations.some(({ generation }) => generation > checkpoint.generation);
-  const anchors = await bundleAnchors(verifier, streams, row.id, end, isRetired ? size : undefined);
+  const anchors = await bundleAnchors(verifier, streams, row.id, end, isRetired ? size : undefined, evidenceMax);
   // A leaf may be of a newer checkpoint than this one: between reading the two, the signer went on.
   const covered = anchors.filter(({ leaf }) => leaf.size <= size);
   const sizes = [...new Set([...covered.map(({ leaf }) => leaf.size), ...since])]

@@ -41,7 +41,6 @@ import {
   type AlgorithmIdentifier,
   Certificate,
   CertificateRevocationList,
-  ContentInfo,
   CRLDistributionPoints,
   CryptoEngine,
   type Extension,
@@ -54,7 +53,7 @@ import {
   type SignerInfo,
   TSTInfo,
 } from 'pkijs';
-import { equalBytes, fromBase64, fromUtf8, toHex } from '../chain/bytes.ts';
+import { concatBytes, equalBytes, fromBase64, fromUtf8, toHex } from '../chain/bytes.ts';
 import { EvidenceError } from '../errors.ts';
 import { checkDer, DER_DEPTH_MAX } from './der.ts';
 
@@ -83,6 +82,8 @@ export interface GoodTimeStamp {
   readonly policy: string;
   /** From the authority's certificate to one that is trusted, in DER. */
   readonly chain: readonly Uint8Array[];
+  /** How many revocation lists are by authorities of the chain, and understood. */
+  readonly lists: number;
   /** Whether revocation lists that reach to `time` or later answered for each certificate below the trusted one. */
   readonly revocationChecked: boolean;
 }
@@ -107,7 +108,7 @@ export class TimeStampRefusal extends Error {
 export const TIME_STAMP_BYTES_MAX = 256 * 1024;
 /** Certificates in and beside a token; and revocation lists, likewise. */
 const CERTIFICATES_MAX = 64;
-const CRLS_MAX = 8;
+const CRLS_MAX = 32;
 /** The signer's, the trusted one's, and those between: three or four in real chains. */
 const CHAIN_LENGTH_MAX = 8;
 /** Signatures that are tried to find a chain: each can cost a millisecond. */
@@ -116,8 +117,7 @@ const RSA_BITS_MIN = 2048;
 /** Above it a signature takes long enough to be used against us. */
 const RSA_BITS_MAX = 8192;
 /** Elements in one structure: a token has some hundred, a list of revoked certificates four to eight for each. */
-const NODES_MAX = 10_000;
-const CRL_NODES_MAX = 60_000;
+const NODES_MAX = 60_000;
 const PEM_LENGTH_MAX = 1024 * 1024;
 
 const OID = {
@@ -146,7 +146,6 @@ const EXTENSION = {
   issuingDistributionPoint: '2.5.29.28',
   cRLDistributionPoints: '2.5.29.31',
   certificatePolicies: '2.5.29.32',
-  authorityKeyIdentifier: '2.5.29.35',
   extendedKeyUsage: '2.5.29.37',
 } as const;
 
@@ -190,18 +189,22 @@ export async function checkTimeStamp(check: TimeStampCheck): Promise<TimeStampVe
     const { info } = token;
     if (!equalBytes(info.imprint, check.imprint)) throw new EvidenceError('the time stamp is of something else');
 
-    const others = [...token.certificates, ...check.certificates.map(openCertificate)];
+    const certificates = [...token.certificates, ...check.certificates];
+    if (certificates.length > CERTIFICATES_MAX) throw new EvidenceError('the time stamp has too many certificates');
+    const crls = [...token.crls, ...check.crls];
+    if (crls.length > CRLS_MAX) throw new EvidenceError('the time stamp has too many revocation lists');
+    const others = openEach(certificates, openCertificate);
     const trusted = check.trusted.map(openCertificate);
-    if (others.length > CERTIFICATES_MAX) throw new EvidenceError('the time stamp has too many certificates');
     const signer = await findSigner(token, [...others, ...trusted]);
     checkSigner(signer, info.time);
     await checkTokenSignature(token, signer);
 
-    const { chain, detail } = await findChain(signer, others, trusted, info.time);
-    if (chain === undefined) return { kind: 'untrusted', detail };
-    const crls = [...token.crls, ...check.crls];
-    if (crls.length > CRLS_MAX) throw new EvidenceError('the time stamp has too many revocation lists');
-    const revocationChecked = await checkRevocation(chain, crls.map(openRevocationList), info.time);
+    const lists = openEach(crls, openRevocationList);
+    const { chain, end } = await findChain(signer, others, trusted, lists, info.time);
+    if (chain === undefined) {
+      const name = nameText(end.certificate.subject);
+      return { kind: 'untrusted', detail: `its chain ends at ${name}, and leads to no certificate that is trusted` };
+    }
     return {
       kind: 'good',
       time: info.time,
@@ -209,8 +212,23 @@ export async function checkTimeStamp(check: TimeStampCheck): Promise<TimeStampVe
       certificateEnds: Math.min(...chain.map((one) => one.notAfter)),
       policy: info.policy,
       chain: chain.map((one) => one.der),
-      revocationChecked,
+      ...(await answersOf(lists, chain, info.time)),
     };
+  });
+}
+
+/**
+ * Nobody vouches for which certificates and lists are there, so one that can not be read is as if it were not. (Where it was needed, no way
+ * leads to a trusted certificate.)
+ */
+function openEach<T>(all: readonly Uint8Array[], open: (der: Uint8Array) => T): T[] {
+  return all.flatMap((der) => {
+    try {
+      return [open(der)];
+    } catch (error) {
+      if (ownError('it can not be read', error) instanceof EvidenceError) return [];
+      throw error;
+    }
   });
 }
 
@@ -292,7 +310,8 @@ interface Token {
   /** What the signature is over: the attributes as a SET. */
   readonly signed: Uint8Array;
   readonly hash: string;
-  readonly certificates: readonly X509[];
+  /** DER, unread. */
+  readonly certificates: readonly Uint8Array[];
   readonly crls: readonly Uint8Array[];
 }
 
@@ -304,12 +323,15 @@ interface StampInfo {
 }
 
 function openToken(der: Uint8Array): Token {
-  const outer = new ContentInfo({ schema: parse(der) });
-  if (outer.contentType !== OID.signedData) throw new EvidenceError('the time stamp is not CMS SignedData');
-  const data = new SignedData({ schema: outer.content });
+  const [contentType, wrapped, ...more] = elements(parse(der), Sequence);
+  const [signedData, ...others] = elements(wrapped, Constructed);
+  const isWhole = isTagged(wrapped, 0) && more.length === 0 && others.length === 0;
+  if (objectIdentifier(contentType) !== OID.signedData || !isWhole)
+    throw new EvidenceError('the time stamp is not CMS SignedData');
+  const { rest, certificates, crls } = takeOut(elements(signedData, Sequence));
   // pkijs writes the version that RFC 5652 section 5.1 wants, so another one shows here too.
-  const again = new ContentInfo({ contentType: outer.contentType, content: data.toSchema() });
-  sameBytes(again, der, 'the time stamp');
+  const data = new SignedData({ schema: parse(rest) });
+  sameBytes(data, rest, 'the time stamp');
 
   const { eContentType, eContent } = data.encapContentInfo;
   if (eContentType !== OID.tstInfo || !(eContent instanceof OctetString)) {
@@ -326,16 +348,6 @@ function openToken(der: Uint8Array): Token {
   if (digestAlgorithm?.algorithmId !== signer.digestAlgorithm.algorithmId || moreAlgorithms.length > 0) {
     throw new EvidenceError('the time stamp names other hash functions than its signature');
   }
-  const certificates = (data.certificates ?? []).map((one) => {
-    if (!(one instanceof Certificate)) throw new EvidenceError('the time stamp has certificates of an unknown form');
-    return openCertificate(written(one));
-  });
-  const crls = (data.crls ?? []).map((one) => {
-    if (!(one instanceof CertificateRevocationList)) {
-      throw new EvidenceError('the time stamp has revocation data that is no list');
-    }
-    return written(one);
-  });
   checkHashAlgorithm(digestAlgorithm);
   return {
     info: openStampInfo(content),
@@ -347,6 +359,16 @@ function openToken(der: Uint8Array): Token {
     certificates,
     crls,
   };
+}
+
+/** Takes the certificates [0] and revocation lists [1], which nobody signed as a set, out of SignedData's fields (RFC 5652 section 5.1). */
+function takeOut(fields: readonly AsnType[]): { rest: Uint8Array; certificates: Uint8Array[]; crls: Uint8Array[] } {
+  const crlsAt = isTagged(fields[3], 0) ? 4 : 3;
+  const signersAt = isTagged(fields[crlsAt], 1) ? crlsAt + 1 : crlsAt;
+  const bytesOf = (from: number, to: number): Uint8Array[] =>
+    fields.slice(from, to).flatMap((field) => elements(field, Constructed).map(encoded));
+  const rest = [...fields.slice(0, 3), ...fields.slice(signersAt)].map(encoded);
+  return { rest: sequenceOf(rest), certificates: bytesOf(3, crlsAt), crls: bytesOf(crlsAt, signersAt) };
 }
 
 function openStampInfo(content: Uint8Array): StampInfo {
@@ -393,24 +415,33 @@ async function findSigner({ signer, attributes }: Token, certificates: readonly 
   const byNumber = sid instanceof IssuerAndSerialNumber;
   // RFC 5652 section 5.3.
   if (signer.version !== (byNumber ? 1 : 3)) throw new EvidenceError('the SignerInfo is of another version');
-  const named = certificates.find((one) =>
+  const named = certificates.filter((one) =>
     byNumber
       ? equalBytes(one.issuer, nameBytes(sid.issuer)) && one.certificate.serialNumber.isEqual(sid.serialNumber)
       : one.keyId !== undefined && equalBytes(one.keyId, octets(sid)),
   );
-  if (named === undefined) throw new EvidenceError("the authority's certificate is not there");
+  if (named.length === 0) throw new EvidenceError("the authority's certificate is not there");
 
   const ids = [
     { attribute: attributes.get(OID.signingCertificate), version: 1 },
     { attribute: attributes.get(OID.signingCertificateV2), version: 2 },
   ].filter((one) => one.attribute !== undefined);
   if (ids.length === 0) throw new EvidenceError("the time stamp does not bind its authority's certificate");
-  for (const { attribute, version } of ids) {
-    // The first one is the signer's. What others there are, the chain has to be sound in any case.
-    const [id] = elements(elements(attribute, Sequence)[0], Sequence);
-    await checkCertificateId(elements(id, Sequence), version, named);
+  let wrong: EvidenceError | undefined;
+  for (const one of named) {
+    try {
+      for (const { attribute, version } of ids) {
+        // The first one is the signer's. What others there are, the chain has to be sound in any case.
+        const [id] = elements(elements(attribute, Sequence)[0], Sequence);
+        await checkCertificateId(elements(id, Sequence), version, one);
+      }
+      return one;
+    } catch (error) {
+      if (!(error instanceof EvidenceError)) throw error;
+      wrong ??= error;
+    }
   }
-  return named;
+  throw wrong!;
 }
 
 /** ESSCertID { certHash, issuerSerial OPTIONAL }, of SHA-1; ESSCertIDv2 { hashAlgorithm DEFAULT sha256, … }. */
@@ -494,7 +525,7 @@ type Extensions = ReadonlyMap<string, { readonly critical: boolean; readonly val
 
 function openCertificate(der: Uint8Array): X509 {
   const certificate = new Certificate({ schema: parse(der) });
-  sameBytes({ toSchema: () => certificate.toSchema(true) }, der, 'a certificate');
+  sameBytes({ toSchema: () => certificate.toSchema(true) }, withoutDefaults(parse(der)), 'a certificate');
   const extensions = extensionsOf(certificate.extensions ?? []);
   const keyId = extensions.get(EXTENSION.subjectKeyIdentifier);
   return {
@@ -518,63 +549,63 @@ function extensionsOf(list: readonly Extension[]): Extensions {
   return extensions;
 }
 
-interface ChainSearch {
-  /** What is wrong with the first certificate that could have led on. */
-  error: EvidenceError | undefined;
-  /** Where the search ended without a trusted certificate. */
-  end: X509 | undefined;
-  tries: number;
-}
-
 /**
- * Returns the chain from the signer to the first trusted certificate. Where there is none: no chain if all that is there is
- * sound, else an EvidenceError. There may be several ways up, since authorities sign each other's keys.
+ * Returns the chain from the signer to the first trusted certificate, or where names and signatures end without leading to one. Throws an
+ * EvidenceError where they do, but no such chain is sound; a RevokedError where one would be but for a revocation. There may be several ways
+ * up, since authorities sign each other's keys: one that is sound is enough.
  */
 async function findChain(
   signer: X509,
   others: readonly X509[],
   trusted: readonly X509[],
+  lists: readonly RevocationList[],
   time: number,
-): Promise<{ chain: X509[] | undefined; detail: string }> {
-  const search: ChainSearch = { error: undefined, end: undefined, tries: 0 };
+): Promise<{ chain: X509[] | undefined; end: X509 }> {
   const isTrusted = (one: X509) => trusted.some((other) => equalBytes(one.der, other.der));
-
-  const walk = async (path: X509[]): Promise<X509[] | undefined> => {
+  let tries = 0;
+  /** `check` throws where `issuer` can not be the next of `path`. */
+  const walk = async (
+    path: X509[],
+    check: (issuer: X509, path: readonly X509[]) => Promise<void>,
+  ): Promise<X509[] | undefined> => {
     const last = path.at(-1)!;
     if (isTrusted(last)) return path;
-    const issuers = [...trusted, ...others].filter(
-      (one) => isNamedIssuer(one, last) && !path.some((other) => equalBytes(one.der, other.der)),
-    );
-    if (issuers.length === 0) search.end ??= last;
-    for (const issuer of issuers) {
-      if (path.length === CHAIN_LENGTH_MAX || ++search.tries > TRIES_MAX) {
-        throw new EvidenceError('the chain of certificates is too long');
-      }
+    if (path.length > longest.length) longest = path;
+    if (path.length === CHAIN_LENGTH_MAX) return undefined;
+    for (const issuer of [...trusted, ...others]) {
+      if (!equalBytes(issuer.subject, last.issuer) || path.some((other) => equalBytes(issuer.der, other.der))) continue;
+      if (++tries > TRIES_MAX) throw new EvidenceError('the chain of certificates branches too often');
       try {
-        checkIssuer(issuer, path, time);
         await checkCertificateSignature(last, issuer);
       } catch (error) {
+        if (error instanceof EvidenceError) continue;
+        throw error;
+      }
+      try {
+        await check(issuer, path);
+      } catch (error) {
         if (!(error instanceof EvidenceError)) throw error;
-        search.error ??= error;
+        // What a revocation took away says more than another way that never was one.
+        if (wrong === undefined || error instanceof RevokedError) wrong = error;
         continue;
       }
-      const found = await walk([...path, issuer]);
+      const found = await walk([...path, issuer], check);
       if (found !== undefined) return found;
     }
     return undefined;
   };
-
-  const chain = await walk([signer]);
-  if (chain === undefined && search.error !== undefined) throw search.error;
-  const end = nameText((search.end ?? signer).certificate.subject);
-  return { chain, detail: `its chain ends at ${end}, and leads to no certificate that is trusted` };
-}
-
-/** By name; and by key, where both say which (RFC 5280 section 4.2.1.1): an authority keeps its name when it changes keys. */
-function isNamedIssuer(issuer: X509, { issuer: name, extensions }: Pick<X509, 'issuer' | 'extensions'>): boolean {
-  if (!equalBytes(issuer.subject, name)) return false;
-  const keyId = authorityKeyId(extensions);
-  return keyId === undefined || issuer.keyId === undefined || equalBytes(keyId, issuer.keyId);
+  let longest: readonly X509[] = [signer];
+  let wrong: EvidenceError | undefined;
+  const chain = await walk([signer], async (issuer, path) => {
+    checkIssuer(issuer, path, time);
+    await checkNotTakenAway(path.at(-1)!, issuer, lists, time);
+  });
+  const reason = wrong;
+  if (chain === undefined && reason !== undefined) {
+    const isLed = (await walk([signer], async () => undefined)) !== undefined;
+    if (isLed) throw reason;
+  }
+  return { chain, end: longest.at(-1)! };
 }
 
 /** What a certificate must be to have signed the last one of `path` (RFC 5280 section 6.1.4). */
@@ -651,13 +682,6 @@ function usages({ extensions }: X509): string[] | undefined {
   return extension && elements(parse(extension.value), Sequence).map(objectIdentifier);
 }
 
-function authorityKeyId(extensions: Extensions): Uint8Array | undefined {
-  const extension = extensions.get(EXTENSION.authorityKeyIdentifier);
-  if (extension === undefined) return undefined;
-  const keyId = elements(parse(extension.value), Sequence).find((one) => one.idBlock.tagNumber === 0);
-  return keyId && octets(keyId);
-}
-
 // --- Revocation (RFC 5280 sections 5 and 6.3, RFC 3161 section 4) ---
 
 interface RevocationList {
@@ -671,8 +695,8 @@ interface RevocationList {
 }
 
 function openRevocationList(der: Uint8Array): RevocationList {
-  const list = new CertificateRevocationList({ schema: parse(der, CRL_NODES_MAX) });
-  sameBytes({ toSchema: () => list.toSchema(true) }, der, 'a revocation list');
+  const list = new CertificateRevocationList({ schema: parse(der) });
+  sameBytes({ toSchema: () => list.toSchema(true) }, withoutDefaults(parse(der)), 'a revocation list');
   const extensions = extensionsOf(list.crlExtensions?.extensions ?? []);
   const point = extensions.get(EXTENSION.issuingDistributionPoint);
   const criticalEntry = list.revokedCertificates?.some(({ crlEntryExtensions }) =>
@@ -693,42 +717,53 @@ function openRevocationList(der: Uint8Array): RevocationList {
   };
 }
 
-/** Returns whether lists answered for each certificate below the trusted one. Throws where one of them was revoked. */
-async function checkRevocation(
-  chain: readonly X509[],
+/** Throws a RevokedError where a list by its issuer takes the certificate away. */
+async function checkNotTakenAway(
+  certificate: X509,
+  issuer: X509,
   lists: readonly RevocationList[],
   time: number,
-): Promise<boolean> {
-  const answered = new Set<X509>();
-  for (const one of lists) {
-    for (const [place, certificate] of chain.entries()) {
-      const issuer = chain[place + 1];
-      // A list of somebody else, such as an authority above the one that this verifier trusts.
-      if (issuer === undefined || !equalBytes(one.issuer, certificate.issuer) || !isNamedIssuer(issuer, one)) continue;
-      await checkListSignature(one, issuer);
-      if (!one.usable) continue;
-      checkNotRevoked(one.list, certificate, time);
-      const until = one.list.nextUpdate ?? one.list.thisUpdate;
-      if (one.complete && instantOf(until.value) >= time) answered.add(certificate);
-    }
-  }
-  return answered.size === chain.length - 1;
+): Promise<void> {
+  for (const one of lists) if (await isListOf(one, issuer)) checkNotRevoked(one.list, certificate, time);
 }
 
-async function checkListSignature({ list }: RevocationList, issuer: X509): Promise<void> {
-  const name = nameText(issuer.certificate.subject);
-  if (((keyUsage(issuer) ?? CRL_SIGN) & CRL_SIGN) === 0) {
-    throw new EvidenceError(`the certificate of ${name} may not sign revocation lists`);
+/** What lists say of a chain in which none is revoked: how many are by its authorities, and whether they answer for each certificate. */
+async function answersOf(
+  lists: readonly RevocationList[],
+  chain: readonly X509[],
+  time: number,
+): Promise<Pick<GoodTimeStamp, 'lists' | 'revocationChecked'>> {
+  const used = new Set<RevocationList>();
+  const answered = new Set<X509>();
+  for (const issuer of chain.slice(1)) {
+    for (const one of lists) {
+      if (!(await isListOf(one, issuer))) continue;
+      used.add(one);
+      const until = instantOf((one.list.nextUpdate ?? one.list.thisUpdate).value);
+      if (one.complete && until >= time) answered.add(issuer);
+    }
   }
+  return { lists: used.size, revocationChecked: answered.size === chain.length - 1 };
+}
+
+/** Whether the list is by this issuer, and understood. Others are passed over, such as those of an earlier key of the same name. */
+async function isListOf({ list, issuer: name, usable }: RevocationList, issuer: X509): Promise<boolean> {
+  if (!usable || !equalBytes(name, issuer.subject)) return false;
   const { tbsView, signatureValue, signature, signatureAlgorithm } = list;
-  const good =
-    equalBytes(written(signature), written(signatureAlgorithm)) &&
-    (await isSignedBy(issuer.certificate.subjectPublicKeyInfo, {
-      data: tbsView,
-      signature: signatureValue,
-      algorithm: signatureAlgorithm,
-    }));
-  if (!good) throw new EvidenceError(`the signature of the revocation list of ${name} is wrong`);
+  try {
+    return (
+      ((keyUsage(issuer) ?? CRL_SIGN) & CRL_SIGN) !== 0 &&
+      equalBytes(written(signature), written(signatureAlgorithm)) &&
+      (await isSignedBy(issuer.certificate.subjectPublicKeyInfo, {
+        data: tbsView,
+        signature: signatureValue,
+        algorithm: signatureAlgorithm,
+      }))
+    );
+  } catch (error) {
+    if (error instanceof EvidenceError) return false;
+    throw error;
+  }
 }
 
 function checkNotRevoked(list: CertificateRevocationList, { certificate }: X509, time: number): void {
@@ -813,7 +848,7 @@ function checkKey({ algorithm, subjectPublicKey }: PublicKeyInfo): void {
   }
   // RSAPublicKey { modulus, publicExponent }, RFC 8017 appendix A.1.1.
   const [modulus] = elements(parse(subjectPublicKey.valueBlock.valueHexView), Sequence);
-  const bits = bigInteger(modulus).toString(16).length * 4;
+  const bits = bigInteger(modulus).toString(2).length;
   if (bits < RSA_BITS_MIN || bits > RSA_BITS_MAX) {
     throw new EvidenceError(`an RSA key has ${bits} bits, not ${RSA_BITS_MIN} to ${RSA_BITS_MAX}`);
   }
@@ -836,10 +871,10 @@ async function digest(hash: string, data: Uint8Array): Promise<Uint8Array> {
 // --- DER ---
 
 /** Reads one element of DER, and nothing after it. Throws an EvidenceError. */
-function parse(der: Uint8Array, maxNodes = NODES_MAX): AsnType {
+function parse(der: Uint8Array): AsnType {
   if (der.length > TIME_STAMP_BYTES_MAX) throw new EvidenceError('a time stamp, or something beside it, is too large');
   checkDer(der);
-  const limits = { maxDepth: DER_DEPTH_MAX + 1, maxNodes, parseEmbedded: false };
+  const limits = { maxDepth: DER_DEPTH_MAX + 1, maxNodes: NODES_MAX, parseEmbedded: false };
   const { offset, result } = fromBER(toBuffer(der), limits);
   if (offset !== der.length) throw new EvidenceError('a time stamp, or something beside it, can not be read');
   return result;
@@ -854,9 +889,44 @@ function written(object: { toSchema(): unknown } | PkiObject): Uint8Array {
   return new Uint8Array((object.toSchema() as AsnType).toBER());
 }
 
+/**
+ * Returns an element's bytes without `critical FALSE`, a default that DER leaves out (X.690 section 11.5) and some authorities write. The
+ * library leaves it out too, and what was written stays under the signature.
+ */
+function withoutDefaults(node: AsnType): Uint8Array {
+  if (!(node instanceof Constructed)) return encoded(node);
+  const [id, critical, value, ...more] = node.valueBlock.value;
+  const isSpelledOut =
+    id instanceof ObjectIdentifier &&
+    critical instanceof BooleanNode &&
+    !critical.valueBlock.value &&
+    value instanceof OctetString &&
+    more.length === 0;
+  const parts = isSpelledOut ? [encoded(id), encoded(value)] : node.valueBlock.value.map(withoutDefaults);
+  const content = concatBytes(...parts);
+  return content.length === contentOf(node).length ? encoded(node) : element(encoded(node)[0]!, content);
+}
+
+function sequenceOf(parts: readonly Uint8Array[]): Uint8Array {
+  return element(0x30, concatBytes(...parts));
+}
+
+/** Returns one element of DER. */
+function element(identifier: number, content: Uint8Array): Uint8Array {
+  const { length } = content;
+  const more = length < 0x80 ? 0 : length < 0x100 ? 1 : length < 0x1_0000 ? 2 : 3;
+  const bytes = Array.from({ length: more }, (_, i) => Math.floor(length / 256 ** (more - 1 - i)) % 256);
+  return concatBytes(Uint8Array.of(identifier, ...(more === 0 ? [length] : [0x80 | more, ...bytes])), content);
+}
+
 /** Returns the bytes of an element as they were read. */
 function encoded(node: AsnType): Uint8Array {
   return node.valueBeforeDecodeView;
+}
+
+/** Whether an element is constructed and has this context-specific tag. */
+function isTagged(node: AsnType | undefined, tag: number): boolean {
+  return node instanceof Constructed && node.idBlock.tagClass === 3 && node.idBlock.tagNumber === tag;
 }
 
 /** Returns the elements of a list. */

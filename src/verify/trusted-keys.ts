@@ -40,6 +40,8 @@ export function trustedKeys(origin: string, given: string, statements: readonly 
       const says = decodeKeyStatement(textOf(note));
       if (says.origin !== origin) throw new EvidenceError(`a key statement is of ${says.origin}`);
       const name = parseVkey(says.vkey).name;
+      if (name !== origin && !name.startsWith(`${origin}/`))
+        throw new EvidenceError(`a key statement is of ${name}, which is no stream of this log`);
       if (name !== origin) ofStreams.push({ note, says });
       else if (generations.has(says.generation))
         throw new EvidenceError(`generation ${says.generation} is stated twice`);
@@ -78,11 +80,12 @@ export function trustedKeys(origin: string, given: string, statements: readonly 
   for (const { note, says } of ofStreams) {
     const parent = trusted.get(says.generation);
     const name = parseVkey(says.vkey).name;
+    if (parent === undefined) {
+      problems.push({ kind: 'key', detail: `the statement of ${name} is of a generation that is not trusted` });
+      continue;
+    }
     try {
-      if (parent === undefined)
-        throw new EvidenceError(`the statement of ${name} is of a generation that is not trusted`);
       openNote(note, [noteVerifier(parseVkey(parent.says.vkey))]);
-      if (!name.startsWith(`${origin}/`)) throw new EvidenceError(`${name} is no stream of this log`);
       const { from, previous } = parent.says;
       if (says.from.epoch !== from.epoch || says.from.size !== from.size || says.previous !== previous)
         throw new EvidenceError(`the statement of ${name} contradicts that of its generation`);
@@ -115,51 +118,46 @@ function trustedGenerations(
     problems.push({ kind: 'key', detail: 'the given key is not one of this log: its statement is not there' });
     return trusted;
   }
-  const accept = (one: Generation, by: readonly string[]): void => {
-    for (const vkey of by) openNote(one.note, [noteVerifier(parseVkey(vkey))]);
-    trusted.set(one.says.generation, one);
+  /** Each statement bears its own signature and that of the generation before, where there is one. */
+  const accept = ({ note, says }: Generation): boolean => {
+    try {
+      for (const vkey of [says.vkey, ...(says.previous === undefined ? [] : [says.previous])])
+        openNote(note, [noteVerifier(parseVkey(vkey))]);
+    } catch (error) {
+      problems.push({ kind: 'signature', detail: wordsOf(error) });
+      return false;
+    }
+    if (says.generation === 1 && (says.from.epoch !== 1 || says.from.size !== 0)) {
+      problems.push({ kind: 'key', detail: 'the first generation does not begin with the anchor stream' });
+      return false;
+    }
+    trusted.set(says.generation, { note, says });
+    return true;
   };
-  try {
-    accept(pinned, [given]);
-    for (
-      let last = pinned, next = generations.get(last.says.generation + 1);
-      next !== undefined;
-      next = generations.get(last.says.generation + 1)
-    ) {
-      if (next.says.previous !== last.says.vkey)
-        throw new EvidenceError(`generation ${next.says.generation} names another predecessor`);
-      checkOrder(last, next);
-      accept(next, [last.says.vkey, next.says.vkey]);
-      last = next;
-    }
-    for (
-      let first = pinned, before = generations.get(first.says.generation - 1);
-      before !== undefined;
-      before = generations.get(first.says.generation - 1)
-    ) {
-      if (first.says.previous !== before.says.vkey)
-        throw new EvidenceError(`generation ${first.says.generation} names another predecessor`);
-      // A thief of the older seed could state it anew: for another time, with a predecessor of his own.
-      checkOrder(before, first);
-      accept(before, [before.says.vkey]);
-      first = before;
-    }
-    const { generation, from } = trusted.get(Math.min(...trusted.keys()))!.says;
-    if (generation === 1 && (from.epoch !== 1 || from.size !== 0)) {
-      trusted.delete(1);
-      throw new EvidenceError('the first generation does not begin with the anchor stream');
-    }
-  } catch (error) {
-    problems.push({ kind: 'signature', detail: wordsOf(error) });
+  const areLinked = (before: Generation, after: Generation): boolean => {
+    const { generation, previous, from } = after.says;
+    if (previous !== before.says.vkey)
+      problems.push({ kind: 'key', detail: `generation ${generation} names another predecessor` });
+    // A thief of the older seed could state it anew: for another time, with a predecessor of his own.
+    else if (comparePlaces(before.says.from, from) > 0)
+      problems.push({ kind: 'key', detail: `generation ${generation} begins before its predecessor` });
+    else return true;
+    return false;
+  };
+  if (!accept(pinned)) return trusted;
+  for (let last = pinned; ; ) {
+    const next = generations.get(last.says.generation + 1);
+    if (next === undefined || !areLinked(last, next) || !accept(next)) break;
+    last = next;
+  }
+  for (let first = pinned; ; ) {
+    const before = generations.get(first.says.generation - 1);
+    if (before === undefined || !areLinked(before, first) || !accept(before)) break;
+    first = before;
   }
   if (trusted.size !== generations.size && problems.length === 0)
     problems.push({ kind: 'key', detail: 'some generations are not linked to the given key' });
   return new Map([...trusted].sort(([a], [b]) => a - b));
-}
-
-function checkOrder(before: Generation, after: Generation): void {
-  if (comparePlaces(before.says.from, after.says.from) > 0)
-    throw new EvidenceError(`generation ${after.says.generation} begins before its predecessor`);
 }
 
 function textOf(note: string): string {

@@ -47,7 +47,7 @@ const SETTINGS = {
   data_sync_retry: 'off',
   wal_level: 'replica',
   // Size. 2 GB of WAL between checkpoints is a few seconds to a minute of recovery after a power cut.
-  max_connections: 60,
+  max_connections: 120,
   shared_buffers: '256MB',
   max_wal_size: '2GB',
   min_wal_size: '128MB',

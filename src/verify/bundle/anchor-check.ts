@@ -130,6 +130,7 @@ function checkWay(
     record.action === TICK_ACTION &&
     record.outcome === 'success' &&
     record.parts === NO_PARTS &&
+    record.retainUntil === undefined &&
     canonicalText(record.source) === TICK_SOURCE;
   if (epoch === undefined || !isTick || record.seq !== tick.seq)
     throw new EvidenceError('the record of a tick is none');

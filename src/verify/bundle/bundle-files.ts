@@ -56,6 +56,8 @@ export interface ReadAnchor {
 
 /** No tree is deeper: sizes end at 2^53−1. A tick's tree is no deeper either. */
 const PATH_MAX = 64;
+/** Of subtrees that cover the end of a tree: up to some place they grow, from there they shrink. */
+const RIGHT_MAX = 2 * PATH_MAX;
 const FILES_MAX = 3 + 6 * BUNDLE_LIMITS.streams;
 
 export function readManifest(bytes: Uint8Array): BundleManifest {
@@ -95,8 +97,7 @@ export function readRange(bytes: Uint8Array): ReadRange {
     first: integer(value['first'], 'first'),
     end: integer(value['end'], 'end'),
     left: hashes(value['left'], 'left'),
-    // Up to the middle of the tree the subtrees grow, from there they shrink.
-    right: hashes(value['right'], 'right', 2 * PATH_MAX),
+    right: hashes(value['right'], 'right', RIGHT_MAX),
   };
 }
 
@@ -248,9 +249,12 @@ function hashes(value: JsonValue | undefined, what: string, max = PATH_MAX): Uin
 
 function base64(value: JsonValue | undefined, what: string): Uint8Array {
   const encoded = text(value, what);
-  // Four characters are three bytes.
-  if (encoded.length > (BUNDLE_LIMITS.evidenceBytes / 3) * 4) throw new EvidenceError(`${what}: too large`);
-  return fromBase64(encoded);
+  // Four characters are three bytes: what is far too long is not even decoded.
+  if (encoded.length <= Math.ceil(BUNDLE_LIMITS.evidenceBytes / 3) * 4) {
+    const bytes = fromBase64(encoded);
+    if (bytes.length <= BUNDLE_LIMITS.evidenceBytes) return bytes;
+  }
+  throw new EvidenceError(`${what}: too large`);
 }
 
 function derList(value: JsonValue | undefined, what: string): Uint8Array[] {

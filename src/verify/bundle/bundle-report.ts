@@ -75,11 +75,21 @@ export interface BundleStreamReport {
   readonly pinned: readonly { readonly size: number }[];
 }
 
+/** Whose signatures count. That it was replaced since can not be seen from a bundle: give the newest vkey (docs/format.md section 19). */
+export interface BundleKey {
+  /** Of the deployment's key that was taken for the one that signs now; or the given key of one stream. */
+  readonly vkey: string;
+  /** Null for the key of one stream. */
+  readonly generation: number | null;
+}
+
 export interface BundleReport {
   readonly verdict: BundleVerdict;
   /** Absent where the manifest can not be read. */
   readonly origin?: string;
   readonly question?: BundleQuestion;
+  /** Absent where no key is trusted. */
+  readonly key?: BundleKey;
   readonly findings: readonly BundleFinding[];
   /** Whether there were more than are told. */
   readonly truncated: boolean;

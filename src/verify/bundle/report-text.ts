@@ -1,5 +1,5 @@
 /** What a bundle's verification found, in words. What nobody outside vouches for is never called proven. */
-import type { BundleReport, BundleStreamReport, BundleVerdict, SeqRange, Voucher } from './bundle-report.ts';
+import type { BundleKey, BundleReport, BundleStreamReport, BundleVerdict, SeqRange, Voucher } from './bundle-report.ts';
 
 /** One sentence or two for each verdict. */
 export const VERDICT_WORDS: Readonly<Record<BundleVerdict, string>> = {
@@ -20,12 +20,13 @@ export const VERDICT_NAMES: Readonly<Record<BundleVerdict, string>> = {
 
 /** Returns lines that say what was shown, by whom, and what was not. */
 export function reportLines(report: BundleReport): string[] {
-  const { origin, question, findings, truncated, unchecked, streams, verdict } = report;
+  const { origin, question, key, findings, truncated, unchecked, streams, verdict } = report;
   const lines: string[] = [];
   if (question !== undefined) {
     lines.push(`log ${origin}: ${question.category} of ${question.tenant}`);
     lines.push(`recorded from ${question.from ?? 'the beginning'} until before ${question.to ?? 'the end'}`);
   }
+  if (key !== undefined) lines.push(...keyLines(key));
   for (const stream of streams) lines.push(...streamLines(stream));
   for (const { stream, seq, kind, detail } of findings) {
     const place = [stream ?? 'bundle', ...(seq === undefined ? [] : [`entry ${seq}`])].join(' ');
@@ -35,6 +36,15 @@ export function reportLines(report: BundleReport): string[] {
   for (const { stream, detail } of unchecked) lines.push(`not checked: ${stream ?? 'bundle'}: ${printable(detail)}`);
   lines.push(`${VERDICT_NAMES[verdict]}: ${VERDICT_WORDS[verdict]}`);
   return lines;
+}
+
+/** Whoever left the newer statements out of a bundle would have the verifier take a retired key for the one that signs now. */
+function keyLines({ vkey, generation }: BundleKey): string[] {
+  const now = generation === null ? 'the key of one stream' : `the key of generation ${generation}`;
+  return [
+    `${now} is taken for the one that signs now: ${vkey}`,
+    '  whether it was replaced since can not be seen here: make sure that the key you gave is the newest',
+  ];
 }
 
 function streamLines({

@@ -1,7 +1,7 @@
 /** Checkpoints that are signed by trusted keys, and until when their keys signed (docs/format.md sections 10 and 19). */
 import { type Checkpoint, decodeCheckpoint } from '../../chain/checkpoint.ts';
 import { type AnchorPlace, comparePlaces } from '../../chain/key-statement.ts';
-import { openNote } from '../../chain/note.ts';
+import { openNote, unopenedText } from '../../chain/note.ts';
 import { EvidenceError } from '../../errors.ts';
 import type { TrustedKey } from '../trusted-keys.ts';
 
@@ -13,10 +13,7 @@ export interface StatedCheckpoint extends Checkpoint {
 
 /** Returns what a checkpoint's note says. Throws an EvidenceError where it is no note of a checkpoint of ours. */
 export function readStated(note: string): StatedCheckpoint {
-  // The text ends at the last empty line; openNote sees it the same way.
-  const end = note.lastIndexOf('\n\n');
-  if (end < 0) throw new EvidenceError('a checkpoint is no signed note');
-  const text = note.slice(0, end + 1);
+  const text = unopenedText(note);
   const { origin, size, root, extensions } = decodeCheckpoint(text);
   if (extensions.length > 0) throw new EvidenceError('a checkpoint has lines that no checkpoint of Sealog has');
   return { note, text, origin, size, root };

@@ -36,6 +36,7 @@ import {
 import {
   type BundleFindingKind,
   BundleFindings,
+  type BundleKey,
   type BundleReport,
   type BundleStreamReport,
   type BundleUnchecked,
@@ -77,6 +78,8 @@ interface GivenCheckpoint extends StatedCheckpoint {
 interface StreamFolder {
   readonly epoch: number;
   readonly report: BundleStreamReport;
+  /** Items of outside evidence. */
+  readonly evidence: number;
   /** Undefined where the folder can not be read so far. */
   readonly summary: SummaryStream | undefined;
 }
@@ -107,12 +110,14 @@ export async function verifyBundle(tar: Uint8Array, trust: BundleTrust): Promise
   const findings = new BundleFindings();
   const unchecked: BundleUnchecked[] = [];
   let manifest: BundleManifest | undefined;
+  let key: BundleKey | undefined;
   let streams: readonly BundleStreamReport[] = [];
   try {
     const { files, folders } = openBundle(tar);
     manifest = readManifest(files.get('manifest.json')!);
     checkManifest(manifest, files, findings);
     const keys = readTrustedKeys(manifest, files, trust, findings);
+    key = signingNow(manifest, keys);
     const given = readGiven(manifest, trust, keys, findings, unchecked);
     const context: Context = { manifest, files, trust, keys, findings, unchecked, given };
     streams = await checkStreams(context, folders);
@@ -126,6 +131,7 @@ export async function verifyBundle(tar: Uint8Array, trust: BundleTrust): Promise
   return {
     verdict: tampered ? 'tampered' : unchecked.length > 0 ? 'incomplete' : open ? 'not_provable' : 'intact',
     ...(manifest === undefined ? {} : { origin: manifest.origin, question: manifest.question }),
+    ...(key === undefined ? {} : { key }),
     findings: findings.list,
     truncated: findings.truncated,
     unchecked,
@@ -150,13 +156,14 @@ function openBundle(tar: Uint8Array): { files: Files; folders: number } {
   return { files: new Map(files.map(({ name, bytes }: TarFile) => [name, bytes])), folders };
 }
 
+/** Throws an EvidenceError where the manifest is of other files. */
 function checkManifest(manifest: BundleManifest, files: Files, findings: BundleFindings): void {
   const others = [...files].slice(1);
-  if (manifest.files.length !== others.length) findings.add('bundle', 'the manifest lists other files');
+  if (manifest.files.length !== others.length || others.some(([name], i) => manifest.files[i]!.name !== name))
+    throw new EvidenceError('the manifest lists other files');
   for (const [i, [name, bytes]] of others.entries()) {
-    const listed = manifest.files[i];
-    if (listed === undefined) break;
-    if (listed.name !== name || listed.bytes !== bytes.length || listed.sha256 !== sha256Hex(bytes))
+    const listed = manifest.files[i]!;
+    if (listed.bytes !== bytes.length || listed.sha256 !== sha256Hex(bytes))
       findings.add('bundle', `${name} is not the file that the manifest lists`);
   }
 }
@@ -179,6 +186,16 @@ function readTrustedKeys(
   const { keys, problems } = trustedKeys(manifest.origin, trust.key, statements);
   for (const { kind, detail } of problems) findings.add(kind, detail);
   return keys;
+}
+
+/** Returns the newest key that the given one leads to. */
+function signingNow({ origin }: BundleManifest, keys: readonly TrustedKey[]): BundleKey | undefined {
+  const own = keys.filter(({ name, generation }) => name === origin || generation === undefined);
+  const newest = own.reduce<TrustedKey | undefined>(
+    (a, b) => (a === undefined || (b.generation ?? 0) > (a.generation ?? 0) ? b : a),
+    undefined,
+  );
+  return newest && { vkey: newest.vkey, generation: newest.generation ?? null };
 }
 
 /** The deployment's statements by generation, then those of streams, by name, then generation. */
@@ -206,6 +223,12 @@ function knowsAnchorKeys({ manifest, trust }: Pick<Context, 'manifest' | 'trust'
   return parseVkey(trust.key).name === manifest.origin;
 }
 
+/** The key of one stream tells nothing of who signs another. */
+function isOfOtherStream(manifest: BundleManifest, trust: BundleTrust, stream: string): boolean {
+  const { name } = parseVkey(trust.key);
+  return name.startsWith(`${manifest.origin}/`) && name !== `${manifest.origin}/${stream}`;
+}
+
 function readGiven(
   manifest: BundleManifest,
   trust: BundleTrust,
@@ -225,6 +248,10 @@ function readGiven(
         continue;
       }
       if (isAnchor && !knowsAnchorKeys({ manifest, trust })) continue;
+      if (isOfOtherStream(manifest, trust, stream)) {
+        unchecked.push({ stream, detail: `a given checkpoint is of ${stream}, whose key is not known` });
+        continue;
+      }
       signersOf(stated, keys);
       given.push({ ...stated, stream });
     } catch (error) {
@@ -249,7 +276,8 @@ async function checkStreams(context: Context, folders: number): Promise<BundleSt
   const streams: StreamFolder[] = [];
   for (let i = 0; i < folders; i++) {
     try {
-      streams.push(await checkFolder(context, `${i}/`, streams.at(-1)?.epoch ?? 0));
+      const before = streams.at(-1);
+      streams.push(await checkFolder(context, `${i}/`, before?.epoch ?? 0, before?.evidence ?? 0));
     } catch (error) {
       findings.add('bundle', `folder ${i}: ${wordsOf(error)}`);
     }
@@ -260,7 +288,7 @@ async function checkStreams(context: Context, folders: number): Promise<BundleSt
     unchecked.push({
       detail: `of ${lastEpoch} epochs, the bundle has ${folders}: entries of the others are not shown`,
     });
-  for (const { stream, size } of context.given) {
+  for (const { stream, size } of streams.length === folders ? context.given : []) {
     const epoch = epochOf(manifest, stream);
     if (epoch !== undefined && size > 0 && !epochs.includes(epoch))
       findings.add('truncated', `a given checkpoint is of ${stream}, of which the bundle has nothing`, stream);
@@ -273,7 +301,12 @@ async function checkStreams(context: Context, folders: number): Promise<BundleSt
 }
 
 /** Throws an EvidenceError where nobody can say which stream the folder is of. */
-async function checkFolder(context: Context, folder: string, epochBefore: number): Promise<StreamFolder> {
+async function checkFolder(
+  context: Context,
+  folder: string,
+  epochBefore: number,
+  evidenceBefore: number,
+): Promise<StreamFolder> {
   const { manifest, files, findings, unchecked, keys } = context;
   const file = (name: (typeof STREAM_FILES)[number]): Uint8Array => files.get(`${folder}${name}`)!;
   const checkpoint = readStated(fromUtf8(file('checkpoint')));
@@ -292,10 +325,14 @@ async function checkFolder(context: Context, folder: string, epochBefore: number
     }
   };
   let signers: TrustedKey[] | undefined;
-  try {
-    signers = signersOf(checkpoint, keys);
-  } catch (error) {
-    findings.add('signature', `the checkpoint: ${wordsOf(error)}`, stream);
+  if (isOfOtherStream(manifest, context.trust, stream))
+    unchecked.push({ stream, detail: 'who signed its checkpoint: the given key is that of another stream' });
+  else {
+    try {
+      signers = signersOf(checkpoint, keys);
+    } catch (error) {
+      findings.add('signature', `the checkpoint: ${wordsOf(error)}`, stream);
+    }
   }
 
   const given = context.given.filter((one) => one.stream === stream);
@@ -316,10 +353,16 @@ async function checkFolder(context: Context, folder: string, epochBefore: number
           },
           findings,
         );
-  const roots = checkConsistencies(stream, checkpoint, attempt('consistency.json', readConsistency, []), findings);
+  const paths = attempt<ReadConsistency[] | undefined>('consistency.json', readConsistency, undefined);
+  const roots = checkConsistencies(stream, checkpoint, paths ?? [], findings);
 
   const readAll = attempt<ReadAnchor[] | undefined>('anchors.json', readAnchors, undefined);
-  const anchors = await checkAnchors(context, stream, roots, readAll ?? []);
+  const evidence = (readAll ?? []).reduce((sum, one) => sum + one.evidence.length, evidenceBefore);
+  const isTooMuch = evidence > BUNDLE_LIMITS.evidence;
+  if (isTooMuch) findings.add('bundle', `more than ${BUNDLE_LIMITS.evidence} items of evidence up to here`, stream);
+  // Without the roots at other sizes nothing can be said of the anchors.
+  const readable = paths === undefined || isTooMuch ? [] : (readAll ?? []);
+  const anchors = await checkAnchors(context, stream, roots, readable);
   if (signers !== undefined && !signsNow(signers) && !wasSignedInTime(signers, size, anchors))
     findings.add(
       'key',
@@ -350,6 +393,7 @@ async function checkFolder(context: Context, folder: string, epochBefore: number
   const asked = result.asked ?? { from: first, to: first };
   return {
     epoch,
+    evidence,
     report: {
       stream,
       size,
@@ -357,7 +401,7 @@ async function checkFolder(context: Context, folder: string, epochBefore: number
       end,
       asked,
       entries: asked.to - asked.from,
-      complete: result.asked !== undefined,
+      complete: result.asked !== undefined && signers !== undefined,
       ...anchoredParts({ from: first, to: end }, anchors),
       pinned: pinned.sort((a, b) => a.size - b.size),
     },
@@ -419,11 +463,17 @@ async function checkAnchors(
 
 /** By the size of the leaf, then by the place of the tick, then by the size of the anchor stream's checkpoint. */
 function checkAnchorOrder(stream: string, anchors: readonly ReadAnchor[], findings: BundleFindings): void {
-  try {
-    const places = anchors.map(({ leaf, tick, checkpoint }) => {
+  const places: AnchorOrder[] = [];
+  for (const { leaf, tick, checkpoint } of anchors) {
+    try {
       const stated = readStated(checkpoint);
-      return [leaf.size, stated.origin.length, stated.origin, tick.seq, stated.size] as const;
-    });
+      places.push([leaf.size, stated.origin.length, stated.origin, tick.seq, stated.size]);
+    } catch (error) {
+      // That it is no checkpoint is told already.
+      wordsOf(error);
+    }
+  }
+  try {
     ascending(places, comparePlacesOf, 'anchors');
   } catch (error) {
     findings.add('bundle', wordsOf(error), stream);
@@ -431,10 +481,9 @@ function checkAnchorOrder(stream: string, anchors: readonly ReadAnchor[], findin
 }
 
 /** Names of later epochs are longer, or greater. */
-function comparePlacesOf(
-  a: readonly [number, number, string, number, number],
-  b: readonly [number, number, string, number, number],
-): number {
+type AnchorOrder = readonly [size: number, nameLength: number, name: string, seq: number, anchorSize: number];
+
+function comparePlacesOf(a: AnchorOrder, b: AnchorOrder): number {
   const unequal = a.findIndex((value, i) => value !== b[i]);
   if (unequal < 0) return 0;
   return a[unequal]! < b[unequal]! ? -1 : 1;
