@@ -1,18 +1,18 @@
 /**
  * How fast the full check is: `verifyLog` as `sealog verify --database` calls it, over the log that the service has sealed, while it is idle.
  *
- * The baseline is what no check can do without: read the same rows (blocks, tiles, ids, tags) with node-postgres, and take SHA-256 of each record
- * and each part, whose bytes lie ready in memory, on one thread. Run as a process of its own (see client-process.ts) this file is either side, so
- * that neither finds the other's memory.
+ * The baseline is what no check can do without, on one thread: read the same rows (blocks, tiles, ids, tags) with node-postgres, take the records and
+ * parts out of them (decompress, unseal, split), and take SHA-256 of each. `ready` is the harder one: the bytes of records and parts lie in memory
+ * before the clock runs. Run as a process of its own (see client-process.ts) this file is any of the sides, so that none finds another's memory.
  */
 import { hash } from 'node:crypto';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import pg from 'pg';
-import { decodeRecords, unpackPayload } from '../src/chain/block.ts';
-import { openParts } from '../src/chain/open-block.ts';
+import { decodeParts, decodeRecords, unpackPayload } from '../src/chain/block.ts';
+import { fromHex, fromUtf8 } from '../src/chain/bytes.ts';
 import { isOpen } from '../src/chain/part.ts';
-import { decodeRecord } from '../src/chain/record.ts';
+import { openSealed } from '../src/chain/seal.ts';
 import { PartsThreads } from '../src/cli/parts-threads.ts';
 import { fileMonthKeys } from '../src/keys/file-month-keys.ts';
 import { Keyring } from '../src/keys/keyring.ts';
@@ -26,9 +26,11 @@ import { verifyLog } from '../src/verify/verify-log.ts';
 import { answerRequests, startClient } from './client-process.ts';
 import { compare, median, type Row } from './report.ts';
 
-type Request =
-  | { readonly do: 'prepare'; readonly side: 'verify' | 'baseline'; readonly dataDir: string }
-  | { readonly do: 'round' };
+/** `verify` as the command does it, and on one thread alone; the baseline, and that with the bytes ready. */
+const SIDES = ['verify', 'one thread', 'baseline', 'ready'] as const;
+type Side = (typeof SIDES)[number];
+
+type Request = { readonly do: 'prepare'; readonly side: Side; readonly dataDir: string } | { readonly do: 'round' };
 
 /** Entries, and the seconds that they took; of `prepare` nothing. */
 interface Result {
@@ -42,29 +44,31 @@ const WARM_UP = 2;
 /** Measures in turns. The log must hold what is to be verified. */
 export async function measureVerification(dataDir: string, rounds: number, smoke: boolean): Promise<Row> {
   const file = fileURLToPath(import.meta.url);
-  const sides = (['verify', 'baseline'] as const).map((side) => ({
-    ...{ side, client: startClient<Request, Result>(file), rates: [] as number[], entries: 0 },
-  }));
+  const sides = SIDES.map((side) => ({ side, client: startClient<Request, Result>(file), rates: [] as number[] }));
+  let entries = 0;
   try {
     for (const { side, client } of sides) await client.ask({ do: 'prepare', side, dataDir });
-    const warmUp = smoke ? 0 : WARM_UP;
-    for (let round = -warmUp; round < rounds; round++) {
-      for (const one of round % 2 === 0 ? sides : sides.toReversed()) {
-        const { entries, seconds } = await one.client.ask({ do: 'round' });
-        one.entries = entries;
-        if (round >= 0) one.rates.push(entries / seconds);
+    for (let round = smoke ? 0 : -WARM_UP; round < rounds; round++) {
+      for (const { client, rates } of round % 2 === 0 ? sides : sides.toReversed()) {
+        const result = await client.ask({ do: 'round' });
+        entries = result.entries;
+        if (round >= 0) rates.push(entries / result.seconds);
       }
     }
   } finally {
     for (const { client } of sides) client.stop();
   }
-  const [verify, baseline] = sides as [(typeof sides)[number], (typeof sides)[number]];
-  console.log(`\nverify: median (and each round), ${verify.entries} entries`);
-  for (const { side, rates } of sides)
-    console.log(
-      `  ${side.padEnd(10)} ${median(rates).toFixed(0).padStart(7)}/s (${rates.map((rate) => rate.toFixed(0)).join(' ')})`,
-    );
-  return compare('verify', 'entries/s', median(verify.rates), median(baseline.rates));
+  console.log(`\nverify: median (and each round), ${entries} entries`);
+  for (const { side, rates } of sides) {
+    const each = rates.map((rate) => rate.toFixed(0)).join(' ');
+    console.log(`  ${side.padEnd(10)} ${median(rates).toFixed(0).padStart(7)}/s (${each})`);
+  }
+  const rate = (side: Side) => median(sides.find((one) => one.side === side)!.rates);
+  const ratio = (a: Side, b: Side) => (rate(a) / rate(b)).toFixed(2);
+  console.log(
+    `  on one thread the ratio would be ${ratio('one thread', 'baseline')}, against bytes that lie ready ${ratio('verify', 'ready')}`,
+  );
+  return compare('verify', 'entries/s', rate('verify'), rate('baseline'));
 }
 
 if (import.meta.main) serve();
@@ -73,7 +77,9 @@ function serve(): void {
   let round: (() => Promise<number>) | undefined;
   answerRequests<Request, Result>(async (request) => {
     if (request.do === 'prepare') {
-      round = request.side === 'verify' ? await prepareVerify(request.dataDir) : await prepareBaseline(request.dataDir);
+      const { side, dataDir } = request;
+      if (side === 'verify' || side === 'one thread') round = await prepareVerify(dataDir, side === 'verify');
+      else round = await prepareBaseline(dataDir, side === 'ready');
       return { entries: 0, seconds: 0 };
     }
     const began = performance.now();
@@ -82,10 +88,10 @@ function serve(): void {
   });
 }
 
-async function prepareVerify(dataDir: string): Promise<() => Promise<number>> {
+async function prepareVerify(dataDir: string, onThreads: boolean): Promise<() => Promise<number>> {
   const { database, keys } = await open(dataDir);
   const source = logWideSource(database.verifier, keys, (await readOrigin(database.verifier))!);
-  const parts = new PartsThreads();
+  const parts = onThreads ? new PartsThreads() : undefined;
   return async () => {
     const { verdict, entries, findings } = await verifyLog(source, { parts });
     if (verdict !== 'not_provable') throw new Error(`the log is ${verdict}: ${JSON.stringify(findings.slice(0, 3))}`);
@@ -93,38 +99,52 @@ async function prepareVerify(dataDir: string): Promise<() => Promise<number>> {
   };
 }
 
-async function prepareBaseline(dataDir: string): Promise<() => Promise<number>> {
+async function prepareBaseline(dataDir: string, isReady: boolean): Promise<() => Promise<number>> {
   const { database, keys, connection } = await open(dataDir);
   const client = new pg.Client({ ...connection, options: '-c role=sealog_verifier' });
   await client.connect();
   const streams = await listStreams(database.verifier);
-  const texts: Uint8Array[] = [];
-  for (const { id, name } of streams) {
-    for await (const rows of pages(client, 'block', 'first_seq', id)) {
-      for (const { records, parts, key_id: keyId } of rows) {
-        const own = decodeRecords(unpackPayload(records));
-        const { dataKey } = await keys.keysById(String(keyId));
-        const opened = openParts({ parts }, name, dataKey, own.map(decodeRecord));
-        // In memory of their own, as the bytes of a value that was just read would be.
-        for (const bytes of own) texts.push(Buffer.from(bytes));
-        for (const part of opened.flat()) if (isOpen(part)) texts.push(Buffer.from(part.value));
-      }
-    }
-  }
+
+  /** The bytes of the records and parts of a block. */
+  const textsOf = async (
+    stream: string,
+    { records, parts, key_id: keyId }: pg.QueryResultRow,
+  ): Promise<Uint8Array[]> => {
+    const own = decodeRecords(unpackPayload(records));
+    const { dataKey } = await keys.keysById(String(keyId));
+    // What the parts are sealed with stands in the records.
+    const hashes = own.map((bytes) => fromHex(PARTS_HASH.exec(fromUtf8(bytes))![1]!));
+    const opened = decodeParts(unpackPayload(openSealed(dataKey, stream, hashes, parts)));
+    return [...own, ...opened.flat().flatMap((part) => (isOpen(part) ? part.value : []))];
+  };
+  const hashAll = (texts: readonly Uint8Array[]): void => {
+    // The form of the result that costs least.
+    for (const text of texts) hash('sha256', text, 'hex');
+  };
+
+  const ready: Uint8Array[] = [];
+  // In memory of their own, as the bytes of a value that was just read would be.
+  for (const { id, name } of isReady ? streams : [])
+    for await (const rows of pages(client, 'block', 'first_seq', id))
+      for (const row of rows) ready.push(...(await textsOf(name, row)).map((bytes) => Buffer.from(bytes)));
   return async () => {
     let rows = 0;
-    for (const { id } of streams) {
-      for await (const page of pages(client, 'block', 'first_seq', id)) rows += page.length;
+    for (const { id, name } of streams) {
+      for await (const page of pages(client, 'block', 'first_seq', id)) {
+        rows += page.length;
+        if (!isReady) for (const row of page) hashAll(await textsOf(name, row));
+      }
       for await (const page of pages(client, 'tile', 'tile_index', id)) rows += page.length;
       for await (const page of pages(client, 'entry_id', 'seq', id)) rows += page.length;
       for await (const page of pages(client, 'tag', 'first_seq', id)) rows += page.length;
     }
-    // The form of the result that costs least.
-    for (const text of texts) hash('sha256', text, 'hex');
+    hashAll(ready);
     if (rows === 0) throw new Error('there are no rows');
     return streams.reduce((sum, { size }) => sum + size, 0);
   };
 }
+
+const PARTS_HASH = /"parts":"([0-9a-f]{64})"/;
 
 /** All rows of a stream in a table, some thousand at a time. */
 async function* pages(client: pg.Client, table: string, column: string, stream: number) {

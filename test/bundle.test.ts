@@ -34,7 +34,7 @@ let authority: Authority | undefined;
 let cases: BundleCase[];
 
 beforeAll(async () => {
-  authority = withoutOpenssl === undefined ? await startAuthority() : undefined;
+  authority = withoutOpenssl === undefined ? await startAuthority({ intermediate: true }) : undefined;
   cases = [...(await goodBundles(authority)), ...(await damagedBundles(authority))];
 });
 afterAll(() => authority?.stop());
@@ -107,6 +107,19 @@ describe('bundles', () => {
     const { findings, streams } = await verifyBundle(repack(files), trust);
     expect(findings).toEqual([{ stream: STREAM, seq: 2, kind: 'part', detail: expect.any(String) }]);
     expect(streams[0]).toMatchObject({ complete: true, entries: 6 });
+  });
+
+  test('say which key they take for the one that signs now: what is not in them may have replaced it', async () => {
+    const keyOf = async (name: string) => {
+      const { bytes, trust } = cases.find((one) => one.name === name)!;
+      const { key } = await verifyBundle(bytes, trust);
+      return { generation: key?.generation, given: key?.vkey === trust.key };
+    };
+    expect(await keyOf('good-rotated-key-1')).toEqual({ generation: 3, given: false });
+    expect(await keyOf('good-rotated-key-3')).toEqual({ generation: 3, given: true });
+    expect(await keyOf('good-replaced-and-not-said')).toEqual({ generation: 2, given: true });
+    expect(await keyOf('good-stream-key-alone')).toEqual({ generation: null, given: true });
+    expect(await keyOf('damaged-of-another-key')).toEqual({ generation: undefined, given: false });
   });
 
   test('of a mistaken question are refused before the bundle is looked at', async () => {

@@ -290,9 +290,7 @@ describe('a sound log', () => {
   it('is not the one whose key the verifier was given', () =>
     undone(async () => {
       const { vkey } = noteSigner(ORIGIN, new Uint8Array(32).fill(9));
-      expect(words(await verified({ key: { vkey, trusted: 'given' } }))).toMatch(
-        /^tampered .*log\.example:key/,
-      );
+      expect(words(await verified({ key: { vkey, trusted: 'given' } }))).toMatch(/^tampered .*log\.example:key/);
     }));
 
   it('of one tenant is anchored by the ticks that it needs', () =>

@@ -28,6 +28,7 @@ import {
   type TimeStampVerdict,
   tokenNonce,
 } from '../src/verify/time-stamp.ts';
+import { fieldToken, spellOut } from './support/field-token.ts';
 import {
   type Authority,
   type AuthorityOptions,
@@ -147,6 +148,53 @@ describe.skipIf(withoutOpenssl !== undefined)(`time stamps${withoutOpenssl ? ` (
       expect(tokenNonce(decodeTimeStampReply(reply))).toBe(0x7fffffffffffff80n);
       const without = await authority.forge({ content: encodeTstInfo({ imprint }) });
       expect(tokenNonce(without)).toBeUndefined();
+    });
+
+    test('may be as authorities in the field make them: sets in no order, more signed attributes, defaults spelled out', async () => {
+      const tsa = await start({ intermediate: true });
+      const made = await fieldToken(tsa, imprint);
+      const trusted = readCertificates(tsa.caPem);
+      expect(await check({ token: made, trusted })).toMatchObject({
+        kind: 'good',
+        authority: 'O=Sealog Test, CN=field',
+      });
+      for (const damaged of each(made))
+        if (HARD || randomBytes(1)[0]! < 32)
+          expect(await judged(check({ token: damaged.bytes, trusted })), damaged.name).not.toBe('good');
+      // An authority above that does the same.
+      await tsa.issue({ name: 'between', by: 'root', extensions: CA });
+      await spellOut(tsa, 'between', 'root');
+      await tsa.issue({ name: 'tsa' });
+      const another = await tsa.forge({ content: tst({}), args: ['-certfile', 'between.pem'] });
+      expect(await check({ token: another, trusted })).toMatchObject({ kind: 'good' });
+    });
+
+    test('has one sound way up that is enough, whatever else is beside it', async () => {
+      const tsa = await start({ intermediate: true });
+      const made = await tsa.stamp(imprint);
+      const trusted = readCertificates(tsa.caPem);
+      const sound = await tsa.certificate('between');
+      // The same key and name again, by the same root: one that had expired, and one that was revoked.
+      const again = async (name: string, ...dates: readonly string[]) => {
+        await writeFile(join(tsa.folder, `${name}.ext`), `${CA.join('\n')}\n`);
+        const files = ['-in', 'between.csr', '-out', `${name}.pem`, '-extfile', `${name}.ext`];
+        await tsa.openssl('ca', '-batch', '-notext', '-config', 'root.cnf', ...files, ...dates);
+        return tsa.certificate(name);
+      };
+      const past = (days: number) => asn1(Date.now() - days * DAY_MS);
+      const expired = await again('expired', '-startdate', past(100), '-enddate', past(1));
+      const revoked = await again('revoked', '-startdate', past(1), '-enddate', past(-9));
+      await tsa.revoke('revoked', { by: 'root', reason: 'keyCompromise' });
+      const crls = [await tsa.list('root')];
+      const bare = await tsa.forge({ content: tst({}), args: ['-nocerts'] });
+      const own = await tsa.certificate('tsa');
+      const beside = (...certificates: Buffer[]) =>
+        judged(check({ token: bare, trusted, certificates: [own, ...certificates], crls }));
+      expect(await beside(expired, revoked, sound)).toBe('good');
+      expect(await beside(expired, revoked)).toBe('revoked');
+      expect(await judged(check({ token: bare, trusted, certificates: [own, expired] }))).toBe('refused');
+      expect(await judged(check({ token: made, trusted, crls }))).toBe('good');
+      expect(await beside()).toBe('untrusted');
     });
 
     test('bears signatures of RSASSA-PSS in its chain', async () => {

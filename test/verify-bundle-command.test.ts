@@ -50,6 +50,8 @@ describe('sealog verify BUNDLE', () => {
     expect({ code, err }).toEqual({ code: 0, err: '' });
     expect(out).toBe(`log log.example: configuration_change of acme
 recorded from 2026-01-01T00:00:03.000Z until before 2026-01-01T00:00:09.000Z
+the key of generation 1 is taken for the one that signs now: ${trust.key}
+  whether it was replaced since can not be seen here: make sure that the key you gave is the newest
 acme/configuration_change: 6 entries, seq 3 to 8; its checkpoint covers 16
   complete as of that checkpoint: no entry that was asked for is missing
   with neighbours: seq 2 to 9

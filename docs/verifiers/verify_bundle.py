@@ -1242,7 +1242,8 @@ class Folder:
         self.records, self.valid = [], []   # raw, and what read_record made of it (None where malformed)
         self.consistency, self.anchors = [], []
         self.read = set()        # which of the functions that read its files succeeded
-        self.roots = {}          # size -> root that the bundle shows the stream to have had there
+        self.roots = {}          # size -> root: of the checkpoint and the consistency items
+        self.range_roots = {}    # size -> root over the range up to there, for the sizes of kept checkpoints
         self.tree_holds = self.malformed = False
         self.sound_anchors = []  # (leaf size, tick seq, Checkpoint, Tick epoch, counts)
         self.pinned_to = 0
@@ -1292,7 +1293,8 @@ def verify_bundle(data, given, report):
             check_completeness(folder, question, report)
         if read_consistency in folder.read:
             check_consistency(folder, report)
-        items += sum(len(item['evidence']) for item in folder.anchors)
+        if read_anchors in folder.read:
+            items += sum(len(item['evidence']) for item in folder.anchors)
         if items > MAX_ALL_EVIDENCE:
             report.add('bundle', f'{number}/: more than {MAX_ALL_EVIDENCE} items of evidence up to here', folder.name)
         elif {read_consistency, read_anchors} <= folder.read:
@@ -1318,7 +1320,7 @@ def check_keys(raw, key, origin, report):
             string(text, 'keys.json: a key statement')
     except Malformed as error:
         report.add('bundle', str(error))
-        return Trust()
+        texts = []
     return read_trust(texts, key, origin, report)
 
 def check_kept_signatures(given, origin, base, trust, report):
@@ -1352,7 +1354,7 @@ def read_checkpoint(files, folder, origin, base, last_epoch):
     folder.name, _, folder.epoch = place
     need(folder.epoch > last_epoch, 'checkpoint: its epoch is not later than that of the folder before')
     need(folder.checkpoint.size >= 1, 'checkpoint: of no entries')
-    folder.roots = {0: EMPTY_ROOT, folder.checkpoint.size: folder.checkpoint.root}
+    folder.roots = {folder.checkpoint.size: folder.checkpoint.root}
 
 def read_range(files, folder):
     item = read_json_file(files['range.json'], 'range.json')
@@ -1479,18 +1481,16 @@ def check_openings(folder, report):
 
 def check_tree(folder, wanted, report):
     """left, the records' hashes and right come to the checkpoint's root. `wanted`: sizes whose roots are asked for."""
-    tree, seen = folder.tree, {}
+    tree = folder.tree
     for size in range(folder.first, folder.end + 1):
         if size > folder.first:
             tree.add(0, leaf_hash(folder.records[size - folder.first - 1]))
         if size in wanted:
-            seen[size] = tree.root()
+            folder.range_roots[size] = tree.root()
     for level, subtree in folder.right:
         tree.add(level, subtree)
     folder.tree_holds = tree.root() == folder.checkpoint.root
-    if folder.tree_holds:
-        folder.roots.update(seen)
-    else:
+    if not folder.tree_holds:
         report.add('checkpoint', 'the entries do not come to the root of the checkpoint', folder.name)
 
 def check_completeness(folder, question, report):
@@ -1642,11 +1642,14 @@ def check_kept(given, folders, unknown, report):
         if folder is None:
             if not unknown:
                 report.add('truncated', f'a kept checkpoint has {kept.size} entries of a stream that the bundle does not have', name)
-        elif kept.size > folder.checkpoint.size:
+            continue
+        if kept.size > folder.checkpoint.size:
             report.add('truncated', f'a kept checkpoint has {kept.size} entries', name, folder.checkpoint.size)
-        elif kept.size not in folder.roots:
+            continue
+        root = folder.roots.get(kept.size, folder.range_roots.get(kept.size))
+        if root is None:
             report.unchecked.append(f'the bundle does not show the tree of {name} at {kept.size} entries, of which a checkpoint was kept')
-        elif kept.root != folder.roots[kept.size]:
+        elif kept.root != root:
             report.add('inconsistent', f'a kept checkpoint has another root at {kept.size} entries', name, kept.size - 1)
         else:
             folder.pinned_to = max(folder.pinned_to, kept.size)

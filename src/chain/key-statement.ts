@@ -82,5 +82,7 @@ export function decodeKeyStatement(text: string): KeyStatement {
     throw new EvidenceError('a key statement names a predecessor of another log');
   if ((generation === 1) !== (previous === undefined))
     throw new EvidenceError('each generation but the first has a predecessor');
+  if (generation === 1 && (epoch !== 1 || Number(size) !== 0))
+    throw new EvidenceError('the first generation begins with the anchor stream');
   return { origin: origin!, generation, from: { epoch, size: Number(size) }, vkey: vkey!, previous };
 }

@@ -207,7 +207,7 @@ export function verifySource(
         for (const { from, to } of ranges(expected)) {
           yield await slice(
             database,
-            sql`SELECT ('x' || left(id::text, 4))::bit(16)::integer AS bucket,
+            sql`SELECT get_byte(uuid_send(id), 0) * 256 + get_byte(uuid_send(id), 1) AS bucket,
                      count(*) FILTER (WHERE ${inScope('seq', scope)}) AS rows, ${greatest('seq')} AS last
               FROM sealog.entry_id WHERE stream = ${streamId} AND id BETWEEN ${firstId(from)} AND ${lastId(to)} GROUP BY 1`,
           );

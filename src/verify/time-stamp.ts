@@ -575,14 +575,9 @@ async function findChain(
     for (const issuer of [...trusted, ...others]) {
       if (!equalBytes(issuer.subject, last.issuer) || path.some((other) => equalBytes(issuer.der, other.der))) continue;
       if (++tries > TRIES_MAX) throw new EvidenceError('the chain of certificates branches too often');
+      if (!(await holds(() => isIssuedBy(last, issuer)))) continue;
       try {
-        await checkCertificateSignature(last, issuer);
-      } catch (error) {
-        if (error instanceof EvidenceError) continue;
-        throw error;
-      }
-      try {
-        await check(issuer, path);
+        await guard('a certificate of the chain can not be read', () => check(issuer, path));
       } catch (error) {
         if (!(error instanceof EvidenceError)) throw error;
         // What a revocation took away says more than another way that never was one.
@@ -651,20 +646,17 @@ function checkValidity({ certificate, extensions, notBefore, notAfter }: X509, t
   }
 }
 
-async function checkCertificateSignature({ certificate }: X509, issuer: X509): Promise<void> {
+/** Whether the issuer's key signed the certificate. */
+async function isIssuedBy({ certificate }: X509, issuer: X509): Promise<boolean> {
   const { tbsView, signatureValue, signature, signatureAlgorithm } = certificate;
-  if (!equalBytes(written(signature), written(signatureAlgorithm))) {
-    throw new EvidenceError('a certificate names two signature algorithms');
-  }
-  const good = await isSignedBy(issuer.certificate.subjectPublicKeyInfo, {
-    data: tbsView,
-    signature: signatureValue,
-    algorithm: signatureAlgorithm,
-  });
-  if (!good) {
-    const names = `of ${nameText(certificate.subject)} by ${nameText(issuer.certificate.subject)}`;
-    throw new EvidenceError(`the signature of the certificate ${names} is wrong`);
-  }
+  return (
+    equalBytes(written(signature), written(signatureAlgorithm)) &&
+    isSignedBy(issuer.certificate.subjectPublicKeyInfo, {
+      data: tbsView,
+      signature: signatureValue,
+      algorithm: signatureAlgorithm,
+    })
+  );
 }
 
 /** The first byte of KeyUsage, or undefined where everything is allowed. */
@@ -750,20 +742,16 @@ async function answersOf(
 async function isListOf({ list, issuer: name, usable }: RevocationList, issuer: X509): Promise<boolean> {
   if (!usable || !equalBytes(name, issuer.subject)) return false;
   const { tbsView, signatureValue, signature, signatureAlgorithm } = list;
-  try {
-    return (
+  return holds(
+    async () =>
       ((keyUsage(issuer) ?? CRL_SIGN) & CRL_SIGN) !== 0 &&
       equalBytes(written(signature), written(signatureAlgorithm)) &&
-      (await isSignedBy(issuer.certificate.subjectPublicKeyInfo, {
+      isSignedBy(issuer.certificate.subjectPublicKeyInfo, {
         data: tbsView,
         signature: signatureValue,
         algorithm: signatureAlgorithm,
-      }))
-    );
-  } catch (error) {
-    if (error instanceof EvidenceError) return false;
-    throw error;
-  }
+      }),
+  );
 }
 
 function checkNotRevoked(list: CertificateRevocationList, { certificate }: X509, time: number): void {
@@ -1066,6 +1054,16 @@ async function guard<Value>(what: string, work: () => Promise<Value>): Promise<V
     return await work();
   } catch (error) {
     throw ownError(what, error);
+  }
+}
+
+/** False also where the bytes are not what anybody expects. */
+async function holds(work: () => Promise<boolean>): Promise<boolean> {
+  try {
+    return await guard('it can not be read', work);
+  } catch (error) {
+    if (error instanceof EvidenceError) return false;
+    throw error;
   }
 }
 

@@ -5,7 +5,7 @@
  * which names it. A stream's key is trusted by the signature of the deployment key of its generation.
  */
 import { type AnchorPlace, comparePlaces, decodeKeyStatement, type KeyStatement } from '../chain/key-statement.ts';
-import { type NoteVerifier, noteVerifier, openNote, parseVkey } from '../chain/note.ts';
+import { type NoteVerifier, noteVerifier, openNote, parseVkey, unopenedText } from '../chain/note.ts';
 import { EvidenceError } from '../errors.ts';
 
 /** A key that is trusted, and where in the anchor stream it signs: from `from` up to, not including, `to` (undefined: it signs now). */
@@ -37,7 +37,7 @@ export function trustedKeys(origin: string, given: string, statements: readonly 
   const ofStreams: Generation[] = [];
   for (const note of statements) {
     try {
-      const says = decodeKeyStatement(textOf(note));
+      const says = decodeKeyStatement(unopenedText(note));
       if (says.origin !== origin) throw new EvidenceError(`a key statement is of ${says.origin}`);
       const name = parseVkey(says.vkey).name;
       if (name !== origin && !name.startsWith(`${origin}/`))
@@ -127,10 +127,6 @@ function trustedGenerations(
       problems.push({ kind: 'signature', detail: wordsOf(error) });
       return false;
     }
-    if (says.generation === 1 && (says.from.epoch !== 1 || says.from.size !== 0)) {
-      problems.push({ kind: 'key', detail: 'the first generation does not begin with the anchor stream' });
-      return false;
-    }
     trusted.set(says.generation, { note, says });
     return true;
   };
@@ -158,12 +154,6 @@ function trustedGenerations(
   if (trusted.size !== generations.size && problems.length === 0)
     problems.push({ kind: 'key', detail: 'some generations are not linked to the given key' });
   return new Map([...trusted].sort(([a], [b]) => a - b));
-}
-
-function textOf(note: string): string {
-  const end = note.lastIndexOf('\n\n');
-  if (end < 0) throw new EvidenceError('a key statement is no signed note');
-  return note.slice(0, end + 1);
 }
 
 function wordsOf(error: unknown): string {

@@ -11,11 +11,14 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fromUtf8, toBase64, utf8 } from '../../src/chain/bytes.ts';
 import { canonicalBytes, decodeCanonical, type JsonObject, type JsonValue } from '../../src/chain/canonical.ts';
+import { encodeKeyStatement, type KeyStatement } from '../../src/chain/key-statement.ts';
+import { type NoteSigner, signNote } from '../../src/chain/note.ts';
 import { sha256 } from '../../src/chain/sha256.ts';
 import { readTar } from '../../src/chain/tar.ts';
 import type { BundleFindingKind, BundleVerdict } from '../../src/verify/bundle/bundle-report.ts';
 import type { BundleTrust } from '../../src/verify/bundle/verify-bundle.ts';
 import { readCertificates } from '../../src/verify/time-stamp.ts';
+import { fieldToken } from './field-token.ts';
 import { BEGIN, manifestOf, PaperLog, packTar, tokenEvidence, witnessEvidence } from './paper-log.ts';
 import type { Authority } from './time-stamp-authority.ts';
 
@@ -120,6 +123,16 @@ export async function goodBundles(authority?: Authority): Promise<BundleCase[]> 
     ...witnessEvidence(log.witness('other.example'), 1767225700, 'b')(text),
   ];
   add('two-witnesses', log.bundle({ to: at(9), anchors: [{ tick: 1, evidence: two }] }), trust);
+  const longLine = `— strange.example ${toBase64(new Uint8Array(2500).fill(7))}`;
+  const strangeToo = (text: string): JsonValue[] => [
+    { kind: 'witness', name: 'a key of another type', line: longLine },
+    ...cosigned(log, 200)(text),
+  ];
+  add('witness-of-another-type', log.bundle({ to: at(9), anchors: [{ tick: 1, evidence: strangeToo }] }), trust);
+  const countersigned = log.files({ to: at(9), anchors });
+  countersigned.set('0/checkpoint', utf8(`${log.checkpoint(STREAM)}${longLine}\n`));
+  add('signed-by-strangers-too', repack(countersigned), trust);
+  add('as-much-evidence-as-may-be', muchEvidence(1000).bytes, muchEvidence(1000).trust);
   add('anchor-without-evidence', log.bundle({ to: at(9), anchors: [{ tick: 1 }] }), trust, 'not_provable');
   add(
     'anchor-stream-given',
@@ -173,12 +186,25 @@ export async function goodBundles(authority?: Authority): Promise<BundleCase[]> 
     'incomplete',
   );
 
+  const ofFirst = { key: epochs.signer(`${epochs.origin}/${STREAM}`).vkey };
+  add('two-epochs-and-the-key-of-one', epochs.bundle({}), trusting(epochs, ofFirst), 'incomplete');
+  add(
+    'kept-of-an-epoch-whose-key-is-not-known',
+    secondlessBundle(),
+    trusting(epochs, { ...ofFirst, checkpoints: [epochs.checkpoint(STREAM), epochs.checkpoint(`${STREAM}/e2`)] }),
+    'incomplete',
+  );
+
   const rotated = rotatedLog();
   const old = [{ tick: 0, size: 1, generation: 1, evidence: cosigned(rotated, 100) }];
   const retired = { sizes: { [STREAM]: 6 }, generation: 1 };
   const generations = [rotated.key(1), rotated.key(2), rotated.key(3)];
   for (const [i, key] of generations.entries())
     add(`rotated-key-${i + 1}`, rotated.bundle({ to: at(5), anchors: old }), trusting(rotated, { key }));
+  // Nothing in a bundle can show that there is nothing newer: give the newest key.
+  const silent = rotated.files({ to: at(5), anchors: old, generation: 2 });
+  restate(silent, (all) => all.filter((note) => !note.includes('\nsealog/key/v1\n3\n')));
+  add('replaced-and-not-said', repack(silent), trusting(rotated, { key: rotated.key(2) }));
   add(
     'signed-by-a-retired-key',
     rotated.bundle({ ...retired, anchors: [{ tick: 0, evidence: cosigned(rotated, 300) }] }),
@@ -197,6 +223,11 @@ export async function goodBundles(authority?: Authority): Promise<BundleCase[]> 
       log.bundle({ to: at(9), anchors: [{ tick: 1, evidence: besides }] }),
       trusting(log, { authorities }),
     );
+    if (authority.issuer === 'between') {
+      const field = tokenEvidence(await fieldToken(authority, sha256(log.text('sealog/anchor', 3))));
+      const bundle = log.bundle({ to: at(9), anchors: [{ tick: 1, evidence: field }] });
+      add('time-stamp-as-in-the-field', bundle, trusting(log, { authorities, witnesses: [] }));
+    }
     const mixed = (text: string): JsonValue[] => [...tokenEvidence(token)(), ...cosigned(log, 250)(text)];
     add(
       'time-stamp-and-witness',
@@ -205,6 +236,39 @@ export async function goodBundles(authority?: Authority): Promise<BundleCase[]> 
     );
   }
   return cases;
+}
+
+/** So many items of evidence, of which one is trusted. */
+function muchEvidence(items: number): { bytes: Uint8Array; trust: BundleTrust } {
+  const log = new PaperLog('much');
+  log.append(STREAM, 3);
+  log.tick([STREAM]);
+  for (let i = 0; i < 60; i++) log.tick([]);
+  let left = items - 1;
+  const anchors = Array.from({ length: Math.ceil(items / 20) }, (_, i) => ({
+    tick: 0,
+    size: i + 1,
+    evidence: (text: string): JsonValue[] => {
+      const line = `— stranger ${toBase64(new Uint8Array(76))}`;
+      const others = Array.from({ length: Math.min(left, i === 0 ? 19 : 20) }, (_, at) => `w-${at}`);
+      left -= others.length;
+      const items = others.map((name) => ({ kind: 'witness', line, name }));
+      return i === 0 ? [...items, ...cosigned(log, 9000)(text)] : items;
+    },
+  }));
+  return { bytes: log.bundle({ anchors }), trust: trusting(log) };
+}
+
+/** Of a stream of two epochs, the first alone. */
+function secondlessBundle(): Uint8Array {
+  const files = epochsLog().files({});
+  for (const name of [...files.keys()]) if (name.startsWith('1/')) files.delete(name);
+  files.set('summary.txt', utf8(fromUtf8(files.get('summary.txt')!).replace(/Stream .*\/e2: .*\n/, '')));
+  return repack(files);
+}
+
+function restate(files: BundleFiles, edit: (all: string[]) => string[]): void {
+  files.set('keys.json', canonicalBytes(edit(decodeCanonical(files.get('keys.json')!) as string[])));
 }
 
 function epochsLog(): PaperLog {
@@ -734,11 +798,8 @@ export async function damagedBundles(authority?: Authority): Promise<BundleCase[
   add('a-kept-checkpoint-of-a-stranger', bytes, ['signature'], keeping(stranger.checkpoint(STREAM, 3)));
   add('a-kept-checkpoint-cut', bytes, ['signature'], keeping(log.checkpoint(STREAM).slice(0, -2)));
   const epochs = epochsLog();
-  const gone = epochs.files({});
-  for (const name of [...gone.keys()]) if (name.startsWith('1/')) gone.delete(name);
-  gone.set('summary.txt', utf8(fromUtf8(gone.get('summary.txt')!).replace(/Stream .*\/e2: .*\n/, '')));
   const keptOfSecond = { checkpoints: [epochs.checkpoint(`${STREAM}/e2`)] };
-  add('an-epoch-that-is-gone', repack(gone), ['truncated'], trusting(epochs, keptOfSecond));
+  add('an-epoch-that-is-gone', secondlessBundle(), ['truncated'], trusting(epochs, keptOfSecond));
   const twoRoots = new PaperLog('paper');
   for (let i = 0; i < 3; i++) twoRoots.tick([], i + 1);
   add('an-anchor-stream-with-two-roots', bytes, ['inconsistent'], keeping(twoRoots.checkpoint('sealog/anchor', 1)));
@@ -767,10 +828,65 @@ export async function damagedBundles(authority?: Authority): Promise<BundleCase[
     ['key'],
     rotatedTrust,
   );
-  const brokenChain = rotated.files({});
-  const statements = decodeCanonical(brokenChain.get('keys.json')!) as string[];
-  brokenChain.set('keys.json', canonicalBytes(statements.filter((_, i) => i !== 1)));
-  add('a-generation-left-out', repack(brokenChain), ['key'], rotatedTrust);
+  // What a statement says can be said anew by whoever has the retired seed; its own time and predecessor he would like to choose.
+  const thief = new PaperLog('thief');
+  const stated = (generation: number, over: Partial<KeyStatement>, signers: NoteSigner[]): string => {
+    const own = rotated.signer(rotated.origin, generation).vkey;
+    const previous = generation === 1 ? undefined : rotated.key(generation - 1);
+    const from = { epoch: 1, size: generation - 1 };
+    return signNote(
+      encodeKeyStatement({ origin: rotated.origin, generation, from, vkey: own, previous, ...over }),
+      signers,
+    );
+  };
+  const [first, second, third] = [1, 2, 3].map((generation) => rotated.signer(rotated.origin, generation)) as [
+    NoteSigner,
+    NoteSigner,
+    NoteSigner,
+  ];
+  const own = thief.signer(rotated.origin, 1);
+  const restated = (
+    name: string,
+    kinds: readonly BundleFindingKind[],
+    edit: (all: string[]) => string[],
+    key = rotated.key(),
+  ): void => {
+    const files = rotated.files({ generation: 3 });
+    restate(files, edit);
+    add(name, repack(files), kinds, { ...rotatedTrust, key });
+  };
+  const afterwards = { epoch: 1, size: 9 };
+  restated('a-generation-left-out', ['key'], (all) => all.filter((_, i) => i !== 1));
+  restated('a-generation-stated-anew-for-a-later-time', ['key'], (all) =>
+    all.with(1, stated(2, { from: afterwards }, [first, second])),
+  );
+  restated('a-generation-stated-anew-with-another-predecessor', ['key'], (all) =>
+    all
+      .with(0, stated(1, { vkey: own.vkey }, [own]))
+      .with(1, stated(2, { from: afterwards, previous: own.vkey }, [own, second])),
+  );
+  restated('a-generation-before-the-one-it-replaced', ['key'], (all) =>
+    all.with(2, stated(3, { from: { epoch: 1, size: 0 } }, [second, third])),
+  );
+  restated('a-first-generation-that-begins-late', ['key'], (all) =>
+    all.with(0, stated(1, { from: { epoch: 1, size: 1 } }, [first])),
+  );
+  for (const generation of [1, 2, 3])
+    restated(
+      `a-generation-its-predecessor-did-not-sign-${generation}`,
+      ['signature'],
+      (all) => all.with(1, stated(2, {}, [second])),
+      rotated.key(generation),
+    );
+  restated('a-successor-named-by-nobody', ['signature'], (all) => all.with(2, stated(3, {}, [own, third])));
+  restated('a-stream-key-of-another-time', ['signature'], (all) => {
+    const at = all.findIndex((note) => note.includes(`\n${rotated.origin}/${STREAM}+`));
+    const { vkey } = rotated.signer(`${rotated.origin}/${STREAM}`, 1);
+    return all.with(at, stated(1, { vkey }, [own]));
+  });
+
+  const much = muchEvidence(1001);
+  add('more-evidence-than-may-be', much.bytes, ['bundle'], much.trust);
 
   if (authority !== undefined) {
     const authorities = readCertificates(authority.caPem);
