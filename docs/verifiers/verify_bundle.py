@@ -534,10 +534,10 @@ class Trust:
     """What the one given vkey vouches for: keys by name, each with its generation."""
 
     def __init__(self):
-        self.keys = {}          # name -> [(Key, generation)]; generation None for a given stream key
-        self.places = {}        # generation -> the place in the anchor stream from where on it signs
-        self.only = None         # the name of the given key, where that is the key of one stream
-        self.newest = None       # {vkey, generation} of the key that is taken for the one that signs now
+        self.keys = {}     # name -> [(Key, generation)]; generation None for a given stream key
+        self.places = {}   # generation -> the place in the anchor stream from where on it signs
+        self.only = None   # the name of the given key, where that is the key of one stream
+        self.newest = None  # {vkey, generation} of the key that is taken for the one that signs now
 
     def signers(self, note, name):
         """[(key, generation)] of the trusted keys of `name` that signed; None where one of their signatures is wrong."""
