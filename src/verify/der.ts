@@ -9,6 +9,8 @@ import { EvidenceError } from '../errors.ts';
 
 /** A token has a depth of about 16 (an attribute of a name in a certificate in the token). */
 export const DER_DEPTH_MAX = 32;
+/** In one structure: a token has some hundred, a list of revoked certificates four to eight for each. */
+export const DER_ELEMENTS_MAX = 60_000;
 /** Real ones have at most about 30 bytes. Libraries do arithmetic on the arcs, whose cost grows with the square. */
 const OID_BYTES_MAX = 64;
 
@@ -30,7 +32,9 @@ export function checkDer(bytes: Uint8Array): void {
   /** Where the elements end that hold the one at `at`, the outermost first. */
   const ends: number[] = [];
   let at = 0;
+  let elements = 0;
   do {
+    if (++elements > DER_ELEMENTS_MAX) throw notDer('it has too many elements');
     const { identifier, start, end } = readHeader(bytes, at, ends.at(-1) ?? bytes.length);
     const constructed = (identifier & 0x20) !== 0;
     if (identifier >> 6 === 0) checkUniversal(identifier & 0x1f, constructed, bytes.subarray(start, end));
@@ -44,6 +48,16 @@ export function checkDer(bytes: Uint8Array): void {
     while (ends.at(-1) === at) ends.pop();
   } while (ends.length > 0);
   if (at !== bytes.length) throw notDer('bytes follow its end');
+}
+
+/** Returns the elements that a constructed one holds, of bytes that `checkDer` passed. Throws an EvidenceError where there are none to hold. */
+export function contentsOf(bytes: Uint8Array): Uint8Array[] {
+  const { identifier, start, end } = readHeader(bytes, 0, bytes.length);
+  if ((identifier & 0x20) === 0) throw new EvidenceError('a list is missing');
+  const found: Uint8Array[] = [];
+  for (let at = start; at < end; at += found.at(-1)!.length)
+    found.push(bytes.subarray(at, readHeader(bytes, at, end).end));
+  return found;
 }
 
 interface Header {

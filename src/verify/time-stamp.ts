@@ -7,7 +7,8 @@
  *
  * - what is read is DER first (`der.ts`), and
  * - what pkijs made of it must become the same bytes again when it is written (`sameBytes`): then nothing is in there
- *   that it did not see. (It does so with each of the 144 roots that Debian ships.)
+ *   that it did not see. (It does so with each of the 144 roots that Debian ships.) `critical FALSE` alone may be spelled out: some
+ *   authorities do, and it is under their signature.
  *
  * Which rules hold is decided here and not by the libraries. Every bit of a token is part of a signature, is under a
  * signature or a hash, or has only one value that is taken; all but certificates and revocation lists in it which the
@@ -18,7 +19,7 @@
  * valid. With any other reason, and with none, nothing that its key signed counts any more, whatever the time it says: a
  * thief of the key can write any time. The same rule is applied to authorities' certificates above it. A list is used only
  * where all that is critical in it is understood (RFC 5280 section 5.2); else it is as if it were not there, since whoever
- * gives us the lists could also leave them out. The verdict says whether lists answered for the whole chain.
+ * gives us the lists could also leave them out. So are certificates and lists that can not be read. The verdict says whether lists answered for the whole chain.
  *
  * **Not done**: name constraints and policies (a certificate where they are critical is refused, RFC 5280 section 4.2),
  * OCSP, delta and indirect lists. Names are compared byte by byte. `tsa` in a token is a hint (RFC 3161 section 2.4.2) and
@@ -55,7 +56,7 @@ import {
 } from 'pkijs';
 import { concatBytes, equalBytes, fromBase64, fromUtf8, toHex } from '../chain/bytes.ts';
 import { EvidenceError } from '../errors.ts';
-import { checkDer, DER_DEPTH_MAX } from './der.ts';
+import { checkDer, contentsOf, DER_DEPTH_MAX, DER_ELEMENTS_MAX } from './der.ts';
 
 export interface TimeStampCheck {
   /** A TimeStampToken: DER of a CMS ContentInfo. */
@@ -116,8 +117,6 @@ const TRIES_MAX = 64;
 const RSA_BITS_MIN = 2048;
 /** Above it a signature takes long enough to be used against us. */
 const RSA_BITS_MAX = 8192;
-/** Elements in one structure: a token has some hundred, a list of revoked certificates four to eight for each. */
-const NODES_MAX = 60_000;
 const PEM_LENGTH_MAX = 1024 * 1024;
 
 const OID = {
@@ -168,6 +167,11 @@ const SIGNATURES: ReadonlyMap<string, { readonly key: string; readonly hash: str
 
 /** P-256, P-384, P-521: what WebCrypto knows. */
 const CURVES: ReadonlySet<string> = new Set(['1.2.840.10045.3.1.7', '1.3.132.0.34', '1.3.132.0.35']);
+
+/** Identifier octets. */
+const SEQUENCE = 0x30;
+const CONTEXT_0 = 0xa0;
+const CONTEXT_1 = 0xa1;
 
 /** Bits of KeyUsage (RFC 5280 section 4.2.1.3), in its first byte. */
 const DIGITAL_SIGNATURE = 0x80;
@@ -323,12 +327,14 @@ interface StampInfo {
 }
 
 function openToken(der: Uint8Array): Token {
-  const [contentType, wrapped, ...more] = elements(parse(der), Sequence);
-  const [signedData, ...others] = elements(wrapped, Constructed);
-  const isWhole = isTagged(wrapped, 0) && more.length === 0 && others.length === 0;
-  if (objectIdentifier(contentType) !== OID.signedData || !isWhole)
+  checkSize(der);
+  checkDer(der);
+  const [contentType, wrapped, ...more] = contentsOf(der);
+  const [signedData, ...others] = wrapped?.[0] === CONTEXT_0 ? contentsOf(wrapped) : [];
+  const isWhole = der[0] === SEQUENCE && signedData?.[0] === SEQUENCE && more.length === 0 && others.length === 0;
+  if (!isWhole || objectIdentifier(parse(contentType!)) !== OID.signedData)
     throw new EvidenceError('the time stamp is not CMS SignedData');
-  const { rest, certificates, crls } = takeOut(elements(signedData, Sequence));
+  const { rest, certificates, crls } = takeOut(contentsOf(signedData));
   // pkijs writes the version that RFC 5652 section 5.1 wants, so another one shows here too.
   const data = new SignedData({ schema: parse(rest) });
   sameBytes(data, rest, 'the time stamp');
@@ -362,13 +368,14 @@ function openToken(der: Uint8Array): Token {
 }
 
 /** Takes the certificates [0] and revocation lists [1], which nobody signed as a set, out of SignedData's fields (RFC 5652 section 5.1). */
-function takeOut(fields: readonly AsnType[]): { rest: Uint8Array; certificates: Uint8Array[]; crls: Uint8Array[] } {
-  const crlsAt = isTagged(fields[3], 0) ? 4 : 3;
-  const signersAt = isTagged(fields[crlsAt], 1) ? crlsAt + 1 : crlsAt;
-  const bytesOf = (from: number, to: number): Uint8Array[] =>
-    fields.slice(from, to).flatMap((field) => elements(field, Constructed).map(encoded));
-  const rest = [...fields.slice(0, 3), ...fields.slice(signersAt)].map(encoded);
-  return { rest: sequenceOf(rest), certificates: bytesOf(3, crlsAt), crls: bytesOf(crlsAt, signersAt) };
+function takeOut(fields: readonly Uint8Array[]): { rest: Uint8Array; certificates: Uint8Array[]; crls: Uint8Array[] } {
+  const crlsAt = fields[3]?.[0] === CONTEXT_0 ? 4 : 3;
+  const signersAt = fields[crlsAt]?.[0] === CONTEXT_1 ? crlsAt + 1 : crlsAt;
+  return {
+    rest: element(SEQUENCE, concatBytes(...fields.slice(0, 3), ...fields.slice(signersAt))),
+    certificates: fields.slice(3, crlsAt).flatMap(contentsOf),
+    crls: fields.slice(crlsAt, signersAt).flatMap(contentsOf),
+  };
 }
 
 function openStampInfo(content: Uint8Array): StampInfo {
@@ -860,12 +867,16 @@ async function digest(hash: string, data: Uint8Array): Promise<Uint8Array> {
 
 /** Reads one element of DER, and nothing after it. Throws an EvidenceError. */
 function parse(der: Uint8Array): AsnType {
-  if (der.length > TIME_STAMP_BYTES_MAX) throw new EvidenceError('a time stamp, or something beside it, is too large');
+  checkSize(der);
   checkDer(der);
-  const limits = { maxDepth: DER_DEPTH_MAX + 1, maxNodes: NODES_MAX, parseEmbedded: false };
+  const limits = { maxDepth: DER_DEPTH_MAX + 1, maxNodes: DER_ELEMENTS_MAX, parseEmbedded: false };
   const { offset, result } = fromBER(toBuffer(der), limits);
   if (offset !== der.length) throw new EvidenceError('a time stamp, or something beside it, can not be read');
   return result;
+}
+
+function checkSize(der: Uint8Array): void {
+  if (der.length > TIME_STAMP_BYTES_MAX) throw new EvidenceError('a time stamp, or something beside it, is too large');
 }
 
 /** Throws where the library would write something else than what it read: then there was more than it saw. */
@@ -895,10 +906,6 @@ function withoutDefaults(node: AsnType): Uint8Array {
   return content.length === contentOf(node).length ? encoded(node) : element(encoded(node)[0]!, content);
 }
 
-function sequenceOf(parts: readonly Uint8Array[]): Uint8Array {
-  return element(0x30, concatBytes(...parts));
-}
-
 /** Returns one element of DER. */
 function element(identifier: number, content: Uint8Array): Uint8Array {
   const { length } = content;
@@ -910,11 +917,6 @@ function element(identifier: number, content: Uint8Array): Uint8Array {
 /** Returns the bytes of an element as they were read. */
 function encoded(node: AsnType): Uint8Array {
   return node.valueBeforeDecodeView;
-}
-
-/** Whether an element is constructed and has this context-specific tag. */
-function isTagged(node: AsnType | undefined, tag: number): boolean {
-  return node instanceof Constructed && node.idBlock.tagClass === 3 && node.idBlock.tagNumber === tag;
 }
 
 /** Returns the elements of a list. */
