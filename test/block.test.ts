@@ -28,6 +28,20 @@ test('every payload comes back, whatever its size and content', () => {
   }
 });
 
+test('a frame that is as long as the chunks that the library writes in is one frame', () => {
+  let met = 0;
+  // Text that shrinks a little, so that the compressed payload is stored, in lengths around 16 KiB and its multiples.
+  for (const chunk of [16_384, 32_768, 49_152, 65_536]) {
+    for (let length = chunk - 200; length < chunk; length++) {
+      const payload = Buffer.concat([randomBytes(length), text(2000)]);
+      const packed = packPayload(payload);
+      if (packed.length === 1 + chunk) met += 1;
+      expect(Buffer.compare(unpackPayload(packed), payload)).toBe(0);
+    }
+  }
+  expect(met).toBeGreaterThan(0);
+});
+
 test('frames of every level, with and without checksum or size, are one frame', () => {
   for (const level of [1, 3, 9, 19]) {
     for (const checksum of [0, 1]) {

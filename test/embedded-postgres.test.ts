@@ -69,7 +69,12 @@ describe('first and later starts', () => {
     await query({ ...server.admin }, 'SELECT pg_reload_conf()');
     const wanted = {
       ...{ fsync: 'on', full_page_writes: 'on', synchronous_commit: 'on', data_checksums: 'on', wal_level: 'replica' },
-      ...{ listen_addresses: '', password_encryption: 'scram-sha-256', server_encoding: 'UTF8', max_connections: '120' },
+      ...{
+        listen_addresses: '',
+        password_encryption: 'scram-sha-256',
+        server_encoding: 'UTF8',
+        max_connections: '120',
+      },
     };
     for (const [name, value] of Object.entries(wanted)) {
       expect(await query(server.admin, `SHOW ${name}`)).toEqual([{ [name]: value }]);

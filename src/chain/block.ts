@@ -183,7 +183,7 @@ const ZSTD = 1;
 /** Below this a zstd frame's own cost eats the gain. */
 const COMPRESS_FROM_BYTES = 256;
 /** Level 3 costs about 1 µs a kilobyte at 64 KiB; level 1 saves a third of that and stores 4 % more. */
-const COMPRESSION = { params: { [zlib.constants.ZSTD_c_compressionLevel]: 3 } };
+const COMPRESSION = { [zlib.constants.ZSTD_c_compressionLevel]: 3 };
 
 /**
  * Returns the payload behind its codec byte, compressed where that makes it smaller. On this thread: a stream object for the thread pool
@@ -191,7 +191,9 @@ const COMPRESSION = { params: { [zlib.constants.ZSTD_c_compressionLevel]: 3 } };
  */
 export function packPayload(payload: Uint8Array): Uint8Array {
   if (payload.length < COMPRESS_FROM_BYTES) return withCodec(STORED, payload);
-  return smaller(payload, zlib.zstdCompressSync(payload, COMPRESSION));
+  // A frame that fills the library's chunk exactly is followed by a second, empty one: the chunk has room for more than any frame.
+  const chunkSize = payload.length + (payload.length >>> 8) + 1024;
+  return smaller(payload, zlib.zstdCompressSync(payload, { params: COMPRESSION, chunkSize }));
 }
 
 function smaller(payload: Uint8Array, compressed: Uint8Array): Uint8Array {
