@@ -9,7 +9,7 @@ export default defineConfig({
     // Processes, not threads: tests kill, signal and measure what they start.
     pool: 'forks',
     // Each worker keeps a server busy as well, and timing is part of some tests.
-    maxWorkers: 2,
+    maxWorkers: 3,
     testTimeout: 60_000,
     hookTimeout: 60_000,
   },
