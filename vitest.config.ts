@@ -8,7 +8,7 @@ export default defineConfig({
     globalSetup: ['test/support/global-setup.ts'],
     // Processes, not threads: tests kill, signal and measure what they start.
     pool: 'forks',
-    // Each worker keeps a server busy as well, and timing is part of some tests.
+    // On two processors: tests wait more than they work.
     maxWorkers: 3,
     testTimeout: 60_000,
     hookTimeout: 60_000,
