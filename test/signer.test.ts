@@ -166,6 +166,15 @@ describe('a signer folder', () => {
     expect((await signed(mine, 'two')).size).toBe(2);
   });
 
+  test('that is none is refused at the start, by the name of its setting', async () => {
+    const service = await start();
+    await service.app.close();
+    const file = join(service.config.signerDir!, 'seed-0001');
+    await expect(startService({ beside: service, environment: { SEALOG_SIGNER_DIR: file } })).rejects.toThrow(
+      /^SEALOG_SIGNER_DIR .* can not be used \(EEXIST\)/,
+    );
+  });
+
   test('that was put back to an older copy learns from the database what it signed since', async () => {
     const service = await start();
     await signed(service, 'one');

@@ -185,7 +185,7 @@ class Recovery {
         raise: async () => {},
       },
     });
-    const { lease, mark } = { lease: this.#lease, mark: this.#mark };
+    const [lease, mark] = [this.#lease, this.#mark];
     const signed = { lease, mark, checkpointer, keys: this.#seeds, origin, folder: this.#folder };
     await checkKeys(signed);
     return signed;
@@ -215,8 +215,8 @@ class Recovery {
     }
     for (const loss of now) await this.#tell(loss, tenant, next.name);
     await this.#mark.append([{ kind: 'opened', stream: next.name }]);
-    const again_ = seen === 0 ? '' : `; ${seen} were there already, by their ids`;
-    process.stdout.write(`${next.name} goes on; ${appended} entries were appended again${again_}\n`);
+    const repeats = seen === 0 ? '' : `; ${seen} were there already, by their ids`;
+    process.stdout.write(`${next.name} goes on; ${appended} entries were appended again${repeats}\n`);
   }
 
   async #append(entries: readonly PendingEntry[]): Promise<readonly (Outcome | undefined)[]> {

@@ -93,6 +93,7 @@ export class Signer {
   #lastTick = 0;
   /** Streams up to this one are in the last tick, which did not hold all. */
   #tickedUpTo = 0;
+  #isStarted = false;
   #isDone = false;
   #trouble: string | undefined;
   /** What only the operator can put right. */
@@ -119,8 +120,17 @@ export class Signer {
   /** Looks at the database once, then goes on in the background. Throws a SettingsError where the folder can not be used. */
   async start(): Promise<void> {
     const { folder } = this.#options;
-    await mkdir(folder, { recursive: true, mode: 0o700 });
-    this.#keys = await readSeeds(folder);
+    try {
+      await mkdir(folder, { recursive: true, mode: 0o700 });
+      this.#keys = await readSeeds(folder);
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      if (code === undefined) throw error;
+      throw new SettingsError([
+        `SEALOG_SIGNER_DIR ${folder} can not be used (${code}): name a folder that the service may write to`,
+      ]);
+    }
+    this.#isStarted = true;
     await this.#tryRound();
     if (this.#wrong !== undefined) throw this.#wrong;
     this.#running = this.#run();
@@ -130,6 +140,7 @@ export class Signer {
   async close(): Promise<void> {
     if (this.#closing.signal.aborted) return;
     this.#closing.abort();
+    if (!this.#isStarted) return;
     const last = this.#running.then(() => this.#tryRound());
     await Promise.race([last, delay(CLOSE_MAX_MS, undefined, { ref: false })]);
     // Whatever a round that still hangs comes to, it leads no more.
