@@ -3,6 +3,7 @@ import type { Kysely } from 'kysely';
 import type pg from 'pg';
 import { decodeCheckpoint } from '../chain/checkpoint.ts';
 import { consistencyNodes, consistencyPath } from '../chain/merkle.ts';
+import { claimedText } from '../chain/note.ts';
 import { outgoing } from '../http/outgoing.ts';
 import { lastEvidence, newestAnchorCheckpoint, recordEvidence } from '../store/anchors.ts';
 import type { Tables } from '../store/tables.ts';
@@ -62,7 +63,7 @@ export async function startOutsideAnchors(options: OutsideAnchorsOptions): Promi
       if (!options.isLeading()) return undefined;
       const checkpoint = await newestAnchorCheckpoint(database);
       if (checkpoint === undefined) return undefined;
-      const text = checkpoint.note.slice(0, checkpoint.note.lastIndexOf('\n\n') + 1);
+      const text = claimedText(checkpoint.note);
       return { note: checkpoint.note, text, size: decodeCheckpoint(text).size, stream: checkpoint.stream };
     },
     record: async ({ name, stream, ...record }) => {

@@ -19,6 +19,7 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { equalBytes, fromUtf8, utf8 } from '../chain/bytes.ts';
 import { decodeCheckpoint } from '../chain/checkpoint.ts';
+import { claimedText } from '../chain/note.ts';
 import { EvidenceError } from '../errors.ts';
 import { AnchorError } from './anchor-error.ts';
 
@@ -79,7 +80,7 @@ export function writeOnceFolder(
   return {
     async publish(note) {
       const bytes = utf8(note);
-      const text = textOf(note);
+      const text = claimedText(note);
       const { origin, size } = decodeCheckpoint(text);
       try {
         const folder = await makeFolders(path, origin, size);
@@ -307,7 +308,7 @@ async function newestFirst(folder: string, pattern: RegExp): Promise<string[]> {
 function checkpointIn(bytes: Uint8Array, origin: string, size: number): PublishedCheckpoint | undefined {
   try {
     const note = fromUtf8(bytes);
-    const checkpoint = decodeCheckpoint(textOf(note));
+    const checkpoint = decodeCheckpoint(claimedText(note));
     const whole = note.endsWith('\n') && !note.endsWith('\n\n');
     if (!whole || checkpoint.origin !== origin || checkpoint.size !== size) return undefined;
     return { note, size, root: checkpoint.root };
@@ -317,14 +318,9 @@ function checkpointIn(bytes: Uint8Array, origin: string, size: number): Publishe
   }
 }
 
-/** The text of a note: all before its last empty line (chain/note.ts). */
-function textOf(note: string): string {
-  return note.slice(0, note.lastIndexOf('\n\n') + 1);
-}
-
 function textIn(bytes: Uint8Array): string | undefined {
   try {
-    return textOf(fromUtf8(bytes));
+    return claimedText(fromUtf8(bytes));
   } catch (error) {
     if (error instanceof EvidenceError) return undefined;
     throw error;

@@ -118,6 +118,11 @@ export function signNote(text: string, signers: readonly NoteSigner[]): string {
   return `${text}\n${lines.join('')}`;
 }
 
+/** Returns the text of a note, its signatures unchecked: for what the note only claims. Empty where it has none. */
+export function claimedText(note: string): string {
+  return note.slice(0, note.lastIndexOf('\n\n') + 1);
+}
+
 /** Says whether a text has a character that notes must not have: one below U+0020 that is no newline. */
 export function hasControlCharacter(text: string): boolean {
   return /[\u0000-\u0009\u000b-\u001f]/.test(text);

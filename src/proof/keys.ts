@@ -1,6 +1,6 @@
 /** The keys that sign and signed, as `GET /v1/keys` lists them. Nobody has to believe this list: its statements are signed. */
 import { type AnchorPlace, anchorStreamName, decodeKeyStatement, type KeyStatement } from '../chain/key-statement.ts';
-import { parseVkey } from '../chain/note.ts';
+import { claimedText, parseVkey } from '../chain/note.ts';
 
 export interface KeyView {
   /** The key's name: the origin of what it signs. */
@@ -26,7 +26,7 @@ interface PlaceView {
 export function keyViews(origin: string, notes: readonly string[]): KeyView[] {
   const statements = notes.map((note) => ({
     note,
-    says: decodeKeyStatement(note.slice(0, note.lastIndexOf('\n\n') + 1)),
+    says: decodeKeyStatement(claimedText(note)),
   }));
   const begins = new Map<number, AnchorPlace>();
   for (const { says } of statements) if (nameOf(says) === origin) begins.set(says.generation, says.from);

@@ -2,6 +2,7 @@
 import type { Kysely } from 'kysely';
 import { equalBytes } from '../chain/bytes.ts';
 import { decodeCheckpoint } from '../chain/checkpoint.ts';
+import { claimedText } from '../chain/note.ts';
 import { EvidenceError, Problem } from '../errors.ts';
 import { streamWithCheckpoint } from '../store/checkpoints.ts';
 import type { Tables } from '../store/tables.ts';
@@ -25,7 +26,7 @@ export async function signedStream(database: Kysely<Tables>, origin: string, nam
   if (stream === undefined) throw new Problem('not_found');
   if (stream.checkpoint === undefined) throw new Problem('not_yet_checkpointed');
   const { size, root, note } = stream.checkpoint;
-  const says = decodeCheckpoint(note.slice(0, note.lastIndexOf('\n\n') + 1));
+  const says = decodeCheckpoint(claimedText(note));
   if (says.origin !== `${origin}/${name}` || says.size !== size || !equalBytes(says.root, root))
     throw new EvidenceError(`the checkpoint of ${name} says something else than its row`);
   return { id: stream.id, name, size, root, note };

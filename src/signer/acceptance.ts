@@ -10,7 +10,7 @@ import { decodeCheckpoint } from '../chain/checkpoint.ts';
 import { type Checkpointer, ContradictionError } from '../chain/checkpointer.ts';
 import { decodeKeyStatement } from '../chain/key-statement.ts';
 import { frontierRoot } from '../chain/merkle.ts';
-import { noteVerifier, openNote, parseVkey } from '../chain/note.ts';
+import { claimedText, noteVerifier, openNote, parseVkey } from '../chain/note.ts';
 import { EvidenceError, SettingsError } from '../errors.ts';
 import type { SignerLease, StoredStream } from '../store/signer.ts';
 import type { Mark, MarkFact, SignedHead } from './mark.ts';
@@ -110,7 +110,7 @@ function contradictedClosings(mark: Mark, streams: ReadonlyMap<string, StoredStr
 /** What a note claims, unverified. */
 function isAhead(note: string, head: SignedHead | undefined): boolean {
   try {
-    const { size, root } = decodeCheckpoint(note.slice(0, note.lastIndexOf('\n\n') + 1));
+    const { size, root } = decodeCheckpoint(claimedText(note));
     return head === undefined || size > head.size || (size === head.size && toHex(root) !== head.root);
   } catch (error) {
     if (error instanceof EvidenceError) return false;

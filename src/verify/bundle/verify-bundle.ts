@@ -16,7 +16,7 @@ import {
 } from '../../chain/evidence-bundle.ts';
 import { anchorEpoch, decodeKeyStatement } from '../../chain/key-statement.ts';
 import { checkConsistency } from '../../chain/merkle.ts';
-import { noteVerifier, parseVkey } from '../../chain/note.ts';
+import { claimedText, noteVerifier, parseVkey } from '../../chain/note.ts';
 import { sha256Hex } from '../../chain/sha256.ts';
 import { readTar, type TarFile } from '../../chain/tar.ts';
 import { EvidenceError } from '../../errors.ts';
@@ -203,7 +203,7 @@ function checkKeyOrder(origin: string, statements: readonly string[]): void {
   const places: { name: string; generation: number }[] = [];
   for (const note of statements) {
     try {
-      const { vkey, generation } = decodeKeyStatement(note.slice(0, note.lastIndexOf('\n\n') + 1));
+      const { vkey, generation } = decodeKeyStatement(claimedText(note));
       const { name } = parseVkey(vkey);
       places.push({ name: name === origin ? '' : name, generation });
     } catch (error) {
