@@ -4,7 +4,8 @@ import type pg from 'pg';
 import type { Logger } from 'pino';
 import { readAnchorsFile } from './anchor/anchors-file.ts';
 import { type OutsideAnchors, startOutsideAnchors } from './anchor/outside-anchors.ts';
-import { registerTokens, type TokenOptions } from './auth/tokens.ts';
+import { registerAccess } from './auth/access.ts';
+import { type TokenOptions, tokenVerifier } from './auth/tokens.ts';
 import { TICK_ACTION } from './chain/anchor-tick.ts';
 import { OWN_TENANT } from './chain/category.ts';
 import { ClockGuard } from './chain/clock-guard.ts';
@@ -17,6 +18,7 @@ import { healthRoutes } from './http/health.ts';
 import { LabelledCounter, metricsRoutes } from './http/metrics.ts';
 import { closeServer, createServer } from './http/server.ts';
 import { serviceMetrics } from './http/service-metrics.ts';
+import { registerTrail } from './http/trail.ts';
 import { Appender } from './ingest/appender.ts';
 import { BatchThreads } from './ingest/batch-threads.ts';
 import { CheckpointWatch } from './ingest/checkpoint-watch.ts';
@@ -91,6 +93,9 @@ export interface App {
   /** Finishes what was taken, then lets go of the database. May be called twice. */
   close(): Promise<void>;
 }
+
+/** What the log's own entries call whoever a credential names. */
+const ACTOR_TYPE = { token: 'user', api_key: 'api_key', certificate: 'service' } as const;
 
 /** Requests under way get this long to finish when the service stops. */
 const GRACE_MS = 3000;
@@ -255,7 +260,13 @@ export async function createApp(options: AppOptions): Promise<App> {
           });
 
     const server = createServer({ log, limits: { bodyBudgetBytes: config.limits.bodyBudgetBytes } });
-    registerTokens(server, tokens);
+    registerAccess(server, { tokens: tokenVerifier(server, tokens) });
+    registerTrail(server, async (caller, ip, trace) => {
+      const { tenant, category, action, severity, ...parts } = { tenant: caller.tenant, ...trace };
+      const actor = { type: ACTOR_TYPE[caller.credential], id: caller.subject, ip, roles: [...caller.roles] };
+      const event = { action, outcome: 'success', severity, actor, ...parts } as const;
+      await appendOwn(tenant, category ?? 'data_access', event);
+    });
     await server.register(
       healthRoutes({
         objection: async () => {

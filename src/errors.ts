@@ -17,8 +17,9 @@ export const PROBLEMS = {
   invalid_request: { status: 400, title: 'The request is not valid' },
   invalid_encoding: { status: 400, title: 'The body can not be decoded' },
   category_required: { status: 400, title: 'Several streams hold this id: name the category' },
-  unauthenticated: { status: 401, title: 'A valid bearer token is required' },
-  forbidden: { status: 403, title: 'The token does not permit this' },
+  unauthenticated: { status: 401, title: 'A valid credential is required' },
+  forbidden: { status: 403, title: 'The credential does not permit this' },
+  tenant_closed: { status: 403, title: 'The tenant is closed: it takes no more events' },
   not_found: { status: 404, title: 'There is no such thing' },
   not_yet_checkpointed: { status: 404, title: 'No signed checkpoint covers this yet' },
   method_not_allowed: { status: 405, title: 'This address does not take this method' },
@@ -26,6 +27,7 @@ export const PROBLEMS = {
   id_conflict: { status: 409, title: 'Another event has this id' },
   too_large: { status: 413, title: 'The body is larger than its limit' },
   unsupported_media_type: { status: 415, title: 'This media type or encoding is not taken here' },
+  quota: { status: 429, title: 'More than the quota allows: nothing was stored' },
   headers_too_large: { status: 431, title: 'The headers are larger than their limit' },
   internal: { status: 500, title: 'Something is wrong on our side' },
   busy: { status: 503, title: 'Too much is waiting: nothing was stored' },
@@ -69,7 +71,8 @@ export class Problem extends Error {
     this.title = title;
     this.detail = options.detail;
     this.errors = options.errors ?? [];
-    this.retryAfter = options.retryAfter ?? (status === 503 || code === 'not_yet_checkpointed' ? 1 : undefined);
+    this.retryAfter =
+      options.retryAfter ?? (status === 503 || status === 429 || code === 'not_yet_checkpointed' ? 1 : undefined);
   }
 }
 

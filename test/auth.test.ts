@@ -2,9 +2,11 @@ import { createHmac, generateKeyPairSync, sign as signBytes } from 'node:crypto'
 import fc from 'fast-check';
 import type { FastifyInstance } from 'fastify';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { registerAccess } from '../src/auth/access.ts';
 import { isRole, PERMISSIONS, permissionsOf, ROLES } from '../src/auth/roles.ts';
-import { callerOf, generateSecret, registerTokens, signToken, type TokenOptions } from '../src/auth/tokens.ts';
+import { generateSecret, signToken, type TokenOptions, tokenVerifier } from '../src/auth/tokens.ts';
 import { SettingsError } from '../src/errors.ts';
+import { callerOf } from '../src/http/caller.ts';
 import { closeServer, createServer } from '../src/http/server.ts';
 import { listen, talk } from './support/http.ts';
 
@@ -42,7 +44,7 @@ let port: number;
 
 beforeAll(async () => {
   app = createServer({ log: silent });
-  registerTokens(app, options);
+  registerAccess(app, { tokens: tokenVerifier(app, options) });
   app.get('/read', { config: { permission: 'events:read' } }, async (request) => {
     const { permissions, ...caller } = callerOf(request);
     return { ...caller, permissions: [...permissions] };
@@ -110,7 +112,7 @@ describe('roles', () => {
 describe('a route', () => {
   it('without a permission keeps the service from starting', async () => {
     const careless = createServer({ log: silent });
-    registerTokens(careless, options);
+    registerAccess(careless, { tokens: tokenVerifier(careless, options) });
     expect(() => careless.get('/x', async () => ({}))).toThrow('declares no permission');
     expect(() => careless.get('/y', { config: { permission: 'events:raed' as never } }, async () => ({}))).toThrow(
       'no permission',
@@ -118,7 +120,7 @@ describe('a route', () => {
     await careless.close();
 
     const nested = createServer({ log: silent });
-    registerTokens(nested, options);
+    registerAccess(nested, { tokens: tokenVerifier(nested, options) });
     nested.register(async (inner) => {
       inner.get('/x', async () => ({}));
     });
@@ -129,8 +131,8 @@ describe('a route', () => {
   it('that was added too early keeps the service from starting', async () => {
     const early = createServer({ log: silent });
     early.get('/x', { config: { permission: 'events:read' } }, async () => ({}));
-    registerTokens(early, options);
-    await expect(early.ready()).rejects.toThrow('before registerTokens');
+    registerAccess(early, { tokens: tokenVerifier(early, options) });
+    await expect(early.ready()).rejects.toThrow('before registerAccess');
     await early.close();
   });
 
@@ -200,7 +202,7 @@ describe('a token', () => {
       expect(status).toBe(403);
       expect(body).toEqual({
         type: 'urn:sealog:problem:forbidden',
-        title: 'The token does not permit this',
+        title: 'The credential does not permit this',
         status: 403,
         code: 'forbidden',
       });
@@ -215,7 +217,7 @@ describe('a token', () => {
     expect(headers.get('content-type')).toBe('application/problem+json');
     expect(body).toEqual({
       type: 'urn:sealog:problem:unauthenticated',
-      title: 'A valid bearer token is required',
+      title: 'A valid credential is required',
       status: 401,
       code: 'unauthenticated',
     });
@@ -424,7 +426,7 @@ describe('settings', () => {
   it('with other claims are followed', async () => {
     const custom = { ...options, rolesClaim: 'https://acme.example.com/roles', tenantClaim: 'org' };
     const other = createServer({ log: silent });
-    registerTokens(other, custom);
+    registerAccess(other, { tokens: tokenVerifier(other, custom) });
     other.get('/read', { config: { permission: 'events:read' } }, async (request) => ({
       tenant: callerOf(request).tenant,
     }));
@@ -442,7 +444,7 @@ describe('settings', () => {
     { ...options, audience: '' },
   ])('that are unsafe are refused', async (unsafe) => {
     const other = createServer({ log: silent });
-    expect(() => registerTokens(other, unsafe)).toThrow(SettingsError);
+    expect(() => registerAccess(other, { tokens: tokenVerifier(other, unsafe) })).toThrow(SettingsError);
     await expect(signToken(unsafe, { tenant: 'a', roles: [], subject: 'x', ttlSeconds: 1 })).rejects.toThrow(
       SettingsError,
     );

@@ -64,7 +64,7 @@ describe('openapi.yaml', () => {
   it('gives every operation its own name and a permission that exists', () => {
     const operations = declaredOperations();
     expect(new Set(operations.map(({ operationId }) => operationId)).size).toBe(operations.length);
-    for (const { permission } of operations) expect(['public', ...PERMISSIONS]).toContain(permission);
+    for (const { permission } of operations) expect(['public', ...Object.keys(PERMISSIONS)]).toContain(permission);
     expect(operations).toContainEqual({
       operationId: 'createEvents',
       method: 'POST',

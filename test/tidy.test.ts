@@ -68,6 +68,7 @@ describe('imports', () => {
     keys: ['chain'],
     http: ['chain'],
     auth: ['chain', 'http'],
+    access: ['chain', 'http', 'store'],
     ingest: ['chain', 'http'],
     read: ['chain', 'http', 'store'],
     proof: ['chain', 'http', 'store'],
@@ -77,6 +78,7 @@ describe('imports', () => {
     export: ['chain', 'http', 'store'],
     signer: ['chain', 'keys', 'store'],
     'app.ts': [
+      'access',
       'anchor',
       'auth',
       'chain',

@@ -1,45 +1,94 @@
 /**
- * Who may what: the platform's roles (DESIGN section 7) and the permissions that routes ask for (`config.permission`).
- *
- * The table has every role, also those that may nothing yet: a role that is not in it is unknown and gives nothing.
- * Permissions come with the routes that ask for them.
+ * Who may what: the platform's roles (DESIGN section 7) and the permissions that routes ask for (`config.permission`). docs/access.md
+ * shows these tables; a test holds it to them.
  */
-
-/** `<thing>:<verb>`, each asked for by at least one route. */
-export const PERMISSIONS = [
-  'events:write',
-  'events:read',
-  'streams:read',
-  'proofs:read',
-  'bundles:read',
-  'verifications:run',
-  'verifications:read',
-] as const;
-
-export type Permission = (typeof PERMISSIONS)[number];
-
-const NOTHING: readonly Permission[] = [];
+import { OWN_TENANT } from '../chain/category.ts';
 
 /**
- * Role → what it may do here. The platform's matrix has the columns *Audit Logs* and *Data Export*; the first four roles
- * hold one of them at most, and reading needs both.
+ * `<thing>:<verb>`, each asked for by at least one route, and where it holds: in a `tenant`, in the `deployment` (the tenant `sealog`, whose
+ * log is the deployment's own), or in `both`. So no administrator of a tenant makes himself one of the deployment, and nobody writes
+ * into the deployment's own log.
+ */
+export const PERMISSIONS = {
+  'events:write': 'tenant',
+  'events:read': 'both',
+  'streams:read': 'both',
+  'proofs:read': 'both',
+  'bundles:read': 'both',
+  'verifications:run': 'both',
+  'verifications:read': 'both',
+  'api-keys:read': 'tenant',
+  'api-keys:write': 'tenant',
+  'tenants:read': 'deployment',
+  'tenants:write': 'deployment',
+  'rotations:read': 'deployment',
+  'rotations:write': 'deployment',
+} as const satisfies Record<string, 'tenant' | 'deployment' | 'both'>;
+
+export type Permission = keyof typeof PERMISSIONS;
+
+interface RoleRules {
+  readonly may: readonly Permission[];
+  /** The role gives nothing without sites in the token, to which everything is then held. */
+  readonly onlyOfSites?: true;
+}
+
+const NOTHING: RoleRules = { may: [] };
+
+/**
+ * Role → what it may do here. The platform's matrix has the columns *Audit Logs* and *Data Export*; the first four roles hold one of them
+ * at most, and reading needs both.
  */
 export const ROLES = {
   plant_operator: NOTHING,
   shift_supervisor: NOTHING,
   process_engineer: NOTHING,
   executive_viewer: NOTHING,
-  // Reads the sites in the token: nothing as long as search can not hold him to them.
-  plant_manager: NOTHING,
-  // Reads and administers: comes with the administration.
-  it_security_admin: NOTHING,
-  auditor: ['events:read', 'streams:read', 'proofs:read', 'bundles:read', 'verifications:run', 'verifications:read'],
-  // Finds and proposes erasures: comes with them.
-  privacy_officer: NOTHING,
-  service: ['events:write'],
-  // Tenants, health, recovery; reads no parts.
-  operator: NOTHING,
-} as const satisfies Record<string, readonly Permission[]>;
+  plant_manager: {
+    may: ['events:read', 'streams:read', 'proofs:read', 'verifications:run', 'verifications:read'],
+    onlyOfSites: true,
+  },
+  it_security_admin: {
+    may: [
+      'events:read',
+      'streams:read',
+      'proofs:read',
+      'verifications:run',
+      'verifications:read',
+      'api-keys:read',
+      'api-keys:write',
+      'rotations:read',
+      'rotations:write',
+    ],
+  },
+  auditor: {
+    may: [
+      'events:read',
+      'streams:read',
+      'proofs:read',
+      'bundles:read',
+      'verifications:run',
+      'verifications:read',
+      'api-keys:read',
+      'rotations:read',
+    ],
+  },
+  // Finds what an erasure is asked for; erasures themselves come with retention.
+  privacy_officer: { may: ['events:read', 'streams:read'] },
+  service: { may: ['events:write'] },
+  // Without events:read a proof shows that an event stands in the log, and not what is in its parts.
+  operator: {
+    may: [
+      'streams:read',
+      'proofs:read',
+      'verifications:run',
+      'verifications:read',
+      'tenants:read',
+      'tenants:write',
+      'rotations:read',
+    ],
+  },
+} as const satisfies Record<string, RoleRules>;
 
 export type Role = keyof typeof ROLES;
 
@@ -47,13 +96,16 @@ export function isRole(name: string): name is Role {
   return Object.hasOwn(ROLES, name);
 }
 
-/** Returns what the roles may together. Unknown roles are passed over: a token can name roles of other products. */
-export function permissionsOf(roles: readonly string[]): ReadonlySet<Permission> {
-  const [only] = roles;
-  if (roles.length === 1 && only !== undefined) return PERMISSIONS_OF_ONE.get(only) ?? NO_PERMISSIONS;
-  return new Set(roles.flatMap((role): readonly Permission[] => (isRole(role) ? ROLES[role] : NOTHING)));
+/** Returns what the roles may together in a tenant. Unknown roles are passed over: a token can name roles of other products. */
+export function permissionsOf(
+  roles: readonly string[],
+  tenant: string,
+  sites: readonly string[] | undefined,
+): ReadonlySet<Permission> {
+  const place = tenant === OWN_TENANT ? 'deployment' : 'tenant';
+  const may = roles.filter(isRole).flatMap((role): readonly Permission[] => {
+    const rules: RoleRules = ROLES[role];
+    return rules.onlyOfSites === true && sites === undefined ? [] : rules.may;
+  });
+  return new Set(may.filter((permission) => PERMISSIONS[permission] === place || PERMISSIONS[permission] === 'both'));
 }
-
-const NO_PERMISSIONS: ReadonlySet<Permission> = new Set();
-/** Nearly every token has one role. */
-const PERMISSIONS_OF_ONE = new Map(Object.entries(ROLES).map(([role, may]) => [role, new Set<Permission>(may)]));

@@ -20,14 +20,14 @@
  * signature takes longer than everything else that is done for a request before its handler.
  */
 
-import assert from 'node:assert/strict';
 import { isUtf8 } from 'node:buffer';
 import { randomBytes } from 'node:crypto';
 import fastifyJwt, { type FastifyJWTOptions } from '@fastify/jwt';
-import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest, type RouteOptions } from 'fastify';
+import Fastify, { type FastifyInstance } from 'fastify';
 import { TENANT_PATTERN } from '../chain/category.ts';
 import { Problem, SettingsError } from '../errors.ts';
-import { PERMISSIONS, type Permission, permissionsOf } from './roles.ts';
+import type { Caller } from '../http/caller.ts';
+import { permissionsOf } from './roles.ts';
 
 export interface TokenOptions {
   /** At least 32 bytes: as many as the hash has (RFC 7518 section 3.2). */
@@ -40,31 +40,11 @@ export interface TokenOptions {
   readonly tenantClaim?: string;
 }
 
-/** Who sent a request. */
-export interface Caller {
-  readonly tenant: string;
-  readonly subject: string;
-  readonly roles: readonly string[];
-  readonly permissions: ReadonlySet<Permission>;
-  /** Narrows to these sites; absent: all of the tenant's. */
-  readonly sites?: readonly string[];
-}
-
 export interface TokenClaims {
   readonly tenant: string;
   readonly roles: readonly string[];
   readonly subject: string;
   readonly ttlSeconds: number;
-}
-
-declare module 'fastify' {
-  interface FastifyContextConfig {
-    /** What a caller needs; `public` needs no token. Every route says it. */
-    permission?: Permission | 'public';
-  }
-  interface FastifyRequest {
-    caller: Caller | null;
-  }
 }
 
 /** How long an accepted token is remembered, and how many: the oldest go first. */
@@ -75,53 +55,20 @@ const TOKEN_LENGTH_MAX = 8192;
 const SKEW_SECONDS = 60;
 const TEXT_LENGTH_MAX = 256;
 const KEY_ID_LENGTH_MAX = 64;
-/** The deployment's own streams (DESIGN section 4). */
-const RESERVED_TENANT = 'sealog';
 const TOKEN_TYPES = new Set(['jwt', 'at+jwt']);
-const CREDENTIALS = /^Bearer ([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)$/;
+const TOKEN = /^([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)$/;
 
 type Json = Readonly<Record<string, unknown>>;
 
 /**
- * Makes every route that is added from now on ask for its permission. Must come before the first route: the server does
- * not become ready when one was missed.
+ * Returns what knows whose a token is. @fastify/jwt is registered with the server.
  *
  * @throws {SettingsError} when the secret is too short
  */
-export function registerTokens(app: FastifyInstance, options: TokenOptions): void {
-  const guarded = new Set<string>();
+export function tokenVerifier(app: FastifyInstance, options: TokenOptions): (token: string) => Caller {
   const accepted = new Map<string, Accepted>();
   app.register(fastifyJwt, libraryOptions(options));
-  app.decorateRequest('caller', null);
-
-  app.addHook('onRoute', (route) => {
-    const permission = permissionOf(route);
-    for (const method of [route.method].flat()) guarded.add(`${method} ${route.url}`);
-    if (permission === 'public') return;
-    const guard = (request: FastifyRequest, _reply: FastifyReply, done: (error?: Error) => void): void => {
-      try {
-        request.caller = authenticate(app, options, accepted, request.headers.authorization);
-        if (!request.caller.permissions.has(permission)) throw new Problem('forbidden');
-        done();
-      } catch (error) {
-        done(error as Error);
-      }
-    };
-    // First, so that strangers learn nothing from what other hooks say.
-    route.onRequest = [guard, ...[route.onRequest ?? []].flat()];
-  });
-  app.addHook('onReady', (done) => {
-    for (const { method, path } of app.registeredRoutes) {
-      assert(guarded.has(`${method} ${path}`), `the route ${method} ${path} was added before registerTokens`);
-    }
-    done();
-  });
-}
-
-/** Returns who sent a request to a route that asks for a permission. */
-export function callerOf(request: FastifyRequest): Caller {
-  assert(request.caller !== null, 'the route is public');
-  return request.caller;
+  return (token) => authenticate(app, options, accepted, token);
 }
 
 /** Signs a token through the library that checks it. For development and tests: `npm run token`. */
@@ -173,13 +120,6 @@ function libraryOptions(options: TokenOptions): FastifyJWTOptions {
   };
 }
 
-function permissionOf({ method, url, config }: RouteOptions): Permission | 'public' {
-  const permission = config?.permission;
-  const known = permission === 'public' || PERMISSIONS.includes(permission as Permission);
-  assert(permission !== undefined && known, `the route ${method} ${url} declares no permission that roles.ts has`);
-  return permission;
-}
-
 /** A token's caller, and until when it is taken for good without another look at its signature (seconds since 1970). */
 interface Accepted {
   readonly caller: Caller;
@@ -191,17 +131,17 @@ function authenticate(
   app: FastifyInstance,
   options: TokenOptions,
   accepted: Map<string, Accepted>,
-  credentials: string | undefined,
+  token: string,
 ): Caller {
   const now = Date.now() / 1000;
-  const known = credentials === undefined ? undefined : accepted.get(credentials);
+  const known = accepted.get(token);
   if (known !== undefined && now < known.until && now > known.until - ACCEPTED_SECONDS) return known.caller;
   try {
-    const token = checkForm(credentials);
+    checkForm(token);
     const claims = app.jwt.verify<Json>(token);
     const caller = readClaims(claims, options, now);
     // readClaims has seen that exp is a number.
-    accepted.set(`Bearer ${token}`, { caller, until: Math.min(now + ACCEPTED_SECONDS, claims['exp'] as number) });
+    accepted.set(token, { caller, until: Math.min(now + ACCEPTED_SECONDS, claims['exp'] as number) });
     if (accepted.size > ACCEPTED_MAX) accepted.delete(accepted.keys().next().value ?? '');
     return caller;
   } catch (cause) {
@@ -213,10 +153,10 @@ function demand(condition: boolean): asserts condition {
   if (!condition) throw new Problem('unauthenticated');
 }
 
-/** Returns the token when it is one by its form; the signature is not checked yet. */
-function checkForm(credentials: string | undefined): string {
-  demand(credentials !== undefined && credentials.length <= TOKEN_LENGTH_MAX + 'Bearer '.length);
-  const match = CREDENTIALS.exec(credentials);
+/** Demands that a text is a token by its form; the signature is not checked yet. */
+function checkForm(token: string): void {
+  demand(token.length <= TOKEN_LENGTH_MAX);
+  const match = TOKEN.exec(token);
   demand(match !== null);
   const [, header, claims, signature] = match as unknown as [string, string, string, string];
   decodeSegment(signature);
@@ -227,7 +167,6 @@ function checkForm(credentials: string | undefined): string {
   demand(kid === undefined || (typeof kid === 'string' && kid.length <= KEY_ID_LENGTH_MAX));
   demand(Object.keys(others).length === 0);
   parseObject(decodeSegment(claims));
-  return credentials.slice('Bearer '.length);
 }
 
 function readClaims(claims: Json, options: TokenOptions, nowSeconds: number): Caller {
@@ -239,11 +178,12 @@ function readClaims(claims: Json, options: TokenOptions, nowSeconds: number): Ca
   demand(isTime(exp) && nowSeconds < exp);
   demand(isTime(iat) && iat <= nowSeconds + SKEW_SECONDS);
   demand(nbf === undefined || (isTime(nbf) && nbf <= nowSeconds + SKEW_SECONDS));
-  demand(typeof tenant === 'string' && TENANT_PATTERN.test(tenant) && tenant !== RESERVED_TENANT);
+  demand(typeof tenant === 'string' && TENANT_PATTERN.test(tenant));
   demand(Array.isArray(roles) && roles.every(isText));
   demand(sites === undefined || (Array.isArray(sites) && sites.every(isText)));
 
-  const caller = { tenant, subject: sub, roles, permissions: permissionsOf(roles) };
+  const permissions = permissionsOf(roles, tenant, sites);
+  const caller = { tenant, subject: sub, credential: 'token', roles, permissions } as const;
   return sites === undefined ? caller : { ...caller, sites };
 }
 

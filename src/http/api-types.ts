@@ -442,7 +442,7 @@ export type BatchAnswer = {
 };
 
 /** Stable; dispatch on this */
-export type ProblemCode = 'invalid_json' | 'invalid_event' | 'invalid_batch' | 'invalid_request' | 'invalid_encoding' | 'category_required' | 'unauthenticated' | 'forbidden' | 'not_found' | 'not_yet_checkpointed' | 'method_not_allowed' | 'request_timeout' | 'id_conflict' | 'too_large' | 'unsupported_media_type' | 'headers_too_large' | 'internal' | 'busy' | 'not_ready' | 'outcome_unknown';
+export type ProblemCode = 'invalid_json' | 'invalid_event' | 'invalid_batch' | 'invalid_request' | 'invalid_encoding' | 'category_required' | 'unauthenticated' | 'forbidden' | 'tenant_closed' | 'not_found' | 'not_yet_checkpointed' | 'method_not_allowed' | 'request_timeout' | 'id_conflict' | 'too_large' | 'unsupported_media_type' | 'quota' | 'headers_too_large' | 'internal' | 'busy' | 'not_ready' | 'outcome_unknown';
 
 export type FieldError = {
   /** A path such as `changes.before` or `[3].actor.id`; empty: the whole */

@@ -9,10 +9,14 @@ import { uuidV7 } from './uuid-v7.ts';
 export interface OwnEvent {
   readonly action: string;
   readonly outcome: Outcome;
-  readonly severity?: number;
+  readonly severity?: number | undefined;
   /** Else a fresh one. */
   readonly id?: string;
-  readonly details?: JsonObject;
+  readonly actor?: JsonObject | undefined;
+  readonly target?: JsonObject | undefined;
+  readonly reason?: string | undefined;
+  readonly changes?: JsonObject | undefined;
+  readonly details?: JsonObject | undefined;
 }
 
 export type AppendOwn = (tenant: string, category: Category, event: OwnEvent) => Promise<Receipt>;
@@ -26,7 +30,7 @@ export function ownEvents(deps: {
   readonly append: (submission: Submission) => Promise<readonly (AppendOutcome | undefined)[]>;
   readonly wallClock: () => number;
 }): AppendOwn {
-  return async (tenant, category, { id, action, outcome, severity, details }) => {
+  return async (tenant, category, { id, action, outcome, severity, ...parts }) => {
     const now = deps.wallClock();
     const stream = await deps.openStream(tenant, category);
     const fields = {
@@ -36,7 +40,7 @@ export function ownEvents(deps: {
       severity,
       occurredAt: formatInstant(now),
       source: OWN_SOURCE,
-      parts: { details },
+      parts,
     };
     // The ids are ours: no event repeats them.
     const entries = [pendingEntry(stream, fields, false)];

@@ -10,6 +10,7 @@ import { formatInstant } from '../chain/retain-until.ts';
 import { Problem } from '../errors.ts';
 import { validateQuery } from '../http/api-schema.ts';
 import { mayReadEvents, tenantOf } from '../http/caller.ts';
+import { leaveTrace, type Trace } from '../http/trail.ts';
 import type { AsTenant } from '../store/database.ts';
 import {
   BUNDLE_BOUNDS,
@@ -38,6 +39,7 @@ export function bundleRoutes({ tenant, bounds = BUNDLE_BOUNDS, atOnceMax = AT_ON
   return async function bundles(app: FastifyInstance): Promise<void> {
     app.get('/v1/bundle', { config: { permission: 'bundles:read' } }, async (request, reply) => {
       const asked = readRequest(request);
+      leaveTrace(request, traceOf(asked));
       const ask = await tenant(asked.tenant);
       if (ask === undefined) throw new Problem('not_found');
       if (underWay >= atOnceMax)
@@ -91,6 +93,12 @@ async function* closing(bundle: Bundle): AsyncGenerator<Uint8Array> {
   } finally {
     await bundle.close();
   }
+}
+
+function traceOf({ tenant, category, from, to, since, withhold }: BundleRequest): Trace {
+  const day = (at: number | undefined): string | null => (at === undefined ? null : formatInstant(at));
+  const details = { from: day(from), to: day(to), since: [...since], withheld: [...withhold] };
+  return { action: 'log.bundle', target: { type: 'stream', id: `${tenant}/${category}` }, details };
 }
 
 function readRequest(request: FastifyRequest): BundleRequest {

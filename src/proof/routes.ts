@@ -16,6 +16,7 @@ import { encodeEntryBundle, parseTilePath, TILE_WIDTH, type TileResource } from 
 import { EvidenceError, Problem } from '../errors.ts';
 import { validatePath, validateQuery } from '../http/api-schema.ts';
 import { mayReadEvents, tenantOf } from '../http/caller.ts';
+import { leaveTrace } from '../http/trail.ts';
 import type { StoredKeyStatement } from '../store/checkpoints.ts';
 import type { AsTenant } from '../store/database.ts';
 import { listStreams } from '../store/streams.ts';
@@ -67,6 +68,12 @@ export function proofRoutes({ origin, tenant, findEntry, keyStatements, publicLo
     const maySee = isAnchor || (owner !== OWN_TENANT && (publicLogs || tenantOf(request) === owner));
     const ask = maySee ? await tenant(owner) : undefined;
     if (ask === undefined) throw new Problem('not_found');
+    if (!publicLogs)
+      leaveTrace(request, {
+        action: 'log.prove',
+        target: { type: 'stream', id: name },
+        details: { resource: resource! },
+      });
     return { name, ask, resource: resource! };
   }
 
@@ -118,6 +125,11 @@ export function proofRoutes({ origin, tenant, findEntry, keyStatements, publicLo
     app.get('/v1/events/:id/proof', { config: { permission: 'proofs:read' } }, async (request, reply) => {
       const { id } = validatePath('proveEvent', request.params);
       const { category } = validateQuery('proveEvent', request.query);
+      leaveTrace(request, {
+        action: 'log.prove',
+        target: { type: 'event', id },
+        details: { category: category ?? null },
+      });
       const ask = await tenant(tenantOf(request));
       if (ask === undefined) throw new Problem('not_found');
       const { entry } = await findEntry(ask, id, category);
@@ -152,6 +164,7 @@ export function proofRoutes({ origin, tenant, findEntry, keyStatements, publicLo
 
     app.get('/v1/keys', { config: { permission: 'proofs:read' } }, async (request, reply) => {
       validateQuery('listKeys', request.query);
+      leaveTrace(request, { action: 'log.list', target: { type: 'keys', id: origin } });
       const [own, deployment] = await Promise.all([tenant(tenantOf(request)), tenant(OWN_TENANT)]);
       const streams = [
         ...(deployment === undefined ? [] : await deployment(listStreams)).filter(

@@ -2,11 +2,13 @@
 import type { FastifyInstance, FastifyReply } from 'fastify';
 import type { Kysely } from 'kysely';
 import { toHex } from '../chain/bytes.ts';
+import type { JsonObject } from '../chain/canonical.ts';
 import { decodeFrontier, frontierRoot } from '../chain/merkle.ts';
 import { formatInstant } from '../chain/retain-until.ts';
 import { Problem } from '../errors.ts';
 import { validatePath, validateQuery } from '../http/api-schema.ts';
 import { tenantOf } from '../http/caller.ts';
+import { leaveTrace } from '../http/trail.ts';
 import { checkpointsOf, type DatedCheckpoint } from '../store/checkpoints.ts';
 import type { AsTenant } from '../store/database.ts';
 import { listStreams, type StreamRow } from '../store/streams.ts';
@@ -31,6 +33,9 @@ export function readRoutes({ tenant, keys }: ReadDeps) {
       const owner = tenantOf(request);
       const question = JSON.stringify([owner, order, category ?? null, Object.entries(asked).sort()]);
       const positions = cursor === undefined ? undefined : decodeCursor(question, cursor);
+      const target = { type: 'log', id: category === undefined ? owner : `${owner}/${category}` };
+      const details = { query: asked as JsonObject, order, limit, continued: cursor !== undefined };
+      leaveTrace(request, { action: 'log.search', target, details });
       const ask = await tenant(owner);
       if (ask === undefined) return sendJson(reply, '{"items":[],"next":null}');
       const { items, next } = await search(ask, keys, {
@@ -54,6 +59,11 @@ export function readRoutes({ tenant, keys }: ReadDeps) {
     app.get('/v1/events/:id', { config: { permission: 'events:read' } }, async (request, reply) => {
       const { id } = validatePath('readEvent', request.params);
       const { category } = validateQuery('readEvent', request.query);
+      leaveTrace(request, {
+        action: 'log.read',
+        target: { type: 'event', id },
+        details: { category: category ?? null },
+      });
       const ask = await tenant(tenantOf(request));
       if (ask === undefined) throw new Problem('not_found');
       const { entry, stream } = await findEntry(ask, keys, id, category);
@@ -62,6 +72,7 @@ export function readRoutes({ tenant, keys }: ReadDeps) {
 
     app.get('/v1/streams', { config: { permission: 'streams:read' } }, async (request, reply) => {
       validateQuery('listStreams', request.query);
+      leaveTrace(request, { action: 'log.list', target: { type: 'streams', id: tenantOf(request) } });
       const ask = await tenant(tenantOf(request));
       const items = ask === undefined ? [] : await ask(streamViews);
       return sendJson(reply, JSON.stringify({ items, next: null }));

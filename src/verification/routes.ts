@@ -6,6 +6,7 @@ import { checkShape, validatePath, validateQuery } from '../http/api-schema.ts';
 import type { Verification, VerificationRequest, VerificationSummary } from '../http/api-types.ts';
 import { bodyOf } from '../http/body.ts';
 import { subjectOf, tenantOf } from '../http/caller.ts';
+import { leaveTrace } from '../http/trail.ts';
 import type { AsTenant } from '../store/database.ts';
 import { jobById, listJobs, type StoredRun } from '../store/verifications.ts';
 import { type JobProgress, type RunReport, streamSummary } from './run-report.ts';
@@ -48,6 +49,8 @@ export function verificationRoutes({ tenant, readJson, request: store, wake }: V
         category: (asked as VerificationRequest).category,
         requestedBy: subjectOf(request),
       };
+      const id = job.category === undefined ? tenantOf(request) : `${tenantOf(request)}/${job.category}`;
+      await leaveTrace(request, { action: 'log.verify', target: { type: 'log', id } });
       const run = await store(job, UNFINISHED_MAX);
       if (run === undefined) {
         const detail = `${UNFINISHED_MAX} verifications of this tenant are not finished yet`;
@@ -60,6 +63,7 @@ export function verificationRoutes({ tenant, readJson, request: store, wake }: V
     app.get('/v1/verifications', { config: { permission: 'verifications:read' } }, async (request) => {
       const { limit, cursor } = validateQuery('listVerifications', request.query);
       const below = cursor === undefined ? undefined : numberOf(cursor);
+      leaveTrace(request, { action: 'log.list', target: { type: 'verifications', id: tenantOf(request) } });
       const owner = await tenant(tenantOf(request));
       const runs = owner === undefined ? [] : await owner.ask((database) => listJobs(database, below, limit + 1));
       const page = runs.slice(0, limit);
@@ -69,6 +73,7 @@ export function verificationRoutes({ tenant, readJson, request: store, wake }: V
     app.get('/v1/verifications/:id', { config: { permission: 'verifications:read' } }, async (request) => {
       const { id } = validatePath('readVerification', request.params);
       validateQuery('readVerification', request.query);
+      leaveTrace(request, { action: 'log.read', target: { type: 'verification', id } });
       const owner = await tenant(tenantOf(request));
       const run = await owner?.ask((database) => jobById(database, id));
       if (run === undefined) throw new Problem('not_found');

@@ -1,0 +1,85 @@
+/**
+ * The log's own trail: whoever reads the log, or changes what it is run by, leaves an entry in it, and there is no switch.
+ *
+ * A handler says what it is about to give or do (`leaveTrace`) as soon as it knows that the request is valid; the entry is appended while the
+ * handler does its work, and the answer waits for whichever takes longer: nothing leaves before the entry is durable, and a read takes
+ * hardly longer for it. Where the entry can not be stored, the answer is 503 and the data stays. A handler that changes something waits for
+ * the trace before it does.
+ *
+ * A route that hands out something without a trace does not work: its answers are 500. Public routes have no caller, and events that are sent
+ * are entries themselves.
+ */
+import assert from 'node:assert/strict';
+import type { FastifyInstance, FastifyRequest } from 'fastify';
+import type { JsonObject } from '../chain/canonical.ts';
+import type { ClientCategory } from '../chain/category.ts';
+import { type Caller, callerOf } from './caller.ts';
+
+export interface Trace {
+  readonly action: string;
+  /** What was read, or changed. */
+  readonly target: { readonly type: string; readonly id: string };
+  /** Default: data_access. */
+  readonly category?: ClientCategory | 'log_administration';
+  readonly severity?: number;
+  readonly reason?: string | undefined;
+  readonly changes?: JsonObject;
+  readonly details?: JsonObject;
+  /** Whose log tells it; default: the caller's tenant. */
+  readonly tenant?: string;
+}
+
+/** Appends the entry of a trace; resolves when it is durable. Rejects with a Problem. */
+export type AppendTrace = (caller: Caller, ip: string, trace: Trace) => Promise<void>;
+
+declare module 'fastify' {
+  interface FastifyRequest {
+    /** The entries that the answer waits for. */
+    trace: Promise<void> | null;
+  }
+  interface FastifyInstance {
+    readonly appendTrace: AppendTrace;
+  }
+}
+
+/** Must come before the routes. */
+export function registerTrail(app: FastifyInstance, append: AppendTrace): void {
+  app.decorate('appendTrace', append);
+  app.decorateRequest('trace', null);
+  app.addHook('onRoute', (route) => {
+    const { permission } = route.config ?? {};
+    if (permission === 'public' || permission === 'events:write') return;
+    const wait = async (request: FastifyRequest, reply: { statusCode: number }, payload: unknown): Promise<unknown> => {
+      try {
+        assert(request.trace !== null || reply.statusCode >= 400, `${route.url} leaves no trace`);
+        await request.trace;
+        return payload;
+      } catch (error) {
+        destroy(payload);
+        // The refusal that is sent instead does not wait for it again.
+        request.trace = Promise.resolve();
+        throw error;
+      }
+    };
+    route.onSend = [wait, ...[route.onSend ?? []].flat()];
+  });
+}
+
+/**
+ * Leaves an entry about this request in the caller's log. A handler that changes something MUST await it first; one that reads need not: its
+ * answer does.
+ */
+export function leaveTrace(request: FastifyRequest, trace: Trace): Promise<void> {
+  const appended = request.server.appendTrace(callerOf(request), request.ip, trace);
+  const before = request.trace;
+  request.trace = before === null ? appended : Promise.all([before, appended]).then(() => {});
+  // The answer's wait tells; a handler that fails before has its own error to tell.
+  request.trace.catch(() => {});
+  return appended;
+}
+
+/** Of an answer that is a stream: nobody reads it any more. */
+function destroy(payload: unknown): void {
+  const stream = payload as { destroy?: unknown } | null | undefined;
+  if (typeof stream?.destroy === 'function') stream.destroy();
+}
