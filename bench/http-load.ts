@@ -24,12 +24,12 @@ export interface Address {
 export type HttpResult = RoundResult | { readonly events: number; readonly bytes: number };
 
 /** A whole HTTP request, and where in it the marks of its events stand. */
-interface PreparedRequest {
+export interface PreparedRequest {
   readonly bytes: Buffer;
   readonly marks: readonly number[];
 }
 
-interface Answer {
+export interface Answer {
   readonly status: number;
   readonly body: Buffer;
 }
@@ -95,7 +95,7 @@ async function loadRound(
   }
 }
 
-function prepareRequests(
+export function prepareRequests(
   events: readonly BenchEvent[],
   batch: number,
   { host, port }: Address,
@@ -132,14 +132,14 @@ function checkBatch(answer: Answer, items: number | undefined): void {
 }
 
 /** An answer that is not what a stored event gets. Of a long one the first refused item matters, not its receipts. */
-function unexpected({ status, body }: Answer): Error {
+export function unexpected({ status, body }: Answer): Error {
   const text = body.toString('utf8');
   const refused = text.search(/"status":(?!20)\d/);
   return new Error(`the service answered ${status}: ${text.slice(Math.max(0, refused - 20)).slice(0, 2000)}`);
 }
 
 /** A keep-alive connection with one request in flight. It knows only answers with a Content-Length. */
-class HttpConnection {
+export class HttpConnection {
   /** The server has said that it closes, or has closed: open another for the next request. */
   closed = false;
   readonly #socket: Socket;

@@ -174,10 +174,11 @@ async function* pages(client: pg.Client, table: string, column: string, stream: 
 async function open(dataDir: string): Promise<{ database: Database; keys: Keyring; connection: pg.ClientConfig }> {
   const running = await readEmbeddedConnection(dataDir);
   if (running === undefined) throw new Error('the service does not run');
-  const database = openDatabase({ connection: running.app, readersMax: 1, log: { warn: () => {} } });
+  const { app, logins } = running;
+  const database = openDatabase({ connection: app, logins, readersMax: 1, log: { warn: () => {} } });
   const keys = new Keyring(fileMonthKeys(join(dataDir, 'keys', 'months')), {
     findOrStore: () => Promise.reject(new Error('verification makes no keys')),
     byId: (id) => keyById(database.verifier, id),
   });
-  return { database, keys, connection: running.app };
+  return { database, keys, connection: logins.verifier };
 }

@@ -1,24 +1,41 @@
 /** Wires everything, once: the only place that knows all the parts. */
+import type { X509Certificate } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
+import { hostname } from 'node:os';
 import type { FastifyInstance } from 'fastify';
 import type pg from 'pg';
 import type { Logger } from 'pino';
+import { apiKeyRoutes } from './access/api-key-routes.ts';
+import { rotationRoutes } from './access/rotation-routes.ts';
+import { tenantRoutes } from './access/tenant-routes.ts';
 import { readAnchorsFile } from './anchor/anchors-file.ts';
 import { type OutsideAnchors, startOutsideAnchors } from './anchor/outside-anchors.ts';
 import { registerAccess } from './auth/access.ts';
+import { Admission } from './auth/admission.ts';
+import { ApiKeys, newApiKeyId, newApiKeySecret } from './auth/api-keys.ts';
+import { certificateVerifier } from './auth/certificates.ts';
+import { type CertifiedServices, readClientsFile } from './auth/clients-file.ts';
+import { KeySet } from './auth/key-set.ts';
+import { Quotas } from './auth/quotas.ts';
+import { Refusals, refusalOf } from './auth/refusals.ts';
+import { TenantSettings } from './auth/tenant-settings.ts';
 import { type TokenOptions, tokenVerifier } from './auth/tokens.ts';
 import { TICK_ACTION } from './chain/anchor-tick.ts';
 import { OWN_TENANT } from './chain/category.ts';
 import { ClockGuard } from './chain/clock-guard.ts';
 import type { StreamRef } from './chain/entry.ts';
+import type { Entry } from './chain/open-block.ts';
 import { sealWith } from './chain/sealed-run.ts';
 import { Sequencer } from './chain/sequencer.ts';
 import type { Config } from './config.ts';
-import { SettingsError } from './errors.ts';
+import { Problem, SettingsError } from './errors.ts';
 import { healthRoutes } from './http/health.ts';
 import { LabelledCounter, metricsRoutes } from './http/metrics.ts';
 import { closeServer, createServer } from './http/server.ts';
 import { serviceMetrics } from './http/service-metrics.ts';
+import { ServerTls } from './http/tls.ts';
 import { registerTrail } from './http/trail.ts';
+import { WatchedFiles } from './http/watched-files.ts';
 import { Appender } from './ingest/appender.ts';
 import { BatchThreads } from './ingest/batch-threads.ts';
 import { CheckpointWatch } from './ingest/checkpoint-watch.ts';
@@ -26,6 +43,8 @@ import type { OpenStream } from './ingest/events.ts';
 import { readJson } from './ingest/json-reader.ts';
 import { ownEvents } from './ingest/own-events.ts';
 import { ingestRoutes } from './ingest/routes.ts';
+import { ServiceLife } from './ingest/service-life.ts';
+import { Teller } from './ingest/teller.ts';
 import { fileMonthKeys } from './keys/file-month-keys.ts';
 import { Keyring } from './keys/keyring.ts';
 import { bundleRoutes } from './proof/bundle-routes.ts';
@@ -33,18 +52,24 @@ import { proofRoutes } from './proof/routes.ts';
 import { readEntries } from './read/entries.ts';
 import { findEntry } from './read/find-entry.ts';
 import { readRoutes } from './read/routes.ts';
+import { search } from './read/search.ts';
 import { partitionMaker } from './retention/partitions.ts';
 import { retentionMonths } from './retention/policy.ts';
 import { signerKnowledge } from './signer/knowledge.ts';
 import { Signer } from './signer/signer.ts';
+import { createApiKey, findApiKeys, noteApiKeyUses, revokeApiKey, rotateApiKey } from './store/api-keys.ts';
 import { appendStore } from './store/append.ts';
 import { checkpointsByName, keyStatements } from './store/checkpoints.ts';
 import { ensureDropMonth, findOrStoreKey, keyById } from './store/data-keys.ts';
-import { type AsTenant, asTenant, type Database, databaseClock, openDatabase } from './store/database.ts';
+import { type AsTenant, asTenant, type Database, databaseClock, type Logins, openDatabase } from './store/database.ts';
 import { fixOrigin } from './store/deployment.ts';
 import { Directory } from './store/directory.ts';
+import { decide, propose } from './store/proposals.ts';
+import { ReaderTurns } from './store/reader-turns.ts';
 import { checkSettings } from './store/settings-gate.ts';
 import { SignerLease, signerRefusal } from './store/signer.ts';
+import { listStreams } from './store/streams.ts';
+import { tenantSettings } from './store/tenants.ts';
 import {
   beginScrub,
   entriesInScope,
@@ -64,6 +89,8 @@ import { verificationRunner } from './verification/verification-runner.ts';
 export interface AppOptions {
   readonly config: Config;
   readonly connection: pg.ClientConfig;
+  /** Logins of the same database that serve one role each; without one, `connection` serves it too. */
+  readonly logins?: Logins;
   readonly tokens: TokenOptions;
   readonly log: Logger;
   /** For tests. */
@@ -72,6 +99,10 @@ export interface AppOptions {
   readonly onSignerStep?: (step: string) => void;
   /** For tests that can not wait as long as the service does. */
   readonly verification?: VerificationOptions;
+  /** For tests: how long refused calls are counted before they are told. */
+  readonly refusalWindowMs?: number | undefined;
+  /** For tests: false takes the application's own filter between tenants away, so that row-level security holds alone. */
+  readonly tenantFilter?: false;
 }
 
 export interface VerificationOptions {
@@ -84,10 +115,16 @@ export interface VerificationOptions {
 
 export interface App {
   readonly server: FastifyInstance;
+  /** Where health and metrics are, when they have a port of their own. */
+  readonly metricsServer: FastifyInstance | undefined;
+  /** Undefined without TLS. */
+  readonly certificate: X509Certificate | undefined;
   readonly database: Database;
   readonly origin: string;
   /** Undefined where this replica does not sign. */
   readonly signer: Signer | undefined;
+  /** Tells the log that the service is up: whoever makes it listen calls this. Resolves once that is stored, with false where it never will be. */
+  tellStart(): Promise<boolean>;
   /** Starts what the first requests would otherwise wait for. */
   warm(): void;
   /** Finishes what was taken, then lets go of the database. May be called twice. */
@@ -97,6 +134,31 @@ export interface App {
 /** What the log's own entries call whoever a credential names. */
 const ACTOR_TYPE = { token: 'user', api_key: 'api_key', certificate: 'service' } as const;
 
+/** Returns the version of this program. */
+async function ownVersion(): Promise<string> {
+  const text = await readFile(new URL('../package.json', import.meta.url), 'utf8');
+  return (JSON.parse(text) as { version: string }).version;
+}
+
+function openTls({ tls }: Config, log: Logger, wallClock: () => number): Promise<ServerTls> | undefined {
+  if (tls === undefined) return undefined;
+  const { cert, key, clients } = tls;
+  return ServerTls.open({ files: { cert, key, clientCa: clients?.ca }, log, wallClock });
+}
+
+function openTlsClients({ tls }: Config, log: Logger): Promise<WatchedFiles<CertifiedServices>> | undefined {
+  if (tls?.clients === undefined) return undefined;
+  return WatchedFiles.open({
+    what: 'the list of services with certificates',
+    files: [{ setting: 'SEALOG_TLS_CLIENTS_FILE', path: tls.clients.file }],
+    load: ([bytes]) => readClientsFile(bytes!),
+    log,
+  });
+}
+
+const ONE_LOGIN =
+  'one login acts as several of the roles that keep reading, verifying, signing and appending apart: see docs/storage.md, Roles';
+
 /** Requests under way get this long to finish when the service stops. */
 const GRACE_MS = 3000;
 
@@ -105,18 +167,29 @@ const CHECKPOINT_WAIT_MAX_MS = 10_000;
 const CHECKPOINT_LOOK_MS = 100;
 const CHECKPOINT_WAITERS_MAX = 5000;
 
+/** As long as for a connection: somebody who waits for an answer would soon give up. */
+const READER_WAIT_MAX_MS = 2000;
+
 /** How long a verification waits for what was read to be anchored: two ticks, and the time that anchors take. */
 const ANCHOR_WAIT_MAX_MS = 150_000;
 
 /** Builds the service on a database that is there and migrated; it does not listen yet. Throws a SettingsError when it must not start. */
 export async function createApp(options: AppOptions): Promise<App> {
-  const { config, connection, tokens, log, wallClock = Date.now } = options;
-  const database = openDatabase({ connection, readersMax: config.limits.readersMax, log });
+  const { config, connection, logins = {}, tokens, log, wallClock = Date.now } = options;
+  const database = openDatabase({ connection, logins, readersMax: config.limits.readersMax, log });
   let started: Signer | undefined;
+  const watched: { stop(): void }[] = [];
   try {
-    const gate = await checkSettings(database.writer);
+    const tls = await openTls(config, log, wallClock);
+    if (tls !== undefined) watched.push(tls);
+    const tlsClients = await openTlsClients(config, log);
+    if (tlsClients !== undefined) watched.push(tlsClients);
+
+    const gate = await checkSettings(database.writer, logins);
     if (gate.refusals.length > 0) throw new SettingsError(gate.refusals);
     for (const warning of gate.warnings) log.warn({ setting: warning }, 'database setting');
+    if (Object.values(logins).filter((login) => login !== undefined).length < 3)
+      log.warn({ setting: ONE_LOGIN }, 'database setting');
     const origin = await fixOrigin(database.writer, config.origin, config.databaseUrl === undefined);
 
     const partitions = partitionMaker({
@@ -148,21 +221,23 @@ export async function createApp(options: AppOptions): Promise<App> {
       append: (submission) => sequencer.append(submission),
       wallClock,
     });
+    const teller = new Teller({ log });
     const signer =
       config.signerDir === undefined
         ? undefined
         : new Signer({
             folder: config.signerDir,
             origin,
-            takeLease: () => SignerLease.take(connection),
+            takeLease: () => SignerLease.take(logins.signer ?? connection),
             checkpointMs: config.checkpointMs,
             anchorMs: config.anchorSeconds * 1000,
             anchorTenant: async () => (await directory.open(OWN_TENANT, 'anchor')).tenantId,
             appendTick: async (id) => {
               await appendOwn(OWN_TENANT, 'anchor', { id, action: TICK_ACTION, outcome: 'success' });
             },
-            tell: async (action, details) => {
-              await appendOwn(OWN_TENANT, 'log_administration', { action, outcome: 'success', details });
+            tell: async (action, id, details) => {
+              const event = { action, id, once: true, outcome: 'success', details } as const;
+              await appendOwn(OWN_TENANT, 'log_administration', event);
             },
             wallClock,
             log,
@@ -174,8 +249,9 @@ export async function createApp(options: AppOptions): Promise<App> {
       waitMaxMs: CHECKPOINT_WAIT_MAX_MS,
       waitersMax: CHECKPOINT_WAITERS_MAX,
     });
+    const readers = new ReaderTurns(config.limits.readersMax, READER_WAIT_MAX_MS);
     const asking = (tenantId: number): AsTenant => {
-      return (work) => asTenant(database.reader, tenantId, work);
+      return (work) => readers.run(tenantId, () => asTenant(database.reader, tenantId, work, options.tenantFilter));
     };
     const openStream: OpenStream = (tenant, category) => directory.open(tenant, category);
     const entriesOf = (stream: StreamRef, seqs: readonly number[]) =>
@@ -204,7 +280,7 @@ export async function createApp(options: AppOptions): Promise<App> {
       runs: new LabelledCounter('verdict', ['intact', 'tampered', 'incomplete', 'not_provable', 'failed']),
       entries: new LabelledCounter('kind', ['job', 'scrub']),
     };
-    const reading = { connection, monthKeysDir: config.monthKeysDir, origin };
+    const reading = { connection: logins.verifier ?? connection, monthKeysDir: config.monthKeysDir, origin };
     const trusted = config.anchorsFile === undefined ? [] : await readAnchorsFile(config.anchorsFile);
     const trust = async (): Promise<Trust> => {
       const stated = async () => new Set((await keyStatements(database.verifier, [origin])).map(({ vkey }) => vkey));
@@ -228,6 +304,10 @@ export async function createApp(options: AppOptions): Promise<App> {
         : undefined,
       onEntries: (entries) => verified.entries.add('job', entries),
       onEnd: (_, verdict) => verified.runs.add(verdict),
+      tell: (of, target, outcome, details) => {
+        const event = { action: 'log.verified', outcome, target, details };
+        return teller.tell(event.action, () => appendOwn(of, 'log_administration', event));
+      },
       log,
       ...(share === undefined ? {} : { share }),
       timing,
@@ -259,15 +339,80 @@ export async function createApp(options: AppOptions): Promise<App> {
             timing,
           });
 
-    const server = createServer({ log, limits: { bodyBudgetBytes: config.limits.bodyBudgetBytes } });
-    registerAccess(server, { tokens: tokenVerifier(server, tokens) });
-    registerTrail(server, async (caller, ip, trace) => {
-      const { tenant, category, action, severity, ...parts } = { tenant: caller.tenant, ...trace };
-      const actor = { type: ACTOR_TYPE[caller.credential], id: caller.subject, ip, roles: [...caller.roles] };
-      const event = { action, outcome: 'success', severity, actor, ...parts } as const;
-      await appendOwn(tenant, category ?? 'data_access', event);
+    const refused = new LabelledCounter('code', ['unauthenticated', 'forbidden', 'tenant_closed', 'quota']);
+    const refusals = new Refusals({
+      append: async ({ tenant = OWN_TENANT, category, event }) => {
+        try {
+          await appendOwn(tenant, category, event);
+        } catch (error) {
+          // A tenant that was never opened has no log: the deployment's tells of it.
+          if (!(error instanceof Problem) || error.status !== 403) throw error;
+          await appendOwn(OWN_TENANT, category, { ...event, details: { ...event.details, tenant } });
+        }
+      },
+      actorType: ACTOR_TYPE,
+      onRefused: (code) => refused.add(code),
+      wallClock,
+      log,
+      windowMs: options.refusalWindowMs,
     });
-    await server.register(
+    const life = new ServiceLife({
+      name: `${hostname()}:${config.port}`,
+      facts: { version: await ownVersion(), node: process.version },
+      append: (event) => appendOwn(OWN_TENANT, 'system_operation', event),
+      lastAction: async (target) => {
+        const { tenantId, name } = await openStream(OWN_TENANT, 'system_operation');
+        const ask = asking(tenantId);
+        const streams = (await ask(listStreams)).filter((stream) => stream.name === name);
+        const view = ({ record }: Entry): string => record.action;
+        const question = { streams, query: { target }, order: 'desc', limit: 1, positions: undefined, view } as const;
+        return (await search(ask, keyring, question)).items[0];
+      },
+      teller,
+      wallClock,
+    });
+
+    const { allowAddresses } = config;
+    const keySet = tokens.secret === undefined ? new KeySet({ url: tokens.jwksUrl, allowAddresses, log }) : undefined;
+    const shell = {
+      ...{ log, tls, trustProxy: config.trustProxy },
+      limits: { bodyBudgetBytes: config.limits.bodyBudgetBytes },
+    };
+    const server = createServer(shell);
+    const metricsServer = config.metrics && createServer({ ...shell, asksCertificates: false });
+    const apiKeys = new ApiKeys({
+      find: (ids) => findApiKeys(database.writer, ids),
+      noteUses: (uses) => noteApiKeyUses(database.writer, uses),
+      wallClock,
+    });
+    const settings = new TenantSettings({
+      find: (names) => tenantSettings(database.verifier, names),
+      defaults: config.quota,
+    });
+    const admission = new Admission({ settings, quotas: new Quotas(), makeTenants: config.makeTenants });
+    registerAccess(server, {
+      admit: (caller, permission, request) => admission.admit(caller, permission, request),
+      tokens: tokenVerifier(server, tokens, keySet),
+      apiKeys: apiKeys.verify,
+      certificates:
+        tls &&
+        tlsClients &&
+        certificateVerifier({
+          services: () => tlsClients.value,
+          isShownToToday: (socket) => tls.isShownToToday(socket),
+          wallClock,
+        }),
+      onRefused: (request, problem) => refusals.note(refusalOf(request, problem)),
+    });
+    registerTrail(server, {
+      append: async (caller, ip, trace) => {
+        const { tenant, category, ...event } = { tenant: caller.tenant, outcome: 'success' as const, ...trace };
+        const actor = { type: ACTOR_TYPE[caller.credential], id: caller.subject, ip, roles: [...caller.roles] };
+        await appendOwn(tenant, category ?? 'data_access', { ...event, actor });
+      },
+      log,
+    });
+    await (metricsServer ?? server).register(
       healthRoutes({
         objection: async () => {
           const now = await databaseClock(database.writer);
@@ -283,6 +428,7 @@ export async function createApp(options: AppOptions): Promise<App> {
         appender,
         openStream,
         batches,
+        charge: (request, events) => admission.charge(request, events),
         wallClock,
         limits: config.limits,
         checkpointOf: (stream, size) => checkpoints.wait(stream, size),
@@ -297,25 +443,49 @@ export async function createApp(options: AppOptions): Promise<App> {
       proofRoutes({
         origin,
         tenant,
-        findEntry: (ask, id, category) => findEntry(ask, keyring, id, category),
+        findEntry: (ask, wanted) => findEntry(ask, keyring, wanted),
         keyStatements: (names) => keyStatements(database.verifier, names),
         publicLogs: config.publicLogs,
       }),
     );
     await server.register(bundleRoutes({ origin, tenant, verifier: database.verifier, keys: keyring }));
+    const tenantWithId = async (name: string): Promise<{ id: number; ask: AsTenant } | undefined> => {
+      const id = await directory.tenant(name);
+      return id === undefined ? undefined : { id, ask: asking(id) };
+    };
+    const onChanged = settings.put.bind(settings);
+    await server.register(tenantRoutes({ database, readJson, onChanged }));
+    await server.register(
+      rotationRoutes({
+        tenant: tenantWithId,
+        readJson,
+        propose: (proposal, openMax) => propose(database.writer, proposal, openMax),
+        decide: (of, decision) => decide(database.writer, of, decision),
+      }),
+    );
+    await server.register(
+      apiKeyRoutes({
+        tenant: tenantWithId,
+        readJson,
+        newId: newApiKeyId,
+        newSecret: newApiKeySecret,
+        create: (key, unrevokedMax) => createApiKey(database.writer, key, unrevokedMax),
+        rotate: (key) => rotateApiKey(database.writer, key),
+        revoke: (key) => revokeApiKey(database.writer, key),
+        onChanged: (id) => apiKeys.forget(id),
+        wallClock,
+      }),
+    );
     await server.register(
       verificationRoutes({
-        tenant: async (name) => {
-          const id = await directory.tenant(name);
-          return id === undefined ? undefined : { id, ask: asking(id) };
-        },
+        tenant: tenantWithId,
         readJson,
         request: (job, unfinishedMax) => requestJob(database.writer, job, unfinishedMax),
         wake: () => jobs.wake(),
       }),
     );
     let anchors: OutsideAnchors | undefined;
-    await server.register(
+    await (metricsServer ?? server).register(
       metricsRoutes(
         serviceMetrics({
           queued: () => sequencer.queued,
@@ -323,7 +493,11 @@ export async function createApp(options: AppOptions): Promise<App> {
           signerRefusal: () => signerRefusal(database.writer),
           anchors: () => anchors?.state() ?? [],
           ...verified,
+          refused,
           scrub: () => scrubber?.status,
+          keySet: () => keySet?.status,
+          tls: () => tls?.status,
+          tlsClients: () => tlsClients,
         }),
       ),
     );
@@ -344,14 +518,20 @@ export async function createApp(options: AppOptions): Promise<App> {
           });
     jobs.start();
     await scrubber?.start();
+    await keySet?.start();
 
     let closed: Promise<void> | undefined;
     const close = async (): Promise<void> => {
       partitions.stop();
       const verifying = Promise.all([jobs.close(), scrubber?.close()]);
       checkpoints.close();
-      await closeServer(server, GRACE_MS);
+      for (const one of watched) one.stop();
+      await Promise.all([server, metricsServer].map((one) => one && closeServer(one, GRACE_MS)));
+      await apiKeys.close();
+      await keySet?.close();
       await verifying;
+      await Promise.all([refusals.close(), life.stop()]);
+      teller.close();
       await sequencer.close();
       await batches.close();
       await anchors?.close();
@@ -361,9 +541,12 @@ export async function createApp(options: AppOptions): Promise<App> {
     };
     return {
       server,
+      metricsServer,
+      certificate: tls?.certificate,
       database,
       origin,
       signer,
+      tellStart: () => life.start(),
       warm: () => batches.start(),
       close: () => {
         closed ??= close();
@@ -371,6 +554,7 @@ export async function createApp(options: AppOptions): Promise<App> {
       },
     };
   } catch (error) {
+    for (const one of watched) one.stop();
     // It would keep the lease.
     await started?.close();
     await database.close();

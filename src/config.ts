@@ -5,30 +5,66 @@
  */
 import { availableParallelism } from 'node:os';
 import { join, resolve } from 'node:path';
+import { claimProblems } from './auth/claims.ts';
+import { keySetUrlProblem } from './auth/key-set.ts';
 import { SettingsError } from './errors.ts';
 import { cidrProblem } from './http/address-guard.ts';
+import { parseJsonObject } from './http/json-object.ts';
+import { proxyProblem } from './http/trusted-proxies.ts';
 
 export interface Config {
   /** PostgreSQL's address; undefined = the embedded server in `dataDir`. */
   readonly databaseUrl: string | undefined;
+  /** The same database, as logins that serve one role each; undefined = `databaseUrl` serves it too. */
+  readonly ownDatabaseUrls: {
+    readonly reader: string | undefined;
+    readonly verifier: string | undefined;
+    readonly signer: string | undefined;
+  };
   readonly dataDir: string;
   readonly host: string;
   /** 0 = any free port. */
   readonly port: number;
+  /** TLS, served by this process; undefined = plain HTTP. */
+  readonly tls:
+    | {
+        /** Files in PEM. */
+        readonly cert: string;
+        readonly key: string;
+        /** Client certificates: who may issue them (PEM), and whose they are; undefined = none are asked for. */
+        readonly clients: { readonly ca: string; readonly file: string } | undefined;
+      }
+    | undefined;
+  /** CIDRs of the proxies whose `X-Forwarded-For` is believed. */
+  readonly trustProxy: readonly string[];
+  /** Where health and metrics are, when not on the main port. */
+  readonly metrics: { readonly host: string; readonly port: number } | undefined;
   /** The name in checkpoints, fixed at first start; undefined = what was fixed. */
   readonly origin: string | undefined;
   /** The folder of month keys (`SEALOG_MASTER_KEY=file:DIR`). */
   readonly monthKeysDir: string;
   readonly jwt: {
-    /** Undefined in embedded mode: generated in the data folder. */
+    /** Undefined with `jwksUrl`; else, in embedded mode: generated in the data folder. */
     readonly secret: string | undefined;
+    /** Where the keys of the identity provider are. */
+    readonly jwksUrl: string | undefined;
     readonly issuer: string;
     readonly audience: string;
     readonly rolesClaim: string;
     readonly tenantClaim: string;
+    readonly sitesClaim: string;
+    /** Claim's value → tenant, and role; undefined = as it is. */
+    readonly tenantMap: ReadonlyMap<string, string> | undefined;
+    readonly rolesMap: ReadonlyMap<string, string> | undefined;
   };
   /** Whether a tenant is made by its first valid token. */
   readonly makeTenants: boolean;
+  /** Of a tenant that has none of its own, on this replica; 0 = no limit. */
+  readonly quota: {
+    readonly eventsPerSecond: number;
+    readonly bytesPerSecond: number;
+    readonly readsPerSecond: number;
+  };
   readonly limits: {
     readonly eventBytesMax: number;
     readonly batchBytesMax: number;
@@ -63,21 +99,40 @@ type Environment = Readonly<Record<string, string | undefined>>;
 
 const KiB = 1024;
 const MiB = 1024 * KiB;
+/** Of a map of claims. */
+const MAP_ENTRIES_MAX = 1000;
 
 /** Every variable that Sealog reads; the table in docs/configuration.md is held to it by a test. */
 export const VARIABLES = [
   'DATABASE_URL',
+  'SEALOG_READER_DATABASE_URL',
+  'SEALOG_VERIFIER_DATABASE_URL',
+  'SEALOG_SIGNER_DATABASE_URL',
   'SEALOG_DATA_DIR',
   'SEALOG_HOST',
   'SEALOG_PORT',
+  'SEALOG_TLS_CERT',
+  'SEALOG_TLS_KEY',
+  'SEALOG_TLS_CLIENT_CA',
+  'SEALOG_TLS_CLIENTS_FILE',
+  'SEALOG_TRUST_PROXY',
+  'SEALOG_METRICS_PORT',
+  'SEALOG_METRICS_HOST',
   'SEALOG_ORIGIN',
   'SEALOG_MASTER_KEY',
   'SEALOG_JWT_SECRET',
+  'SEALOG_JWT_JWKS_URL',
   'SEALOG_JWT_ISSUER',
   'SEALOG_JWT_AUDIENCE',
   'SEALOG_JWT_ROLES_CLAIM',
   'SEALOG_JWT_TENANT_CLAIM',
+  'SEALOG_JWT_SITES_CLAIM',
+  'SEALOG_JWT_ROLES_MAP',
+  'SEALOG_JWT_TENANT_MAP',
   'SEALOG_TENANTS',
+  'SEALOG_QUOTA_EVENTS_PER_SECOND',
+  'SEALOG_QUOTA_BYTES_PER_SECOND',
+  'SEALOG_QUOTA_READS_PER_SECOND',
   'SEALOG_EVENT_BYTES_MAX',
   'SEALOG_BATCH_BYTES_MAX',
   'SEALOG_BATCH_EVENTS_MAX',
@@ -125,9 +180,20 @@ export function readConfig(environment: Environment): Config {
       problems.push(`${name} is not a setting of Sealog: see docs/configuration.md`);
   }
 
-  const databaseUrl = text('DATABASE_URL');
-  if (databaseUrl !== undefined && !/^postgres(ql)?:\/\//.test(databaseUrl))
-    problems.push('DATABASE_URL must begin with postgres:// or postgresql://');
+  const databaseUrlOf = (name: (typeof VARIABLES)[number]): string | undefined => {
+    const value = text(name);
+    if (value !== undefined && !/^postgres(ql)?:\/\//.test(value))
+      problems.push(`${name} must begin with postgres:// or postgresql://`);
+    if (value !== undefined && text('DATABASE_URL') === undefined)
+      problems.push(`${name} needs DATABASE_URL: the embedded mode has its own logins`);
+    return value;
+  };
+  const databaseUrl = databaseUrlOf('DATABASE_URL');
+  const ownDatabaseUrls = {
+    reader: databaseUrlOf('SEALOG_READER_DATABASE_URL'),
+    verifier: databaseUrlOf('SEALOG_VERIFIER_DATABASE_URL'),
+    signer: databaseUrlOf('SEALOG_SIGNER_DATABASE_URL'),
+  };
   const dataDir = resolve(text('SEALOG_DATA_DIR') ?? 'data');
 
   const origin = text('SEALOG_ORIGIN');
@@ -143,34 +209,111 @@ export function readConfig(environment: Environment): Config {
     );
   }
   const secret = text('SEALOG_JWT_SECRET');
-  if (secret === undefined && databaseUrl !== undefined)
-    problems.push('SEALOG_JWT_SECRET must be set with DATABASE_URL: at least 32 random bytes');
+  const jwksUrl = text('SEALOG_JWT_JWKS_URL');
+  if (secret === undefined && jwksUrl === undefined && databaseUrl !== undefined) {
+    problems.push(
+      'SEALOG_JWT_SECRET must be set with DATABASE_URL: at least 32 random bytes; or else SEALOG_JWT_JWKS_URL, where the identity provider has its keys',
+    );
+  }
+  if (secret !== undefined && jwksUrl !== undefined)
+    problems.push('SEALOG_JWT_SECRET and SEALOG_JWT_JWKS_URL must not both be set: either makes tokens');
   if (secret !== undefined && Buffer.byteLength(secret) < 32)
     problems.push('SEALOG_JWT_SECRET must have at least 32 bytes');
-
-  const allowAddresses = (text('SEALOG_ALLOW_ADDRESSES')?.split(',') ?? []).map((cidr) => cidr.trim());
-  for (const cidr of allowAddresses) {
-    const problem = cidrProblem(cidr);
-    if (problem !== undefined) problems.push(`SEALOG_ALLOW_ADDRESSES: ${JSON.stringify(cidr.slice(0, 50))} ${problem}`);
+  if (jwksUrl !== undefined) {
+    const problem = keySetUrlProblem(jwksUrl);
+    if (problem !== undefined) problems.push(`SEALOG_JWT_JWKS_URL ${problem}`);
+    // What any provider's tokens say would be a guess.
+    for (const name of ['SEALOG_JWT_ISSUER', 'SEALOG_JWT_AUDIENCE'] as const) {
+      if (text(name) === undefined) problems.push(`${name} must be set with SEALOG_JWT_JWKS_URL`);
+    }
   }
+  const map = (name: (typeof VARIABLES)[number]): ReadonlyMap<string, string> | undefined => {
+    const value = text(name);
+    if (value === undefined) return undefined;
+    const entries = Object.entries(parseJsonObject(Buffer.from(value)) ?? {});
+    if (entries.length === 0 || entries.length > MAP_ENTRIES_MAX || !entries.every(isTextToText)) {
+      problems.push(
+        `${name} must be a JSON object of texts, such as {"Plant Managers":"plant_manager"}, no name twice`,
+      );
+      return undefined;
+    }
+    return new Map(entries.filter(isTextToText));
+  };
+
+  const cidrs = (name: (typeof VARIABLES)[number], problemOf: (cidr: string) => string | undefined): string[] => {
+    const list = (text(name)?.split(',') ?? []).map((cidr) => cidr.trim());
+    for (const cidr of list) {
+      const problem = problemOf(cidr);
+      if (problem !== undefined) problems.push(`${name}: ${JSON.stringify(cidr.slice(0, 50))} ${problem}`);
+    }
+    return list;
+  };
   const anchorsFile = text('SEALOG_ANCHORS_FILE');
   const signerDir = text('SEALOG_SIGNER_DIR') ?? (databaseUrl === undefined ? join(dataDir, 'signer') : undefined);
 
+  const together = (names: readonly (typeof VARIABLES)[number][], why: string): boolean => {
+    const unset = names.filter((name) => text(name) === undefined);
+    if (unset.length !== 0 && unset.length !== names.length)
+      problems.push(`${unset.join(' and ')} must be set: ${why} (${names.join(', ')})`);
+    return unset.length === 0;
+  };
+  const path = (name: (typeof VARIABLES)[number]): string => resolve(text(name) ?? '');
+  const servesTls = together(['SEALOG_TLS_CERT', 'SEALOG_TLS_KEY'], 'a certificate is nothing without its key');
+  const knowsClients = together(
+    ['SEALOG_TLS_CLIENT_CA', 'SEALOG_TLS_CLIENTS_FILE'],
+    'a client certificate needs who issues it and whose it is',
+  );
+  if (knowsClients && text('SEALOG_TLS_CERT') === undefined && text('SEALOG_TLS_KEY') === undefined)
+    problems.push(
+      'SEALOG_TLS_CLIENT_CA needs SEALOG_TLS_CERT and SEALOG_TLS_KEY: certificates are shown over TLS alone',
+    );
+  const clients = knowsClients
+    ? { ca: path('SEALOG_TLS_CLIENT_CA'), file: path('SEALOG_TLS_CLIENTS_FILE') }
+    : undefined;
+
+  const host = text('SEALOG_HOST') ?? '127.0.0.1';
+  const port = integer('SEALOG_PORT', 8080, 0, 65_535);
+  const metricsHost = text('SEALOG_METRICS_HOST');
+  const metrics =
+    text('SEALOG_METRICS_PORT') === undefined
+      ? undefined
+      : { host: metricsHost ?? host, port: integer('SEALOG_METRICS_PORT', 0, 0, 65_535) };
+  if (metricsHost !== undefined && metrics === undefined)
+    problems.push('SEALOG_METRICS_HOST needs SEALOG_METRICS_PORT: without it metrics are on the main port');
+  if (metrics !== undefined && metrics.port !== 0 && metrics.port === port && metrics.host === host)
+    problems.push('SEALOG_METRICS_PORT must be another port than SEALOG_PORT');
+
   const config: Config = {
     databaseUrl,
+    ownDatabaseUrls,
     dataDir,
-    host: text('SEALOG_HOST') ?? '127.0.0.1',
-    port: integer('SEALOG_PORT', 8080, 0, 65_535),
+    host,
+    port,
+    tls: servesTls ? { cert: path('SEALOG_TLS_CERT'), key: path('SEALOG_TLS_KEY'), clients } : undefined,
+    trustProxy: cidrs('SEALOG_TRUST_PROXY', proxyProblem),
+    metrics,
     origin,
     monthKeysDir: masterKey === undefined ? join(dataDir, 'keys', 'months') : resolve(masterKey.slice('file:'.length)),
     jwt: {
       secret,
+      jwksUrl,
       issuer: text('SEALOG_JWT_ISSUER') ?? 'sealog',
       audience: text('SEALOG_JWT_AUDIENCE') ?? 'sealog',
       rolesClaim: text('SEALOG_JWT_ROLES_CLAIM') ?? 'roles',
       tenantClaim: text('SEALOG_JWT_TENANT_CLAIM') ?? 'tenant',
+      sitesClaim: text('SEALOG_JWT_SITES_CLAIM') ?? 'sites',
+      tenantMap: map('SEALOG_JWT_TENANT_MAP'),
+      rolesMap: map('SEALOG_JWT_ROLES_MAP'),
     },
     makeTenants: oneOf('SEALOG_TENANTS', ['open', 'closed'], 'open') === 'open',
+    quota: {
+      // What a tenant may store is between it and the operator, and how fast depends on the machine: no number would be right for all. That one
+      // tenant keeps others waiting is prevented without it.
+      eventsPerSecond: integer('SEALOG_QUOTA_EVENTS_PER_SECOND', 0, 0, 1_000_000_000),
+      bytesPerSecond: integer('SEALOG_QUOTA_BYTES_PER_SECOND', 0, 0, 1_000_000_000_000),
+      // Each read is an entry, too; about what a replica can answer if it does nothing else.
+      readsPerSecond: integer('SEALOG_QUOTA_READS_PER_SECOND', 1000, 0, 1_000_000_000),
+    },
     limits: {
       eventBytesMax: integer('SEALOG_EVENT_BYTES_MAX', 256 * KiB, KiB, 4 * MiB),
       batchBytesMax: integer('SEALOG_BATCH_BYTES_MAX', 16 * MiB, KiB, 64 * MiB),
@@ -188,7 +331,7 @@ export function readConfig(environment: Environment): Config {
     checkpointMs: integer('SEALOG_CHECKPOINT_MS', 1000, 50, 60_000),
     anchorSeconds: integer('SEALOG_ANCHOR_SECONDS', 60, 1, 3600),
     publicLogs: oneOf('SEALOG_PUBLIC_LOGS', ['0', '1'], '0') === '1',
-    allowAddresses,
+    allowAddresses: cidrs('SEALOG_ALLOW_ADDRESSES', cidrProblem),
     anchorsFile: anchorsFile === undefined ? undefined : resolve(anchorsFile),
     scrubDays: integer('SEALOG_SCRUB_DAYS', 7, 1, 365),
     logLevel: oneOf('SEALOG_LOG_LEVEL', ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'], 'info'),
@@ -199,10 +342,13 @@ export function readConfig(environment: Environment): Config {
   // A compressed batch holds twice its size while its pieces are joined: with less it would never be taken.
   if (limits.bodyBudgetBytes < 3 * limits.batchBytesMax)
     problems.push('SEALOG_BODY_BUDGET_BYTES must be at least three times SEALOG_BATCH_BYTES_MAX');
-  if (jwt.rolesClaim === jwt.tenantClaim)
-    problems.push('SEALOG_JWT_ROLES_CLAIM and SEALOG_JWT_TENANT_CLAIM must be two claims');
+  problems.push(...claimProblems(jwt));
   if (problems.length > 0) throw new SettingsError(problems);
   return config;
+}
+
+function isTextToText(entry: [string, unknown]): entry is [string, string] {
+  return entry[0] !== '' && typeof entry[1] === 'string';
 }
 
 /** Returns `DATABASE_URL` alone, for `migrate`, which needs no other setting. */

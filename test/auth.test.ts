@@ -74,38 +74,69 @@ async function status(text: string): Promise<number> {
   return (await read(`Bearer ${text}`)).status;
 }
 
+const READS = ['events:read', 'streams:read', 'proofs:read', 'verifications:run', 'verifications:read'];
+const KEEPS = ['streams:read', 'proofs:read', 'verifications:run', 'verifications:read'];
+
+/** Role → what it may in a tenant, and in the deployment. Written by hand from DESIGN section 7. */
+const MAY: Readonly<Record<string, readonly [tenant: readonly string[], deployment: readonly string[]]>> = {
+  plant_operator: [[], []],
+  shift_supervisor: [[], []],
+  process_engineer: [[], []],
+  executive_viewer: [[], []],
+  plant_manager: [READS, READS],
+  it_security_admin: [
+    [...READS, 'api-keys:read', 'api-keys:write'],
+    [...READS, 'rotations:read', 'rotations:write'],
+  ],
+  auditor: [
+    [...READS, 'bundles:read', 'api-keys:read'],
+    [...READS, 'bundles:read', 'rotations:read'],
+  ],
+  privacy_officer: [
+    ['events:read', 'streams:read'],
+    ['events:read', 'streams:read'],
+  ],
+  service: [['events:write'], []],
+  operator: [KEEPS, [...KEEPS, 'tenants:read', 'tenants:write', 'rotations:read']],
+};
+
 describe('roles', () => {
-  it('are all there, and may what this version has: a service writes, an auditor reads, others may not', () => {
-    const may = Object.fromEntries(Object.keys(ROLES).map((role) => [role, [...permissionsOf([role])]]));
-    expect(may).toEqual({
-      plant_operator: [],
-      shift_supervisor: [],
-      process_engineer: [],
-      executive_viewer: [],
-      plant_manager: [],
-      it_security_admin: [],
-      auditor: [
-        'events:read',
-        'streams:read',
-        'proofs:read',
-        'bundles:read',
-        'verifications:run',
-        'verifications:read',
-      ],
-      privacy_officer: [],
-      service: ['events:write'],
-      operator: [],
-    });
+  const may = (roles: readonly string[], tenant = 'acme', sites?: readonly string[]) =>
+    [...permissionsOf(roles, tenant, sites)].sort();
+
+  it('are all there, and may in a tenant and in the deployment what the blueprint says', () => {
+    expect(Object.keys(ROLES)).toEqual(Object.keys(MAY));
+    for (const [role, [tenant, deployment]] of Object.entries(MAY)) {
+      expect({ role, may: may([role], 'acme', ['plant-7']) }).toEqual({ role, may: tenant.toSorted() });
+      expect({ role, may: may([role], 'sealog', ['plant-7']) }).toEqual({ role, may: deployment.toSorted() });
+      // Without sites only the plant manager loses something: everything.
+      const without = role === 'plant_manager' ? [] : tenant.toSorted();
+      expect({ role, may: may([role]) }).toEqual({ role, may: without });
+    }
+  });
+
+  it('give each permission to somebody, and none that no route could ask for', () => {
+    const given = Object.values(MAY).flat(2);
+    expect([...new Set(given)].sort()).toEqual(Object.keys(PERMISSIONS).sort());
   });
 
   it('add up; unknown ones give nothing', () => {
-    expect([...permissionsOf([])]).toEqual([]);
-    expect([...permissionsOf(['admin'])]).toEqual([]);
-    expect([...permissionsOf(['toString'])]).toEqual([]);
-    expect([...permissionsOf(['__proto__', 'constructor'])]).toEqual([]);
-    expect([...permissionsOf(['service', 'nonsense', 'auditor', 'service'])].sort()).toEqual([...PERMISSIONS].sort());
+    expect(may([])).toEqual([]);
+    expect(may(['admin'])).toEqual([]);
+    expect(may(['toString'])).toEqual([]);
+    expect(may(['__proto__', 'constructor'])).toEqual([]);
+    expect(may(['service', 'nonsense', 'privacy_officer', 'service'])).toEqual([
+      'events:read',
+      'events:write',
+      'streams:read',
+    ]);
     expect(isRole('auditor')).toBe(true);
     expect(isRole('valueOf')).toBe(false);
+  });
+
+  it('of a plant manager give nothing without sites, and do not take from his other roles', () => {
+    expect(may(['plant_manager'], 'acme', [])).toEqual(READS.toSorted());
+    expect(may(['plant_manager', 'privacy_officer'])).toEqual(['events:read', 'streams:read']);
   });
 });
 
@@ -158,15 +189,9 @@ describe('a token', () => {
     expect(body).toEqual({
       tenant: 'acme',
       subject: 'dev',
+      credential: 'token',
       roles: ['auditor'],
-      permissions: [
-        'events:read',
-        'streams:read',
-        'proofs:read',
-        'bundles:read',
-        'verifications:run',
-        'verifications:read',
-      ],
+      permissions: expect.arrayContaining(MAY['auditor']![0] as string[]),
     });
     const payload = JSON.parse(Buffer.from(signed.split('.')[1] as string, 'base64url').toString());
     expect(payload.exp - payload.iat).toBe(60);
@@ -185,19 +210,48 @@ describe('a token', () => {
     ['a fraction of a second', withClaims({ iat: now - 0.5, exp: now + 60.25 })],
     ['a clock that is 50 s ahead', withClaims({ iat: now + 50, nbf: now + 50 })],
     ['a key id', withHeader({ kid: 'k1' })],
+    ['a key id of 128 letters', withHeader({ kid: 'x'.repeat(128) })],
     ['the type of an access token', withHeader({ typ: 'at+jwt' })],
+    ['the type of an access token, in full', withHeader({ typ: 'application/at+jwt' })],
     ['no type', token({ alg: 'HS256' })],
     [
       'the same name in different objects',
       token(header, { ...claims, a: { b: 1 }, c: [{ b: 1 }, { b: 2 }], b: ':"{,' }),
     ],
+    ['one role as text', withClaims({ roles: 'auditor' })],
+    ['no site at all', withClaims({ sites: [] })],
     ['a long tenant', withClaims({ tenant: `a${'-'.repeat(62)}` })],
   ])('may have %s', async (_what, text) => {
     expect(await status(text)).toBe(200);
   });
 
+  it('is for the deployment itself where the operator signs so: what a tenant has is not to be had there', async () => {
+    const { status, body } = await read(`Bearer ${withClaims({ tenant: 'sealog', roles: ['operator', 'auditor'] })}`);
+    expect(status).toBe(200);
+    expect(body).toMatchObject({ tenant: 'sealog' });
+    expect(body['permissions']).toContain('tenants:write');
+    expect(body['permissions']).not.toContain('api-keys:read');
+    const sender = await fetch(`http://127.0.0.1:${port}/write`, {
+      method: 'POST',
+      headers: { authorization: `Bearer ${withClaims({ tenant: 'sealog', roles: ['service'] })}` },
+    });
+    expect(sender.status).toBe(403);
+  });
+
+  it('whose sites are none is held to none, and not to all', async () => {
+    const { status, body } = await read(`Bearer ${withClaims({ sites: [] })}`);
+    expect(status).toBe(200);
+    expect(body['sites']).toEqual([]);
+  });
+
   it('without the permission is refused: 403, and says nothing more', async () => {
-    for (const roles of [[], ['service'], ['nonsense'], ['plant_manager', 'it_security_admin', 'operator']]) {
+    for (const roles of [
+      [],
+      ['service'],
+      ['nonsense'],
+      '__proto__',
+      ['plant_manager', 'executive_viewer', 'operator'],
+    ]) {
       const { status, headers, body } = await read(`Bearer ${withClaims({ roles })}`);
       expect(status).toBe(403);
       expect(body).toEqual({
@@ -315,7 +369,8 @@ describe('a token', () => {
     ['typ JWE', () => withHeader({ typ: 'JWE' })],
     ['typ a number', () => withHeader({ typ: 1 })],
     ['a kid that is no text', () => withHeader({ kid: { $ne: null } })],
-    ['a long kid', () => withHeader({ kid: `../../${'x'.repeat(64)}` })],
+    ['a long kid', () => withHeader({ kid: `../../${'x'.repeat(123)}` })],
+    ['an empty kid', () => withHeader({ kid: '' })],
     ['alg twice', () => token('{"alg":"none","alg":"HS256"}')],
     ['alg twice, once escaped', () => token('{"alg":"HS256","\\u0061lg":"HS256"}')],
     ['a header that is a list', () => token([header])],
@@ -364,7 +419,6 @@ describe('a token', () => {
     ['a subject that is half a character', token(header, JSON.stringify(claims).replace('svc-mes', '\\ud800'))],
     ['a long subject', withClaims({ sub: 'x'.repeat(257) })],
     ['an empty tenant', withClaims({ tenant: '' })],
-    ['the reserved tenant', withClaims({ tenant: 'sealog' })],
     ['a tenant in upper case', withClaims({ tenant: 'Acme' })],
     ['a tenant with a slash', withClaims({ tenant: 'acme/x' })],
     ['a tenant with a line end', withClaims({ tenant: 'acme\n' })],
@@ -372,12 +426,20 @@ describe('a token', () => {
     ['a tenant that is too long', withClaims({ tenant: 'a'.repeat(64) })],
     ['a tenant in a list', withClaims({ tenant: ['acme'] })],
     ['a tenant that is null', withClaims({ tenant: null })],
-    ['roles as text', withClaims({ roles: 'auditor' })],
+    ['empty roles', withClaims({ roles: '' })],
+    ['roles that are null', withClaims({ roles: null })],
+    ['too many roles', withClaims({ roles: Array.from({ length: 257 }, (_, i) => `r${i}`) })],
     ['roles as an object', withClaims({ roles: { 0: 'auditor', length: 1 } })],
     ['a role that is no text', withClaims({ roles: ['auditor', 1] })],
     ['roles in lists', withClaims({ roles: [['auditor']] })],
     ['sites as text', withClaims({ sites: 'plant-7' })],
     ['sites that are null', withClaims({ sites: null })],
+    ['sites that are an object', withClaims({ sites: { 0: 'plant-7', length: 1 } })],
+    ['a site that is empty', withClaims({ sites: [''] })],
+    ['a site that is no text', withClaims({ sites: ['plant-7', 8] })],
+    ['sites that stand elsewhere', withClaims({ _claim_names: { sites: 'src1' } })],
+    ['claims elsewhere that nobody understands', withClaims({ _claim_names: 'sites' })],
+    ['an audience beside ours that is no text', withClaims({ aud: ['sealog', 7] })],
     ['a claim twice', token(header, JSON.stringify(claims).replace('{', '{"tenant":"other",'))],
     ['a claim twice, once escaped', token(header, JSON.stringify(claims).replace('{', '{"ten\\u0061nt":"other",'))],
     ['a claim twice inside', token(header, JSON.stringify(claims).replace('{', '{"x":{"a":1,"a":1},'))],

@@ -67,12 +67,97 @@ test('addresses that may be called are a list, and the file of anchors is found 
   expect(config.anchorsFile).toBe(resolve('anchors.json'));
 });
 
+test('TLS, certificates of clients, proxies and the port of metrics are off unless they are asked for', () => {
+  expect(readConfig({})).toMatchObject({ tls: undefined, trustProxy: [], metrics: undefined });
+  const tls = { SEALOG_TLS_CERT: 'cert.pem', SEALOG_TLS_KEY: '/etc/key.pem' };
+  expect(readConfig(tls).tls).toEqual({ cert: resolve('cert.pem'), key: '/etc/key.pem', clients: undefined });
+  const clients = { SEALOG_TLS_CLIENT_CA: '/etc/ca.pem', SEALOG_TLS_CLIENTS_FILE: 'clients.json' };
+  expect(readConfig({ ...tls, ...clients }).tls?.clients).toEqual({ ca: '/etc/ca.pem', file: resolve('clients.json') });
+  expect(readConfig({ SEALOG_TRUST_PROXY: '10.1.0.0/16, fd00::/8' }).trustProxy).toEqual(['10.1.0.0/16', 'fd00::/8']);
+  expect(readConfig({ SEALOG_METRICS_PORT: '9464' }).metrics).toEqual({ host: '127.0.0.1', port: 9464 });
+  const apart = { SEALOG_METRICS_PORT: '8080', SEALOG_METRICS_HOST: '10.0.0.1', SEALOG_HOST: '10.0.0.2' };
+  expect(readConfig(apart).metrics).toEqual({ host: '10.0.0.1', port: 8080 });
+  expect(readConfig({ SEALOG_METRICS_PORT: '0', SEALOG_PORT: '0' }).metrics?.port).toBe(0);
+});
+
 test('with DATABASE_URL nothing is made up: keys and secret are required', () => {
   expect(problems(WITH_DATABASE)).toEqual([]);
   expect(problems({ DATABASE_URL: WITH_DATABASE.DATABASE_URL })).toEqual([
     expect.stringMatching(/^SEALOG_MASTER_KEY must be set with DATABASE_URL/),
     expect.stringMatching(/^SEALOG_JWT_SECRET must be set with DATABASE_URL/),
   ]);
+});
+
+describe('tokens of an identity provider', () => {
+  const { SEALOG_JWT_SECRET: _, ...others } = WITH_DATABASE;
+  const WITH_PROVIDER = {
+    ...others,
+    SEALOG_JWT_JWKS_URL: 'https://login.example.com/keys',
+    SEALOG_JWT_ISSUER: 'https://login.example.com/',
+    SEALOG_JWT_AUDIENCE: 'api://sealog',
+  };
+
+  test('are an alternative to a secret, not an addition', () => {
+    expect(problems(WITH_PROVIDER)).toEqual([]);
+    expect(readConfig(WITH_PROVIDER).jwt).toMatchObject({
+      secret: undefined,
+      jwksUrl: 'https://login.example.com/keys',
+      tenantMap: undefined,
+      rolesMap: undefined,
+    });
+    expect(problems({ ...WITH_PROVIDER, SEALOG_JWT_SECRET: SECRET })).toEqual([
+      expect.stringMatching(/SEALOG_JWT_SECRET and SEALOG_JWT_JWKS_URL must not both be set/),
+    ]);
+    const { DATABASE_URL: __, ...embedded } = WITH_PROVIDER;
+    expect(problems(embedded)).toEqual([]);
+  });
+
+  test('need their issuer and audience named, and all that is wrong with them is told together', () => {
+    const found = problems({
+      ...others,
+      SEALOG_JWT_JWKS_URL: 'http://login.example.com/keys',
+      SEALOG_JWT_SITES_CLAIM: '/roles',
+      SEALOG_JWT_ROLES_MAP: '{"x":"admin"}',
+      SEALOG_JWT_TENANT_MAP: '{"x":"ACME"}',
+    });
+    expect(found).toEqual([
+      expect.stringMatching(/^SEALOG_JWT_JWKS_URL must begin with https:/),
+      expect.stringMatching(/^SEALOG_JWT_ISSUER must be set/),
+      expect.stringMatching(/^SEALOG_JWT_AUDIENCE must be set/),
+      expect.stringMatching(/SEALOG_JWT_SITES_CLAIM must be two claims/),
+      expect.stringMatching(/^SEALOG_JWT_TENANT_MAP: "ACME"/),
+      expect.stringMatching(/^SEALOG_JWT_ROLES_MAP: there is no role "admin"/),
+    ]);
+  });
+
+  test('are translated by maps', () => {
+    const { jwt } = readConfig({
+      ...WITH_PROVIDER,
+      SEALOG_JWT_TENANT_MAP: '{"6babcaad-604b-40ac-a9d7-9fd97c0b779f":"acme","__proto__":"sealog"}',
+      SEALOG_JWT_ROLES_MAP: '{"Plant Managers":"plant_manager","IT":"it_security_admin"}',
+    });
+    expect([...(jwt.tenantMap ?? [])]).toEqual([
+      ['6babcaad-604b-40ac-a9d7-9fd97c0b779f', 'acme'],
+      ['__proto__', 'sealog'],
+    ]);
+    expect(jwt.rolesMap?.get('IT')).toBe('it_security_admin');
+  });
+
+  test.each([
+    'x',
+    '[]',
+    '{}',
+    'null',
+    '{"a":1}',
+    '{"a":["b"]}',
+    '{"":"acme"}',
+    '{"a":"acme","a":"umbrella"}',
+    '{"a":"b"',
+  ])('are not translated by %s', (value) => {
+    expect(problems({ ...WITH_PROVIDER, SEALOG_JWT_TENANT_MAP: value })).toEqual([
+      expect.stringMatching(/^SEALOG_JWT_TENANT_MAP must be a JSON object/),
+    ]);
+  });
 });
 
 test.each<[string, string, string, Record<string, string>?]>([
@@ -101,10 +186,36 @@ test.each<[string, string, string, Record<string, string>?]>([
   ],
   ['SEALOG_BODY_BUDGET_BYTES', '40000000', 'must be at least three times SEALOG_BATCH_BYTES_MAX'],
   ['SEALOG_JWT_ROLES_CLAIM', 'tenant', 'must be two claims'],
+  ['SEALOG_JWT_ROLES_CLAIM', '/a~b', "must be a claim's name"],
   ['SEALOG_ALLOW_ADDRESSES', '10.0.0.1', '"10.0.0.1" is no CIDR'],
   ['SEALOG_ALLOW_ADDRESSES', '10.0.0.0/8,', '"" is no CIDR'],
   ['SEALOG_ALLOW_ADDRESSES', 'db.example/8', 'is no CIDR'],
   ['SEALOG_ALLOW_ADDRESSES', '10.1.2.3/8', 'has bits set behind its prefix'],
+  ['SEALOG_TRUST_PROXY', '*', '"*" is no CIDR'],
+  ['SEALOG_TRUST_PROXY', 'true', '"true" is no CIDR'],
+  ['SEALOG_TRUST_PROXY', '1', '"1" is no CIDR'],
+  ['SEALOG_TRUST_PROXY', 'loopback', '"loopback" is no CIDR'],
+  ['SEALOG_TRUST_PROXY', '10.0.0.1', '"10.0.0.1" is no CIDR'],
+  ['SEALOG_TRUST_PROXY', '10.0.0.0/8,0.0.0.0/0', '"0.0.0.0/0" would believe everybody'],
+  ['SEALOG_TRUST_PROXY', '::/0', '"::/0" would believe everybody'],
+  ['SEALOG_TLS_CERT', 'cert.pem', 'SEALOG_TLS_KEY must be set'],
+  ['SEALOG_TLS_KEY', 'key.pem', 'SEALOG_TLS_CERT must be set'],
+  [
+    'SEALOG_TLS_CLIENT_CA',
+    'ca.pem',
+    'SEALOG_TLS_CLIENTS_FILE must be set',
+    { SEALOG_TLS_CERT: 'c', SEALOG_TLS_KEY: 'k' },
+  ],
+  [
+    'SEALOG_TLS_CLIENTS_FILE',
+    'c.json',
+    'SEALOG_TLS_CLIENT_CA must be set',
+    { SEALOG_TLS_CERT: 'c', SEALOG_TLS_KEY: 'k' },
+  ],
+  ['SEALOG_TLS_CLIENT_CA', 'ca.pem', 'needs SEALOG_TLS_CERT and SEALOG_TLS_KEY', { SEALOG_TLS_CLIENTS_FILE: 'c.json' }],
+  ['SEALOG_METRICS_PORT', '65536', 'must be an integer'],
+  ['SEALOG_METRICS_PORT', '8080', 'must be another port than SEALOG_PORT'],
+  ['SEALOG_METRICS_HOST', '10.0.0.1', 'needs SEALOG_METRICS_PORT'],
   ['SEALOG_JWKS_URL', 'https://x', 'is not a setting of Sealog'],
 ])('%s = %s is refused', (name, value, reason, more = {}) => {
   const found = problems({ ...WITH_DATABASE, ...more, [name]: value });
@@ -145,6 +256,10 @@ describe('docs/configuration.md', () => {
       SEALOG_JWT_AUDIENCE: jwt.audience,
       SEALOG_JWT_ROLES_CLAIM: jwt.rolesClaim,
       SEALOG_JWT_TENANT_CLAIM: jwt.tenantClaim,
+      SEALOG_JWT_SITES_CLAIM: jwt.sitesClaim,
+      SEALOG_QUOTA_EVENTS_PER_SECOND: config.quota.eventsPerSecond,
+      SEALOG_QUOTA_BYTES_PER_SECOND: config.quota.bytesPerSecond,
+      SEALOG_QUOTA_READS_PER_SECOND: config.quota.readsPerSecond,
       SEALOG_EVENT_BYTES_MAX: limits.eventBytesMax,
       SEALOG_BATCH_BYTES_MAX: limits.batchBytesMax,
       SEALOG_BATCH_EVENTS_MAX: limits.batchEventsMax,

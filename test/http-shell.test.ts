@@ -18,6 +18,15 @@ const SHORT: Partial<ServerLimits> = {
   checkIntervalMs: 50,
 };
 const HEAD = 'host: x\r\ncontent-type: application/json\r\n';
+/** On every answer, whatever it is. */
+const PROTECTING = {
+  'cache-control': 'no-store',
+  'x-content-type-options': 'nosniff',
+  'content-security-policy': "default-src 'none'; frame-ancestors 'none'",
+  'x-frame-options': 'DENY',
+  'referrer-policy': 'no-referrer',
+  'cross-origin-resource-policy': 'same-origin',
+};
 
 let app: FastifyInstance;
 let port: number;
@@ -40,6 +49,8 @@ async function start(limits: Partial<ServerLimits> = {}, options: Partial<Server
   app.get('/things/:id', open, async (request) => ({ id: (request.params as { id: string }).id }));
   app.get('/query', open, async (request) => ({ query: request.query }));
   app.get('/ip', open, async (request) => ({ ip: request.ip }));
+  app.get('/self', open, async ({ host, hostname, protocol, url }) => ({ host, hostname, protocol, url }));
+  app.get('/kept', open, async (_request, reply) => reply.header('cache-control', 'public, max-age=7').send('{}'));
   app.get('/hold', open, async () => held.then(() => ({ held: true })));
   app.post('/hold', open, async () => held.then(() => ({ held: true })));
   app.get('/problem/:code', open, async (request) => {
@@ -73,8 +84,7 @@ async function ask(path: string, init: RequestInit = {}) {
 function expectProblem(answer: RawAnswer, code: ProblemCode): void {
   expect(answer.status).toBe(PROBLEMS[code].status);
   expect(answer.headers['content-type']).toBe('application/problem+json');
-  expect(answer.headers['cache-control']).toBe('no-store');
-  expect(answer.headers['x-content-type-options']).toBe('nosniff');
+  expect(answer.headers).toMatchObject(PROTECTING);
   const body = JSON.parse(answer.body);
   expect(checkShape('Problem', body)).toEqual([]);
   expect(body.code).toBe(code);
@@ -85,9 +95,8 @@ describe('an answer', () => {
     await start();
     for (const path of ['/things', '/nothing', '/bug', '/problem/busy', '/things/%zz', `/things/${'x'.repeat(600)}`]) {
       const { headers } = await ask(path);
-      expect(headers.get('cache-control')).toBe('no-store');
-      expect(headers.get('x-content-type-options')).toBe('nosniff');
-      expect([...headers.keys()].join()).not.toMatch(/x-powered|server|request-id/);
+      expect(Object.fromEntries(headers)).toMatchObject(PROTECTING);
+      expect([...headers.keys()].join()).not.toMatch(/x-powered|server|request-id|transport-security|etag/);
     }
   });
 
@@ -97,7 +106,8 @@ describe('an answer', () => {
       const { status, headers, body } = await ask(`/problem/${code}`);
       expect(status).toBe(PROBLEMS[code].status);
       expect(headers.get('content-type')).toBe('application/problem+json');
-      expect(headers.get('retry-after')).toBe(status === 503 || code === 'not_yet_checkpointed' ? '1' : null);
+      const later = [429, 503].includes(status) || code === 'not_yet_checkpointed';
+      expect(headers.get('retry-after')).toBe(later ? '1' : null);
       expect(headers.get('www-authenticate')).toBe(status === 401 ? 'Bearer' : null);
       expect(body).toEqual({
         type: `urn:sealog:problem:${code}`,
@@ -108,6 +118,36 @@ describe('an answer', () => {
       });
       expect(checkShape('Problem', body)).toEqual([]);
     }
+  });
+
+  it('of a handler that knows better is kept, with the other headers', async () => {
+    await start();
+    const { headers } = await ask('/kept');
+    expect(Object.fromEntries(headers)).toMatchObject({ ...PROTECTING, 'cache-control': 'public, max-age=7' });
+  });
+
+  it('is for no page of another origin', async () => {
+    await start();
+    const asked = { origin: 'https://evil.example', 'access-control-request-method': 'POST' };
+    for (const origin of [asked.origin, 'null', `http://127.0.0.1:${port}`]) {
+      for (const [method, path, status] of [
+        ['GET', '/things', 200],
+        ['POST', '/things', 200],
+        ['OPTIONS', '/things', 405],
+        ['OPTIONS', '/nothing', 404],
+        ['GET', '/nothing', 404],
+        ['GET', '/bug', 500],
+      ] as const) {
+        const body = method === 'POST' ? { body: '{}' } : {};
+        const headers = { ...asked, origin, 'content-type': 'application/json' };
+        const answer = await ask(path, { method, headers, ...body });
+        expect(answer.status).toBe(status);
+        expect([...answer.headers.keys()].filter((name) => name.startsWith('access-control'))).toEqual([]);
+      }
+    }
+    const all = await talk(port, 'OPTIONS * HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n');
+    expect([400, 404, 405]).toContain(all.status);
+    expect(Object.keys(all.headers).join()).not.toContain('access-control');
   });
 
   it('lists what is wrong, field by field', () => {
@@ -350,14 +390,72 @@ describe('connections', () => {
     expect(answer.ms).toBeLessThan(3500);
     for (const socket of open) socket.destroy();
   });
+});
 
-  it('of proxies are believed only where they are trusted', async () => {
-    await start();
-    const headers = { 'x-forwarded-for': '203.0.113.9' };
-    expect((await ask('/ip', { headers })).body).toEqual({ ip: '127.0.0.1' });
-    await closeServer(app, 100);
+describe('a proxy', () => {
+  it('is believed only where it is trusted', async () => {
+    const headers = { 'x-forwarded-for': '203.0.113.9', forwarded: 'for=198.51.100.1', 'x-real-ip': '198.51.100.2' };
+    for (const trustProxy of [[], ['10.0.0.0/8'], ['::1/128'], ['128.0.0.0/1']]) {
+      await start({}, { trustProxy });
+      expect((await ask('/ip', { headers })).body).toEqual({ ip: '127.0.0.1' });
+      await closeServer(app, 100);
+    }
     await start({}, { trustProxy: ['127.0.0.0/8'] });
     expect((await ask('/ip', { headers })).body).toEqual({ ip: '203.0.113.9' });
+    expect((await ask('/ip')).body).toEqual({ ip: '127.0.0.1' });
+  });
+
+  // What the client writes stands before what the proxy adds.
+  it.each<[string, string]>([
+    ['203.0.113.9', '203.0.113.9'],
+    ['198.51.100.66, 203.0.113.9', '203.0.113.9'],
+    ['198.51.100.66, 203.0.113.9, 10.1.2.3', '203.0.113.9'],
+    ['10.9.9.9', '10.9.9.9'],
+    ['evil, 203.0.113.9', '203.0.113.9'],
+    ['203.0.113.9, evil', '127.0.0.1'],
+    ['203.0.113.9, evil, 10.1.2.3', '10.1.2.3'],
+    ['203.0.113.9,', '127.0.0.1'],
+    ['unknown', '127.0.0.1'],
+    ['<script>', '127.0.0.1'],
+    ['127.0.0.1\t,', '127.0.0.1'],
+    ['203.0.113.9:4711', '203.0.113.9'],
+    ['[2001:db8::9]:4711', '2001:db8::9'],
+    ['2001:db8::9', '2001:db8::9'],
+    ['::ffff:203.0.113.9', '203.0.113.9'],
+    ['[203.0.113.9]', '127.0.0.1'],
+    ['fe80::1%eth0', 'fe80::1'],
+    ['203.0.113.0x9', '127.0.0.1'],
+    ['3405803785', '127.0.0.1'],
+    [`${'10.1.1.1, '.repeat(1000)}203.0.113.9`, '203.0.113.9'],
+    [`203.0.113.9${', 10.1.1.1'.repeat(1000)}`, '10.1.1.1'],
+  ])('that says %s is understood as %s', async (said, ip) => {
+    await start({}, { trustProxy: ['127.0.0.0/8', '10.0.0.0/8'] });
+    expect((await ask('/ip', { headers: { 'x-forwarded-for': said } })).body).toEqual({ ip });
+  });
+
+  it('is read to its end where it sends several headers', async () => {
+    await start({}, { trustProxy: ['127.0.0.0/8'] });
+    const forwarded = 'x-forwarded-for: 198.51.100.66\r\nx-forwarded-for: 203.0.113.9\r\n';
+    const { body } = await talk(port, `GET /ip HTTP/1.1\r\nhost: x\r\n${forwarded}connection: close\r\n\r\n`);
+    expect(JSON.parse(body)).toEqual({ ip: '203.0.113.9' });
+  });
+
+  it('does not say what the service is called, and how it is reached', async () => {
+    await start({}, { trustProxy: ['127.0.0.0/8'] });
+    const plain = (await ask('/self')).body;
+    const headers = {
+      'x-forwarded-host': 'evil.example',
+      'x-forwarded-proto': 'https',
+      'x-forwarded-port': '444',
+      'x-forwarded-prefix': '/evil',
+      'x-original-url': '/bug',
+      'x-rewrite-url': '/bug',
+      'x-http-method-override': 'POST',
+      forwarded: 'host=evil.example;proto=https',
+    };
+    const told = await ask('/self', { headers });
+    expect(told.body).toEqual(plain);
+    expect(told.headers.get('strict-transport-security')).toBeNull();
   });
 });
 

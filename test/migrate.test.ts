@@ -1,10 +1,12 @@
 /** Migrating, and what it leaves behind: who may do what to the log, tried as each role. */
+import { type Kysely, sql } from 'kysely';
 import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import { SettingsError } from '../src/errors.ts';
 import { asTenant, openDatabase } from '../src/store/database.ts';
 import { knownMigrations, migrate } from '../src/store/migrate.ts';
 import { checkSettings } from '../src/store/settings-gate.ts';
+import type { Tables } from '../src/store/tables.ts';
 import { createDatabase, type TestDatabase } from './support/postgres.ts';
 import { type PrivatePostgres, startPrivatePostgres } from './support/private-postgres.ts';
 import { startService, type TestService } from './support/service.ts';
@@ -86,7 +88,7 @@ describe('migrate', () => {
           rolcreatedb: false,
           rolcreaterole: false,
           rolreplication: false,
-          may_act_as: ['sealog_reader', 'sealog_verifier', 'sealog_writer'],
+          may_act_as: ['sealog_reader', 'sealog_signer', 'sealog_verifier', 'sealog_writer'],
         },
       ]);
     });
@@ -319,7 +321,7 @@ describe('a log with entries', () => {
     const { rows: tenants } = await service.adminPool.query<{ id: number; name: string }>(
       'SELECT id, name FROM sealog.tenant',
     );
-    expect(tenants).toHaveLength(2);
+    expect(tenants.length).toBeGreaterThanOrEqual(2);
     for (const table of TENANT_TABLES) {
       expect(await as('sealog_reader', `SELECT FROM sealog.${table}`)).toBe('done, 0 rows');
       const column = table === 'tenant' ? 'id' : 'tenant';
@@ -327,12 +329,13 @@ describe('a log with entries', () => {
         `SELECT ${column} AS tenant, count(*)::integer AS rows FROM sealog.${table} GROUP BY 1`,
       );
       for (const { id } of tenants) {
-        const seen = await asTenant(database.reader, id, async (transaction) => {
-          const { sql } = await import('kysely');
+        const asked = async (transaction: Kysely<Tables>) => {
           const { rows } = await sql`SELECT ${sql.ref(column)} AS tenant, count(*)::integer AS rows
-                                     FROM ${sql.table(`sealog.${table}`)} GROUP BY 1`.execute(transaction);
+                                     FROM ${sql.table(`sealog.${table}`)} AS t GROUP BY 1`.execute(transaction);
           return rows;
-        });
+        };
+        // Without the application's own filter, which this is independent of.
+        const seen = await asTenant(database.reader, id, asked, false);
         expect(seen).toEqual(stored.filter((row) => row.tenant === id));
       }
     }

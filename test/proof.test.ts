@@ -28,7 +28,7 @@ import { startService, type TestService } from './support/service.ts';
 type Json = any;
 
 const SIZE = 600;
-const STREAM = 'acme/data_access';
+const STREAM = 'acme/user_authentication';
 const LOG = `/v1/logs/${STREAM}`;
 
 let service: TestService;
@@ -65,10 +65,11 @@ describe('the proof of an event', () => {
   }, 60_000);
 
   it('gives each part with the salt that opens its commitment', async () => {
-    const [event] = generateEvents({ seed: 1, count: 1, categories: ['data_access'] });
+    const [event] = generateEvents({ seed: 1, count: 1, categories: ['user_authentication'] });
     const proof = await json(`/v1/events/${ids[0]}/proof`);
-    expect(Object.keys(proof.parts).sort()).toEqual(['actor', 'details', 'raw', 'target']);
+    expect(Object.keys(proof.parts).sort()).toEqual(['actor', 'details', 'raw']);
     expect(proof.parts.actor.value).toEqual(event!.actor);
+    expect(proof.parts.details.value).toEqual(event!.details);
     expect(proof.parts.raw.value).toEqual(event!.raw);
   });
 
@@ -164,13 +165,18 @@ describe('the proof of an event', () => {
     const quiet = await startService();
     onTestFinished(() => quiet.stop());
     await quiet.app.signer!.close();
-    const event = generateEvents({ seed: 4, count: 1, categories: ['data_access'] })[0]!;
+    const event = generateEvents({ seed: 4, count: 1, categories: ['user_authentication'] })[0]!;
     expect((await quiet.post('/v1/events', { ...event, id: 'early' })).status).toBe(201);
     for (const path of ['/v1/events/early/proof', `${LOG}/checkpoint`, `${LOG}/tile/0/000.p/1`]) {
       const { status, body, headers } = await quiet.get(path);
       expect([status, body.code, headers['retry-after']]).toEqual([404, 'not_yet_checkpointed', '1']);
     }
-    expect((await quiet.get('/v1/streams')).body.items).toMatchObject([{ size: 1, checkpoint: null }]);
+    // The other stream has the entries about these questions.
+    const { items } = (await quiet.get('/v1/streams')).body;
+    expect(items).toMatchObject([
+      { stream: 'acme/data_access', checkpoint: null },
+      { stream: STREAM, size: 1, checkpoint: null },
+    ]);
     expect(checkShape('StreamPage', (await quiet.get('/v1/streams')).body)).toEqual([]);
   });
 
@@ -260,49 +266,49 @@ describe('a stream as tiles', () => {
 
   it('has one address for each thing', async () => {
     const token = await service.token('auditor');
-    const sound = '/v1/logs/acme/data_access/tile/0/000';
+    const sound = '/v1/logs/acme/user_authentication/tile/0/000';
     expect((await raw('GET', sound, token)).status).toBe(200);
     for (const path of [
       `${sound}/`,
       `/${sound}`,
-      '/v1/logs//acme/data_access/tile/0/000',
-      '/v1/logs/acme/data_access//tile/0/000',
-      '/v1/logs/acme/data_access/tile//0/000',
-      '/v1/logs/acme/data_access/tile/0//000',
-      '/v1/logs/acme/data_access/tile/./0/000',
-      '/v1/logs/acme/data_access/tile/1/../0/000',
-      '/v1/logs/other/../acme/data_access/tile/0/000',
-      '/v1/logs/acme/data_access/tile/..',
-      '/v1/logs/acme/data_access/tile/',
-      '/v1/logs/acme/data_access/tile',
-      '/v1/logs/acme/data_access/tile/0/0',
-      '/v1/logs/acme/data_access/tile/0/0000',
-      '/v1/logs/acme/data_access/tile/0/x000/000',
-      '/v1/logs/acme/data_access/tile/00/000',
-      '/v1/logs/acme/data_access/tile/0/000.p/256',
-      '/v1/logs/acme/data_access/tile/0/000.p/0',
-      '/v1/logs/acme/data_access/tile/0/000.p/01',
-      '/v1/logs/acme/data_access/tile/-1/000',
-      '/v1/logs/acme/data_access/tile/0%2F000',
-      '/v1/logs/acme/data_access/tile/%30/000',
-      '/v1/logs/acme/data_access/%74ile/0/000',
-      '/v1/logs/acme%2Fdata_access/tile/0/000',
-      '/v1/logs/acm%65/data_access/tile/0/000',
-      '/v1/logs/acme/data_access/tile/0/000%00',
-      '/v1/logs/acme/data_access%00/tile/0/000',
-      '/v1/logs/ACME/data_access/tile/0/000',
+      '/v1/logs//acme/user_authentication/tile/0/000',
+      '/v1/logs/acme/user_authentication//tile/0/000',
+      '/v1/logs/acme/user_authentication/tile//0/000',
+      '/v1/logs/acme/user_authentication/tile/0//000',
+      '/v1/logs/acme/user_authentication/tile/./0/000',
+      '/v1/logs/acme/user_authentication/tile/1/../0/000',
+      '/v1/logs/other/../acme/user_authentication/tile/0/000',
+      '/v1/logs/acme/user_authentication/tile/..',
+      '/v1/logs/acme/user_authentication/tile/',
+      '/v1/logs/acme/user_authentication/tile',
+      '/v1/logs/acme/user_authentication/tile/0/0',
+      '/v1/logs/acme/user_authentication/tile/0/0000',
+      '/v1/logs/acme/user_authentication/tile/0/x000/000',
+      '/v1/logs/acme/user_authentication/tile/00/000',
+      '/v1/logs/acme/user_authentication/tile/0/000.p/256',
+      '/v1/logs/acme/user_authentication/tile/0/000.p/0',
+      '/v1/logs/acme/user_authentication/tile/0/000.p/01',
+      '/v1/logs/acme/user_authentication/tile/-1/000',
+      '/v1/logs/acme/user_authentication/tile/0%2F000',
+      '/v1/logs/acme/user_authentication/tile/%30/000',
+      '/v1/logs/acme/user_authentication/%74ile/0/000',
+      '/v1/logs/acme%2Fuser_authentication/tile/0/000',
+      '/v1/logs/acm%65/user_authentication/tile/0/000',
+      '/v1/logs/acme/user_authentication/tile/0/000%00',
+      '/v1/logs/acme/user_authentication%00/tile/0/000',
+      '/v1/logs/ACME/user_authentication/tile/0/000',
       '/v1/logs/acme/Data_access/tile/0/000',
       '/v1/logs/acme/no_category/tile/0/000',
-      '/v1/logs/acme/data_access/e1/tile/0/000',
-      '/v1/logs/acme/data_access/e2/tile/0/000',
-      '/v1/logs/acme/data_access/e02/checkpoint',
-      '/v1/logs/acme/data_access/e1/checkpoint',
-      '/v1/logs/acme/data_access/e/checkpoint',
-      '/v1/logs/acme/data_access/consistency/checkpoint',
+      '/v1/logs/acme/user_authentication/e1/tile/0/000',
+      '/v1/logs/acme/user_authentication/e2/tile/0/000',
+      '/v1/logs/acme/user_authentication/e02/checkpoint',
+      '/v1/logs/acme/user_authentication/e1/checkpoint',
+      '/v1/logs/acme/user_authentication/e/checkpoint',
+      '/v1/logs/acme/user_authentication/consistency/checkpoint',
       '/v1/logs/acme/checkpoint',
       '/v1/logs/acme',
       `${sound};x`,
-      `/v1/logs/acme/data_access/tile/0/${'x000/'.repeat(60)}000`,
+      `/v1/logs/acme/user_authentication/tile/0/${'x000/'.repeat(60)}000`,
     ]) {
       const answer = await raw('GET', path, token);
       expect([path, answer.status, answer.headers['content-type']]).toEqual([path, 404, 'application/problem+json']);
@@ -455,7 +461,9 @@ describe('who may see what', () => {
       expect((await service.get('/v1/logs/sealog/log_administration/checkpoint', { token })).body.code).toBe(
         'not_found',
       );
-      expect((await service.get('/v1/logs/sealog/data_access/checkpoint', { token })).body.code).toBe('not_found');
+      expect((await service.get('/v1/logs/sealog/user_authentication/checkpoint', { token })).body.code).toBe(
+        'not_found',
+      );
     }
   }, 30_000);
 
@@ -472,7 +480,7 @@ describe('who may see what', () => {
     expect(tile.headers.get('cache-control')).toBe('public, max-age=31536000, immutable');
     expect(tile.headers.get('vary')).toBeNull();
     expect((await fetch(`${open.url}/v1/logs/sealog/log_administration/checkpoint`)).status).toBe(404);
-    expect((await fetch(`${open.url}/v1/logs/nobody/data_access/checkpoint`)).status).toBe(404);
+    expect((await fetch(`${open.url}/v1/logs/nobody/user_authentication/checkpoint`)).status).toBe(404);
   });
 });
 
@@ -679,7 +687,7 @@ interface Receipt {
 }
 
 async function append(tenant: string, count: number, seed: number): Promise<Receipt[]> {
-  const events = generateEvents({ seed, count, categories: ['data_access'] });
+  const events = generateEvents({ seed, count, categories: ['user_authentication'] });
   const token = await service.token('service', tenant);
   const receipts: Receipt[] = [];
   for (let at = 0, width = 1; at < events.length; at += width, width = ((width * 7) % 61) + 1) {
@@ -694,7 +702,7 @@ async function append(tenant: string, count: number, seed: number): Promise<Rece
 async function appendSigned(
   tenant: string,
   id: string,
-  category: 'data_access' | 'system_operation' = 'data_access',
+  category: 'user_authentication' | 'system_operation' = 'user_authentication',
 ): Promise<Receipt> {
   const [event] = generateEvents({ seed: 2, count: 1, categories: [category] });
   const token = await service.token('service', tenant);

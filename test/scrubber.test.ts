@@ -26,6 +26,7 @@ async function fill(service: TestService, category: string, count: number, tenan
     source: { service: 'mes' },
     actor: { type: 'user', id: `u${n % 5}` },
     target: { type: 'thing', id: `t${n % 7}` },
+    ...(category === 'configuration_change' ? { changes: { before: null, after: n } } : {}),
   }));
   const token = await service.token('service', tenant);
   const { status, body } = await service.post('/v1/events/batch', events, { token });
@@ -213,13 +214,14 @@ test('the security_event stream itself: the alarm stands, whatever becomes of th
 
 test('a key that is away: no alarm, but counted', async () => {
   const service = await started();
-  await fill(service, 'data_access', 10);
+  await fill(service, 'configuration_change', 10);
   await passes(service);
   await service.app.close();
   const { monthKeysDir } = service.config;
   // Not that of the log's own streams: with it away nothing could be stored, and unready would be right.
   const { rows } = await service.adminPool.query(
-    `SELECT month_key FROM sealog.data_key WHERE stream = (SELECT id FROM sealog.stream WHERE name = 'acme/data_access')`,
+    `SELECT month_key FROM sealog.data_key
+     WHERE stream = (SELECT id FROM sealog.stream WHERE name = 'acme/configuration_change')`,
   );
   const keys = (await readdir(monthKeysDir)).filter((name) => name.startsWith(rows[0].month_key));
   expect(keys).toHaveLength(1);

@@ -14,7 +14,7 @@ import { ensureDropMonth, findOrStoreKey, keyById } from '../src/store/data-keys
 import { type Database, openDatabase } from '../src/store/database.ts';
 import { Directory } from '../src/store/directory.ts';
 import { type EventInput, type GeneratedCategory, generateEvents } from './support/events.ts';
-import { type Answer, startService, type TestService } from './support/service.ts';
+import { type Answer, startService, type TestService, withoutTrail } from './support/service.ts';
 
 type Json = Record<string, unknown>;
 
@@ -93,7 +93,8 @@ async function expectOneHistory(service: TestService, sent: readonly Sent[]): Pr
     for (const same of byId.values()) expect(new Set(same.map(({ receipt }) => JSON.stringify(receipt))).size).toBe(1);
     const receipts = [...byId.values()].map(([first]) => first!.receipt).toSorted((a, b) => a.seq - b.seq);
     expect(receipts.map(({ seq }) => seq)).toEqual(receipts.map((_, seq) => seq));
-    expect(await sizeOf(service, stream)).toBe(receipts.length);
+    // Here is also what reading left.
+    if (!stream.endsWith('/data_access')) expect(await sizeOf(service, stream)).toBe(receipts.length);
     expect(new Set(receipts.map(({ hash }) => hash)).size).toBe(receipts.length);
     const times = receipts.map(({ recordedAt }) => recordedAt);
     expect(times).toEqual(times.toSorted());
@@ -106,16 +107,23 @@ async function expectOneHistory(service: TestService, sent: readonly Sent[]): Pr
     const known = new Map(byStream.get(stream)!.map(({ receipt }) => [receipt.id, receipt]));
     let cursor = '';
     let previous = '0'.repeat(64);
+    let last = previous;
+    const found = new Set<string>();
     do {
       const { body } = await service.get(`/v1/events?category=${category}&order=asc&limit=1000${cursor}`, { token });
-      for (const { id, log } of body.items) {
-        expect(log.hash).toBe(known.get(id)?.hash);
+      for (const item of body.items) {
+        const { id, log } = item;
         expect(log.previous).toBe(previous);
         previous = log.hash;
+        if (withoutTrail([item]).length === 0) continue;
+        expect(log.hash).toBe(known.get(id)?.hash);
+        found.add(id);
+        last = log.hash;
       }
       cursor = body.next === null ? '' : `&cursor=${body.next}`;
     } while (cursor !== '');
-    expect(previous).toBe([...known.values()].toSorted((a, b) => b.seq - a.seq)[0]!.hash);
+    expect(found.size).toBe(known.size);
+    expect(last).toBe([...known.values()].toSorted((a, b) => b.seq - a.seq)[0]!.hash);
   }
   await service.checkLog();
 }
@@ -342,9 +350,12 @@ describe('a clock that is wrong', () => {
         expect([red.status, red.body.code]).toEqual([503, 'not_ready']);
         expect(red.body.detail).toMatch(/clock/);
         expect(await sizeOf(service)).toBe(1);
-        expect((await service.get('/v1/events')).body.items).toHaveLength(1);
+        // Reading leaves an entry, which can not be stamped either.
+        const unread = await service.get('/v1/events');
+        expect([unread.status, unread.body.code, unread.body.items]).toEqual([503, 'not_ready', undefined]);
 
         skew = 0;
+        expect(withoutTrail((await service.get('/v1/events')).body.items)).toHaveLength(1);
         const later = await service.post('/v1/events', tiny());
         expect(later.status).toBe(201);
         expect(later.body.recordedAt >= first.body.recordedAt).toBe(true);

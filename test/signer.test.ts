@@ -494,11 +494,13 @@ describe('the signer does not follow', () => {
     await again.app.close();
   }, 30_000);
 
-  test("what the service's own role puts into the table of checkpoints", async () => {
+  test('what its own role puts into the table of checkpoints; and nobody else puts anything there', async () => {
     const service = await start({ environment: { SEALOG_ANCHOR_SECONDS: '1' } });
     await signed(service, 'one');
-    const as = (statement: string) =>
-      service.adminPool.query(`BEGIN; SET LOCAL ROLE sealog_writer; ${statement}; COMMIT`);
+    const as = (statement: string, role = 'sealog_signer') =>
+      service.adminPool.query(`BEGIN; SET LOCAL ROLE ${role}; ${statement}; COMMIT`);
+    await expect(as('UPDATE sealog.checkpoint SET size = 1', 'sealog_writer')).rejects.toThrow('permission denied');
+    await service.adminPool.query('ROLLBACK');
     await expect(as('UPDATE sealog.checkpoint SET size = 9007199254740991')).rejects.toThrow('is ahead of it');
     await service.adminPool.query('ROLLBACK');
     await expect(as("UPDATE sealog.stream SET closed = true WHERE name = 'acme/user_authentication'")).rejects.toThrow(

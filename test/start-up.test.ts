@@ -199,6 +199,19 @@ async function get(url: string, path: string, bearer: string) {
   return { status: response.status, body: (await response.json()) as Record<string, unknown> };
 }
 
+/** Starts and stops that the deployment's log tells of, each with how the run before ended, once there are so many. */
+async function lives(url: string, environment: Readonly<Record<string, string>>, count: number): Promise<unknown[][]> {
+  const bearer = (await sealog(['token', '--role', 'auditor', '--tenant', 'sealog'], environment)).out.trim();
+  const end = performance.now() + 5000;
+  for (;;) {
+    const { body } = await get(url, '/v1/events?category=system_operation&order=asc', bearer);
+    const items = body['items'] as { action: string; details?: { previous: string } }[];
+    if (items.length >= count || performance.now() > end)
+      return items.map(({ action, details }) => [action, details?.previous]);
+    await delay(50);
+  }
+}
+
 describe('the embedded mode', () => {
   test('starts on an empty folder in time, says where it is, and its commands work when pasted', async () => {
     const dataDir = await dataFolder();
@@ -241,7 +254,7 @@ describe('the embedded mode', () => {
 
   test.each([
     ['README.md', [201, 200]],
-    ['docs/api.md', [201, 200, 200, 200, 200, 200, 200, 200, 200, 200, 200, 200, 200, 200]],
+    ['docs/api.md', [201, 200, 200, 200, 200, 200, 200, 200, 200, 200, 200, 200, 200, 200, 200, 200, 200]],
   ])('the examples of %s work when pasted', async (page, statuses) => {
     const dataDir = await dataFolder();
     const service = await start({ SEALOG_DATA_DIR: dataDir, SEALOG_CHECKPOINT_MS: '50' });
@@ -319,8 +332,18 @@ describe('the embedded mode', () => {
     const { verdict, streams } = JSON.parse(verified.out);
     expect(verdict).toBe('not_provable');
     expect(streams[0]).toMatchObject({ stream: 'acme/user_authentication', size: 1, findings: [] });
-    await stop(second);
+    expect(await lives(second.url, environment, 2)).toEqual([
+      ['service.started', 'unknown'],
+      ['service.started', 'not_stopped'],
+    ]);
+    expect(await stop(second)).toMatchObject({ code: 0 });
     expect(await isAlive(pid!)).toBe(false);
+    const third = await start(environment);
+    expect((await lives(third.url, environment, 4)).slice(2)).toEqual([
+      ['service.stopped', undefined],
+      ['service.started', 'stopped'],
+    ]);
+    await stop(third);
   });
 
   test('kill -9 of the database: the service says so and ends, and the next start recovers', async () => {
@@ -426,7 +449,7 @@ describe('tokens', () => {
     [['--tenant', 'acme'], '--role is missing'],
     [['--role', 'king', '--tenant', 'acme'], 'there is no role king'],
     [['--role', 'auditor'], '--tenant is missing'],
-    [['--role', 'auditor', '--tenant', 'sealog'], "sealog can not be a tenant's name"],
+    [['--role', 'auditor', '--tenant', 'acme', '--site', ''], 'a --site must be 1 to 256 characters'],
     [['--role', 'auditor', '--tenant', 'Acme'], "Acme can not be a tenant's name"],
     [['--role', 'auditor', '--tenant', 'acme', '--colour', 'red'], "Unknown option '--colour'"],
   ])('%j is wrong usage', async (args, reason) => {

@@ -424,7 +424,16 @@ describe("a block's records are changed", () => {
 
 describe('every column of every table of entries', () => {
   /** What was signed, anchored and found: `tamper-matrix.test.ts`. */
-  const OF_THE_LOG = ['signer', 'key_statement', 'checkpoint', 'anchor_leaf', 'outside_evidence', 'verification'];
+  const OF_THE_LOG = [
+    'signer',
+    'key_statement',
+    'checkpoint',
+    'anchor_leaf',
+    'outside_evidence',
+    'verification',
+    'tenant_setting',
+    'api_key',
+  ];
   /** What verification of the stream must say when the column is changed, or why it may say nothing. */
   const WORTH: Readonly<Record<string, 'tampered' | 'incomplete' | `no evidence: ${string}`>> = {
     'deployment.one': 'no evidence: there is one row',

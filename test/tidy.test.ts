@@ -61,7 +61,7 @@ describe('imports', () => {
    */
   const MAY: Readonly<Record<string, readonly string[]>> = {
     'errors.ts': [],
-    'config.ts': ['http'],
+    'config.ts': ['auth', 'http'],
     chain: [],
     verify: ['chain'],
     store: ['chain', 'verify'],

@@ -68,17 +68,21 @@ async function verified(service: TestService, body: unknown = {}, tenant = 'acme
   return ended(service, run.id, tenant);
 }
 
+/** Waits beside the service: each look over HTTP is an entry of the log that is being verified. */
 async function ended(service: TestService, id: string, tenant = 'acme') {
-  const run = await until(async () => {
+  await until(
+    async () => (['done', 'failed'].includes((await row(service, id)).state) ? true : undefined),
+    'the run ends',
+  );
+  return until(async () => {
     const { status, body } = await service.get(`/v1/verifications/${id}`, {
       token: await service.token('auditor', tenant),
     });
     // Its database may be away for a moment.
     if (status === 503) return undefined;
     expect([status, checkShape('Verification', body)]).toEqual([200, []]);
-    return ['done', 'failed'].includes(body.state) ? body : undefined;
-  }, 'the run ends');
-  return run;
+    return body;
+  }, 'the run is read');
 }
 
 async function started(options: ServiceOptions = {}): Promise<TestService> {
@@ -96,9 +100,9 @@ describe('a job', () => {
   let service: TestService;
   beforeAll(async () => {
     service = await startService({ verification: { share: 1 } });
-    await fill(service, 'data_access', 0, 300);
+    await fill(service, 'user_authentication', 0, 300);
     await fill(service, 'system_operation', 0, 40);
-    await fill(service, 'data_access', 0, 7, 'initech');
+    await fill(service, 'user_authentication', 0, 7, 'initech');
   });
   afterAll(() => service.stop());
 
@@ -113,18 +117,20 @@ describe('a job', () => {
       unchecked: [],
       truncated: false,
       key: { trusted: 'signer' },
-      progress: { entries: 340, of: 340, stream: null, streams: 2 },
+      progress: { entries: 341, of: 341, stream: null, streams: 3 },
     });
     expect(run.streams).toEqual([
+      // That it was asked for is in the log that it is about.
+      expect.objectContaining({ stream: 'acme/data_access', size: 1 }),
+      expect.objectContaining({ stream: 'acme/system_operation', size: 40 }),
       {
-        stream: 'acme/data_access',
+        stream: 'acme/user_authentication',
         size: 300,
         verdict: 'not_provable',
         anchored: [],
         unanchored: { from: 0, to: 300 },
         ...{ pinned: [], lost: null, pruned: [], erased: [] },
       },
-      expect.objectContaining({ stream: 'acme/system_operation', size: 40 }),
     ]);
     expect([run.requestedAt, run.startedAt, run.finishedAt]).toEqual(
       [run.requestedAt, run.startedAt, run.finishedAt].toSorted(),
@@ -142,7 +148,10 @@ describe('a job', () => {
 
   test('is a tenant’s own', async () => {
     const run = await verified(service, {}, 'initech');
-    expect(run.streams).toMatchObject([{ stream: 'initech/data_access', size: 7 }]);
+    expect(run.streams).toMatchObject([
+      { stream: 'initech/data_access', size: 1 },
+      { stream: 'initech/user_authentication', size: 7 },
+    ]);
     expect((await service.get(`/v1/verifications/${run.id}`)).body).toMatchObject({ code: 'not_found' });
     const { body } = await service.get('/v1/verifications?limit=100');
     expect(body.items.map(({ id }: { id: string }) => id)).not.toContain(run.id);
@@ -162,7 +171,7 @@ describe('a job', () => {
   });
 
   test('is refused to whoever may not, and where there is nothing to look at', async () => {
-    for (const role of ['service', 'operator', 'plant_manager'] as const) {
+    for (const role of ['service', 'privacy_officer', 'plant_manager'] as const) {
       const token = await service.token(role);
       expect((await service.post('/v1/verifications', {}, { token })).status).toBe(403);
       expect((await service.get('/v1/verifications', { token })).status).toBe(403);
@@ -213,21 +222,22 @@ describe('what a job finds', () => {
   test('a changed record, by its entry, and in its own tenant alone', async () => {
     const service = await started({ verification: { share: 1 } });
     for (const tenant of ['acme', 'initech'])
-      for (const category of ['data_access', 'system_operation']) await fill(service, category, 0, 20, tenant);
+      for (const category of ['user_authentication', 'system_operation']) await fill(service, category, 0, 20, tenant);
     await tamper(
       service,
       'block',
       `UPDATE sealog.block SET records = set_byte(records, 30, get_byte(records, 30) # 1)
-       WHERE stream = (SELECT id FROM sealog.stream WHERE name = 'acme/data_access')`,
+       WHERE stream = (SELECT id FROM sealog.stream WHERE name = 'acme/user_authentication')`,
     );
     const run = await verified(service);
     expect(run.verdict).toBe('tampered');
     expect(run.findings.length).toBeGreaterThan(0);
-    for (const finding of run.findings) expect(finding).toMatchObject({ stream: 'acme/data_access' });
+    for (const finding of run.findings) expect(finding).toMatchObject({ stream: 'acme/user_authentication' });
     const verdicts = run.streams.map((one: { stream: string; verdict: string }) => [one.stream, one.verdict]);
     expect(verdicts).toEqual([
-      ['acme/data_access', 'tampered'],
+      ['acme/data_access', 'not_provable'],
       ['acme/system_operation', 'not_provable'],
+      ['acme/user_authentication', 'tampered'],
     ]);
     expect(await verified(service, { category: 'system_operation' })).toMatchObject({ verdict: 'not_provable' });
     expect(await verified(service, {}, 'initech')).toMatchObject({ verdict: 'not_provable', findings: [] });
@@ -235,7 +245,7 @@ describe('what a job finds', () => {
 
   test('a stream that is gone, by what the signer signed; also where it was the only one', async () => {
     const service = await started({ verification: { share: 1 } });
-    await fill(service, 'data_access', 0, 20);
+    await fill(service, 'user_authentication', 0, 20);
     await fill(service, 'system_operation', 0, 20);
     await until(
       async () => ((await service.adminPool.query('SELECT FROM sealog.checkpoint')).rowCount! >= 2 ? true : undefined),
@@ -247,38 +257,45 @@ describe('what a job finds', () => {
       await client.query(`ALTER TABLE sealog.${table} DISABLE TRIGGER ALL`);
       const column = table === 'stream' ? 'id' : 'stream';
       await client.query(
-        `DELETE FROM sealog.${table} WHERE ${column} = (SELECT id FROM sealog.stream WHERE name = 'acme/data_access')`,
+        `DELETE FROM sealog.${table} WHERE ${column} = (SELECT id FROM sealog.stream WHERE name = 'acme/user_authentication')`,
       );
     }
     await client.query('COMMIT');
     client.release();
-    for (const body of [{}, { category: 'data_access' }]) {
+    for (const body of [{}, { category: 'user_authentication' }]) {
       const run = await verified(service, body);
       expect(run.verdict).toBe('tampered');
-      expect(run.findings).toContainEqual(expect.objectContaining({ stream: 'acme/data_access', kind: 'truncated' }));
+      expect(run.findings).toContainEqual(
+        expect.objectContaining({ stream: 'acme/user_authentication', kind: 'truncated' }),
+      );
     }
     expect(await verified(service, { category: 'system_operation' })).toMatchObject({ verdict: 'not_provable' });
   });
 
   test('a key that is away: incomplete, never tampered', async () => {
     const service = await started({ verification: { share: 1 } });
-    await fill(service, 'data_access', 0, 20);
+    await fill(service, 'user_authentication', 0, 20);
+    // That it was read is sealed with keys that the service has at hand from now on.
+    expect((await service.get('/v1/streams')).status).toBe(200);
     const { monthKeysDir } = service.config;
     const keys = (await readdir(monthKeysDir)).filter((name) => name !== 'signer');
     for (const name of keys) await rename(join(monthKeysDir, name), join(monthKeysDir, `.${name}`));
     const run = await verified(service);
     expect(run).toMatchObject({ verdict: 'incomplete', findings: [] });
-    expect(run.unchecked).toContainEqual(expect.objectContaining({ stream: 'acme/data_access', entries: 20 }));
+    expect(run.unchecked).toContainEqual(expect.objectContaining({ stream: 'acme/user_authentication', entries: 20 }));
     for (const name of keys) await rename(join(monthKeysDir, `.${name}`), join(monthKeysDir, name));
     expect(await verified(service)).toMatchObject({ verdict: 'not_provable', unchecked: [] });
   });
 
   test('anchors: what is not anchored yet is waited for, and then intact', async () => {
     const service = await anchored(await anchorsFile());
-    await fill(service, 'data_access', 0, 20);
+    await fill(service, 'user_authentication', 0, 20);
     const run = await verified(service);
     expect(run).toMatchObject({ verdict: 'intact', findings: [], unchecked: [] });
-    expect(run.streams[0]).toMatchObject({ anchored: [{ from: 0, to: 20 }], unanchored: null });
+    expect(run.streams).toMatchObject([
+      { stream: 'acme/data_access', anchored: [{ from: 0, to: 1 }], unanchored: null },
+      { stream: 'acme/user_authentication', anchored: [{ from: 0, to: 20 }], unanchored: null },
+    ]);
   });
 });
 
@@ -316,29 +333,33 @@ describe('a job that is long', () => {
   }
 
   async function filled(service: TestService): Promise<TestService> {
-    await fill(service, 'data_access', 0, 500);
-    for (let n = 0; n < 20_000; n += 5000) await fill(service, 'system_operation', n, 5000);
+    await fill(service, 'system_operation', 0, 500);
+    for (let n = 0; n < 20_000; n += 5000) await fill(service, 'user_authentication', n, 5000);
     return service;
   }
 
-  /** Returns the run once it is in the middle of its second stream. */
+  /** Returns the run once it is in the middle of its last stream, behind the entry about its request and the short stream. */
   async function inTheMiddle(service: TestService, id: string) {
-    return until(async () => {
-      const { body } = await service.get(`/v1/verifications/${id}`);
-      const { entries, streams, stream } = body.progress;
-      expect(body.state).not.toBe('done');
-      return streams === 1 && entries > 500 && stream === 'acme/system_operation' ? body : undefined;
-    }, 'the second stream is being read');
+    await until(async () => {
+      const { state, progress } = await row(service, id);
+      const { entries, streams, stream } = progress;
+      expect(state).not.toBe('done');
+      return streams === 2 && entries > 501 && stream === 'acme/user_authentication' ? true : undefined;
+    }, 'the last stream is being read');
+    return (await service.get(`/v1/verifications/${id}`)).body;
   }
 
   test('tells how far it is, keeps others waiting, and at most three of a tenant', async () => {
     const service = await long();
-    await fill(service, 'data_access', 0, 5, 'initech');
+    await fill(service, 'system_operation', 0, 5, 'initech');
     const { body: first } = await request(service);
     expect(first).toMatchObject({ state: 'waiting', startedAt: null, verdict: null, streams: [] });
     const middle = await inTheMiddle(service, first.id);
-    expect(middle).toMatchObject({ state: 'running', verdict: null, finishedAt: null, progress: { of: 20_500 } });
-    expect(middle.streams).toMatchObject([{ stream: 'acme/data_access', size: 500 }]);
+    expect(middle).toMatchObject({ state: 'running', verdict: null, finishedAt: null, progress: { of: 20_501 } });
+    expect(middle.streams).toMatchObject([
+      { stream: 'acme/data_access', size: 1 },
+      { stream: 'acme/system_operation', size: 500 },
+    ]);
     for (let i = 0; i < 2; i++) expect((await request(service)).status).toBe(202);
     const refused = await request(service);
     expect(refused).toMatchObject({ status: 503, body: { code: 'busy' } });
@@ -363,17 +384,17 @@ describe('a job that is long', () => {
       first,
       'block',
       `UPDATE sealog.block SET records = set_byte(records, 30, get_byte(records, 30) # 1)
-       WHERE stream = (SELECT id FROM sealog.stream WHERE name = 'acme/data_access')`,
+       WHERE stream = (SELECT id FROM sealog.stream WHERE name = 'acme/system_operation')`,
     );
     const second = await started({ beside: first, verification: { share: 1 } });
     const end = await ended(second, run.id);
     expect(end).toMatchObject({
       verdict: 'not_provable',
       findings: [],
-      progress: { entries: 20_500, of: 20_500, streams: 2 },
+      progress: { entries: 20_501, of: 20_501, streams: 3 },
     });
-    expect(end.streams.map(({ size }: { size: number }) => size)).toEqual([500, 20_000]);
-    expect(await verified(second, { category: 'data_access' })).toMatchObject({ verdict: 'tampered' });
+    expect(end.streams.map(({ size }: { size: number }) => size)).toEqual([1, 500, 20_000]);
+    expect(await verified(second, { category: 'system_operation' })).toMatchObject({ verdict: 'tampered' });
   });
 
   test('who vouches for a stream that was finished before is looked for again at the end', async () => {
@@ -382,12 +403,13 @@ describe('a job that is long', () => {
     const first = await filled(await anchored({ ...anchors, know: () => {} }, { verification: { share: 0.02 } }));
     const { body: run } = await request(first);
     const middle = await inTheMiddle(first, run.id);
-    expect(middle.streams).toMatchObject([{ verdict: 'not_provable', anchored: [] }]);
+    expect(middle.streams).toMatchObject([{}, { verdict: 'not_provable', anchored: [] }]);
     await first.app.close();
     const second = await anchored(anchors, { beside: first });
     const end = await ended(second, run.id);
     expect(end).toMatchObject({ verdict: 'intact', findings: [], unchecked: [] });
     expect(end.streams).toMatchObject([
+      { verdict: 'intact', anchored: [{ from: 0, to: 1 }], unanchored: null },
       { verdict: 'intact', anchored: [{ from: 0, to: 500 }], unanchored: null },
       { verdict: 'intact', anchored: [{ from: 0, to: 20_000 }], unanchored: null },
     ]);
@@ -412,7 +434,7 @@ describe('a job that is long', () => {
       [run.id],
     );
     const end = await ended(second, run.id);
-    expect(end).toMatchObject({ state: 'done', verdict: 'not_provable', progress: { entries: 20_500 } });
+    expect(end).toMatchObject({ state: 'done', verdict: 'not_provable', progress: { entries: 20_501 } });
     expect((await row(first, run.id)).attempts).toBeLessThan(2);
   });
 
@@ -430,7 +452,7 @@ describe('a job that is long', () => {
 
   test('fails when it was begun again and again, and says nothing of the log', async () => {
     const service = await started({ verification: { share: 1, timing: { lookMs: 100 } } });
-    await fill(service, 'data_access', 0, 5);
+    await fill(service, 'system_operation', 0, 5);
     const { rows } = await service.adminPool.query(
       `INSERT INTO sealog.verification (kind, tenant, requested_by, attempts)
        SELECT 'job', id, 'test', 8 FROM sealog.tenant WHERE name = 'acme' RETURNING id`,

@@ -17,7 +17,7 @@ const HEADER = `// biome-ignore-all format: generated
 
 /** Keywords that say nothing about a type. */
 const WITHOUT_TYPE = new Set(
-  `description examples default format pattern minLength maxLength minimum maximum minItems maxItems minProperties
+  `description examples default format pattern minLength maxLength minimum maximum minItems maxItems uniqueItems minProperties
    contentEncoding discriminator unevaluatedProperties if then else x-expects x-reason`.split(/\s+/),
 );
 const WITH_TYPE = new Set('$ref type const enum properties required additionalProperties items allOf oneOf'.split(' '));

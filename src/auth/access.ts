@@ -22,7 +22,7 @@ export interface AccessOptions {
   /** Of the text behind `Bearer ` where it begins as API keys do. */
   readonly apiKeys?: Verify<string>;
   /** Returns whom the certificate of a request's connection names, or undefined where it shows none. Throws a Problem. */
-  readonly certificates?: (request: FastifyRequest) => Caller | undefined;
+  readonly certificates?: ((request: FastifyRequest) => Caller | undefined) | undefined;
   /** Asked before the body is read; throws a Problem where the caller's tenant is closed or asks too much. */
   readonly admit?: (caller: Caller, permission: Permission, request: FastifyRequest) => void | Promise<void>;
   /** Called with what was refused: 401, 403 and 429. */
@@ -33,12 +33,16 @@ declare module 'fastify' {
   interface FastifyContextConfig {
     /** What a caller needs; `public` needs no credential. Every route says it. */
     permission?: Permission | 'public';
+    /** Whether what a request asks for is made of entries of all sites: whoever is held to some may not have it. */
+    ofAllSites?: (request: FastifyRequest) => boolean;
   }
 }
 
 /** How API keys begin: scanners for leaked secrets find them by it. */
 export const API_KEY_PREFIX = 'sealog_';
 const SCHEME = 'Bearer ';
+/** The statuses that say that a call was refused. */
+const REFUSED: ReadonlySet<number> = new Set([401, 403, 429]);
 const CREDENTIALS_LENGTH_MAX = 8192 + SCHEME.length;
 
 /**
@@ -50,10 +54,18 @@ export function registerAccess(app: FastifyInstance, options: AccessOptions): vo
   app.decorateRequest('caller', null);
   app.addHook('onRoute', (route) => {
     const permission = permissionOf(route);
+    const { onRefused } = options;
     for (const method of [route.method].flat()) guarded.add(`${method} ${route.url}`);
     if (permission === 'public') return;
     // First, so that strangers learn nothing from what other hooks say.
-    route.onRequest = [guardOf(permission, options), ...[route.onRequest ?? []].flat()];
+    route.onRequest = [guardOf(permission, options, route.config?.ofAllSites), ...[route.onRequest ?? []].flat()];
+    if (onRefused === undefined) return;
+    // Wherever it is refused: also where a handler finds that it is too much.
+    const tell = (request: FastifyRequest, _reply: FastifyReply, error: Error, done: () => void): void => {
+      if (error instanceof Problem && REFUSED.has(error.status)) onRefused(request, error);
+      done();
+    };
+    route.onError = [tell, ...[route.onError ?? []].flat()];
   });
   app.addHook('onReady', (done) => {
     for (const { method, path } of app.registeredRoutes) {
@@ -65,16 +77,21 @@ export function registerAccess(app: FastifyInstance, options: AccessOptions): vo
 
 type Guard = (request: FastifyRequest, reply: FastifyReply, done: (error?: Error) => void) => void;
 
-function guardOf(permission: Permission, options: AccessOptions): Guard {
-  const { admit, onRefused } = options;
+function guardOf(
+  permission: Permission,
+  options: AccessOptions,
+  ofAllSites: ((request: FastifyRequest) => boolean) | undefined,
+): Guard {
+  const { admit } = options;
   return (request, _reply, done) => {
     const refuse = (error: unknown): void => {
-      if (error instanceof Problem && error.status < 500) onRefused?.(request, error);
       done(error as Error);
     };
     const enter = (caller: Caller): void | Promise<void> => {
       request.caller = caller;
       if (!caller.permissions.has(permission)) throw new Problem('forbidden');
+      if (caller.sites !== undefined && ofAllSites?.(request) === true)
+        throw new Problem('forbidden', { detail: 'entries of all sites are in it' });
       return admit?.(caller, permission, request);
     };
     try {

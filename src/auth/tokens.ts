@@ -1,83 +1,142 @@
 /**
- * Bearer tokens: who calls, and whether he may.
+ * Bearer tokens: who calls.
  *
- * A token is a JSON Web Token signed with HS256 under the deployment's secret. @fastify/jwt (fast-jwt) checks signature,
- * issuer, audience and times; before it sees a token, and after it has accepted one, this file checks what it leaves
- * open (RFC 8725, the JWT best current practices):
+ * A token is a JSON Web Token, signed with HS256 under the deployment's secret, or by an OpenID provider with a key of its set (key-set.ts):
+ * a deployment has one or the other. @fastify/jwt (fast-jwt) checks signature, issuer, audience and `nbf`; before it sees a token, and after it
+ * has accepted one, this file and claims.ts check what it leaves open (RFC 8725, the JWT best current practices):
  *
  * - a token is exactly three base64url segments in their one canonical text (RFC 7515 section 2). Decoders pass over
  *   padding, blanks and unused bits, so several texts would be the same token; and the library answers some malformed ones
  *   with an internal error;
- * - the header holds `alg` HS256, and `typ` and `kid` where wanted, and nothing else: no `crit`, `b64`, `zip`, and none of
- *   the members that bring or point to a key (`jwk`, `jku`, `x5u`, `x5c`);
- * - no JSON object names a member twice: readers differ in which one counts;
- * - `sub`, `iss`, `aud`, `exp`, `iat`, tenant and roles are all there. The library would take a token without them;
- * - a token is not older than its `exp` (no leeway), and not issued, or valid, more than a minute in the future.
+ * - the header holds `alg`, `kid`, `typ`, and what Entra ID adds (`x5t`, `x5t#S256`, looked at by nobody), and nothing else: no `crit`, `b64`,
+ *   `zip`, and none of the members that bring or point to a key (`jwk`, `jku`, `x5u`, `x5c`);
+ * - the algorithm is HS256, or the one that the provider's key is for. The key is chosen by `kid` alone, from the set;
+ * - no JSON object names a member twice: readers differ in which one counts. What the library has parsed is not used.
  *
- * Every refusal is the same 401 `unauthenticated`: what was wrong with a token helps only who made it up.
+ * Every refusal is the same 401 `unauthenticated`: what was wrong with a token helps only who made it up. While there are no keys that could be
+ * trusted, a token that may be good is 503 `not_ready`.
  *
- * A token that was accepted is remembered for a minute, by its whole text, and its times are looked at again each time; checking a
- * signature takes longer than everything else that is done for a request before its handler.
+ * A token that was accepted is remembered for a minute, by its whole text, as long as its `exp` allows and the keys stay the same; checking
+ * a signature takes longer than everything else that is done for a request before its handler.
  */
-
-import { isUtf8 } from 'node:buffer';
 import { randomBytes } from 'node:crypto';
 import fastifyJwt, { type FastifyJWTOptions } from '@fastify/jwt';
 import Fastify, { type FastifyInstance } from 'fastify';
-import { TENANT_PATTERN } from '../chain/category.ts';
 import { Problem, SettingsError } from '../errors.ts';
 import type { Caller } from '../http/caller.ts';
-import { permissionsOf } from './roles.ts';
+import { type JsonMembers, parseJsonObject } from '../http/json-object.ts';
+import {
+  type ClaimRules,
+  claimProblems,
+  claimsOf,
+  claimsReader,
+  demand,
+  SKEW_SECONDS,
+  type TokenClaims,
+} from './claims.ts';
+import { isKeyId, type TokenAlgorithm, type TokenKey, type TokenKeys } from './json-web-keys.ts';
+import type { KeySet } from './key-set.ts';
 
-export interface TokenOptions {
+export type TokenOptions = OperatorTokens | ProviderTokens;
+
+export interface OperatorTokens extends ClaimRules {
   /** At least 32 bytes: as many as the hash has (RFC 7518 section 3.2). */
   readonly secret: string;
-  readonly issuer: string;
-  readonly audience: string;
-  /** The claim that holds the roles; `roles` unless said otherwise. */
-  readonly rolesClaim?: string;
-  /** The claim that holds the tenant; `tenant` unless said otherwise. */
-  readonly tenantClaim?: string;
 }
 
-export interface TokenClaims {
-  readonly tenant: string;
-  readonly roles: readonly string[];
-  readonly subject: string;
-  readonly ttlSeconds: number;
+export interface ProviderTokens extends ClaimRules {
+  readonly secret?: undefined;
+  /** Where the provider's keys are: see KeySetOptions. */
+  readonly jwksUrl: string;
 }
+
+export type { TokenClaims } from './claims.ts';
 
 /** How long an accepted token is remembered, and how many: the oldest go first. */
 const ACCEPTED_SECONDS = 60;
 const ACCEPTED_MAX = 1000;
 const SECRET_BYTES_MIN = 32;
 const TOKEN_LENGTH_MAX = 8192;
-const SKEW_SECONDS = 60;
-const TEXT_LENGTH_MAX = 256;
-const KEY_ID_LENGTH_MAX = 64;
-const TOKEN_TYPES = new Set(['jwt', 'at+jwt']);
+/** When callers shall come again while there are no keys. */
+const NO_KEYS_RETRY_SECONDS = 10;
+/** RFC 7519 section 5.1, RFC 9068 section 2.1. */
+const TOKEN_TYPES = new Set(['jwt', 'at+jwt', 'application/at+jwt']);
+const PROVIDER_ALGORITHMS: readonly TokenAlgorithm[] = ['RS256', 'PS256', 'ES256', 'EdDSA'];
 const TOKEN = /^([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)$/;
 
-type Json = Readonly<Record<string, unknown>>;
-
 /**
- * Returns what knows whose a token is. @fastify/jwt is registered with the server.
+ * Returns what knows whose a token is: at once, but where a provider must be asked for a new key. @fastify/jwt is registered with the server.
  *
- * @throws {SettingsError} when the secret is too short
+ * @param keySet required without a secret
+ * @throws {SettingsError} when the settings are not safe
  */
-export function tokenVerifier(app: FastifyInstance, options: TokenOptions): (token: string) => Caller {
-  const accepted = new Map<string, Accepted>();
+export function tokenVerifier(app: FastifyInstance, options: TokenOptions, keySet?: KeySet): Verify {
   app.register(fastifyJwt, libraryOptions(options));
-  return (token) => authenticate(app, options, accepted, token);
+  if (options.secret !== undefined) return operatorVerifier(app, options);
+  if (keySet === undefined) throw new SettingsError(['Tokens need a secret, or the keys of an identity provider']);
+  return providerVerifier(app, options, keySet);
 }
 
-/** Signs a token through the library that checks it. For development and tests: `npm run token`. */
+type Verify = (token: string) => Caller | Promise<Caller>;
+
+function operatorVerifier(app: FastifyInstance, rules: ClaimRules): (token: string) => Caller {
+  const read = claimsReader(rules, 'operator');
+  const accepted = new AcceptedTokens();
+  const accept = (token: string): Caller => {
+    const { alg, claims } = checkForm(token);
+    demand(alg === 'HS256');
+    app.jwt.verify(token);
+    return accepted.add(token, BY_SECRET, read(claims, Date.now() / 1000), claims);
+  };
+  return (token) => accepted.find(token, BY_SECRET) ?? refusing(() => accept(token));
+}
+
+function providerVerifier(app: FastifyInstance, rules: ClaimRules, keySet: KeySet): Verify {
+  const read = claimsReader(rules, 'provider');
+  const accepted = new AcceptedTokens();
+  const accept = (token: string, { alg, claims }: Form, keys: TokenKeys, key: TokenKey): Caller => {
+    demand(alg === key.algorithm);
+    app.jwt.verify(token, { key: key.pem, algorithms: [key.algorithm] });
+    return accepted.add(token, keys, read(claims, Date.now() / 1000), claims);
+  };
+  return (token) => {
+    const keys = keySet.current();
+    const known = keys && accepted.find(token, keys);
+    if (known !== undefined) return known;
+
+    const form = refusing(() => checkForm(token));
+    const { alg, kid } = form;
+    demand(PROVIDER_ALGORITHMS.some((one) => one === alg) && kid !== undefined);
+    if (keys === undefined) throw noKeys();
+    const key = keys.get(kid);
+    if (key !== undefined) return refusing(() => accept(token, form, keys, key));
+
+    const looking = keySet.lookFor(kid);
+    demand(looking !== undefined);
+    return looking.then(() => {
+      const newKeys = keySet.current();
+      const newKey = newKeys?.get(kid);
+      demand(newKeys !== undefined && newKey !== undefined);
+      return refusing(() => accept(token, form, newKeys, newKey));
+    });
+  };
+}
+
+/**
+ * Signs a token through the library that checks it. For development and tests: `npm run token`.
+ *
+ * @throws {SettingsError} when the settings are not safe, or tokens are a provider's
+ */
 export async function signToken(options: TokenOptions, claims: TokenClaims): Promise<string> {
+  if (options.secret === undefined) {
+    throw new SettingsError([
+      'SEALOG_JWT_JWKS_URL is set: tokens come from the identity provider, and can not be made here',
+    ]);
+  }
   const app = Fastify();
   try {
     await app.register(fastifyJwt, libraryOptions(options));
-    const payload = { [tenantClaim(options)]: claims.tenant, [rolesClaim(options)]: claims.roles };
-    return app.jwt.sign(payload, {
+    return app.jwt.sign(claimsOf(options, claims), {
       algorithm: 'HS256',
       iss: options.issuer,
       aud: options.audience,
@@ -96,95 +155,87 @@ export function generateSecret(): string {
 
 function libraryOptions(options: TokenOptions): FastifyJWTOptions {
   const { secret, issuer, audience } = options;
-  const problems: string[] = [];
-  if (Buffer.byteLength(secret) < SECRET_BYTES_MIN) {
-    problems.push(`The token secret is too short: give it at least ${SECRET_BYTES_MIN} random bytes.`);
-  }
-  if (issuer === '') problems.push('The token issuer is empty: name who issues the tokens.');
-  if (audience === '') problems.push('The token audience is empty: name what the tokens are for.');
+  const problems = claimProblems(options);
+  if (secret !== undefined && Buffer.byteLength(secret) < SECRET_BYTES_MIN)
+    problems.push(`SEALOG_JWT_SECRET is too short: give it at least ${SECRET_BYTES_MIN} random bytes`);
   if (problems.length > 0) throw new SettingsError(problems);
 
+  const verify = {
+    // Texts are compared whole; a RegExp here would match a part.
+    allowedIss: issuer,
+    allowedAud: audience,
+    requiredClaims: ['sub', 'iss', 'aud', 'exp', 'iat'],
+    // For nbf. It would prolong exp as well, which claims.ts does not allow.
+    clockTolerance: SKEW_SECONDS * 1000,
+    cache: false,
+  };
+  if (secret !== undefined) {
+    return {
+      secret: Buffer.from(secret),
+      sign: { algorithm: 'HS256' },
+      verify: { ...verify, algorithms: ['HS256'] },
+    };
+  }
   return {
-    secret: Buffer.from(secret),
-    sign: { algorithm: 'HS256' },
-    verify: {
-      algorithms: ['HS256'],
-      // Texts are compared whole; a RegExp here would match a part.
-      allowedIss: issuer,
-      allowedAud: audience,
-      requiredClaims: ['sub', 'iss', 'aud', 'exp', 'iat', tenantClaim(options), rolesClaim(options)],
-      // For nbf. It would prolong exp as well, which readClaims does not allow.
-      clockTolerance: SKEW_SECONDS * 1000,
-      cache: false,
-    },
+    // Each check names its key; one that did not would be refused.
+    secret: () => Promise.reject(new Error('the check names no key')),
+    verify: { ...verify, algorithms: [...PROVIDER_ALGORITHMS] },
   };
 }
 
-/** A token's caller, and until when it is taken for good without another look at its signature (seconds since 1970). */
-interface Accepted {
-  readonly caller: Caller;
-  readonly until: number;
-}
+/** Stands for the secret, which never changes, where tokens are remembered by the keys that were good for them. */
+const BY_SECRET = {};
 
-/** @throws {Problem} unauthenticated, whatever is wrong */
-function authenticate(
-  app: FastifyInstance,
-  options: TokenOptions,
-  accepted: Map<string, Accepted>,
-  token: string,
-): Caller {
-  const now = Date.now() / 1000;
-  const known = accepted.get(token);
-  if (known !== undefined && now < known.until && now > known.until - ACCEPTED_SECONDS) return known.caller;
-  try {
-    checkForm(token);
-    const claims = app.jwt.verify<Json>(token);
-    const caller = readClaims(claims, options, now);
-    // readClaims has seen that exp is a number.
-    accepted.set(token, { caller, until: Math.min(now + ACCEPTED_SECONDS, claims['exp'] as number) });
-    if (accepted.size > ACCEPTED_MAX) accepted.delete(accepted.keys().next().value ?? '');
+/** The tokens that need no second look at their signature for a while, and whose they are. */
+class AcceptedTokens {
+  /** Token → its caller, and from when until when (seconds since 1970). */
+  readonly #callers = new Map<string, { readonly caller: Caller; readonly from: number; readonly until: number }>();
+  /** What they were accepted by. */
+  #keys: object | undefined;
+
+  find(token: string, keys: object): Caller | undefined {
+    if (keys !== this.#keys) return undefined;
+    const known = this.#callers.get(token);
+    if (known === undefined) return undefined;
+    const now = Date.now() / 1000;
+    // Before it where the clock was set back.
+    return now >= known.from && now < known.until ? known.caller : undefined;
+  }
+
+  /** A token that was accepted by other keys than the last one makes all others forgotten. */
+  add(token: string, keys: object, caller: Caller, { exp }: JsonMembers): Caller {
+    if (keys !== this.#keys) this.#callers.clear();
+    this.#keys = keys;
+    // Anew, and so the last to go.
+    this.#callers.delete(token);
+    const from = Date.now() / 1000;
+    // claimsReader has seen that exp is a number.
+    this.#callers.set(token, { caller, from, until: Math.min(from + ACCEPTED_SECONDS, exp as number) });
+    if (this.#callers.size > ACCEPTED_MAX) this.#callers.delete(this.#callers.keys().next().value ?? '');
     return caller;
-  } catch (cause) {
-    throw cause instanceof Problem ? cause : new Problem('unauthenticated', { cause });
   }
 }
 
-function demand(condition: boolean): asserts condition {
-  if (!condition) throw new Problem('unauthenticated');
+/** A token whose form is right; its signature is not checked yet, and nobody knows who wrote it. */
+interface Form {
+  readonly alg: string;
+  readonly kid: string | undefined;
+  readonly claims: JsonMembers;
 }
 
-/** Demands that a text is a token by its form; the signature is not checked yet. */
-function checkForm(token: string): void {
+function checkForm(token: string): Form {
   demand(token.length <= TOKEN_LENGTH_MAX);
   const match = TOKEN.exec(token);
   demand(match !== null);
-  const [, header, claims, signature] = match as unknown as [string, string, string, string];
+  const [, header, body, signature] = match as unknown as [string, string, string, string];
   decodeSegment(signature);
 
-  const { alg, typ, kid, ...others } = parseObject(decodeSegment(header));
-  demand(alg === 'HS256');
+  const { alg, typ, kid, x5t: _, 'x5t#S256': __, ...others } = readObject(header);
+  demand(typeof alg === 'string');
   demand(typ === undefined || (typeof typ === 'string' && TOKEN_TYPES.has(typ.toLowerCase())));
-  demand(kid === undefined || (typeof kid === 'string' && kid.length <= KEY_ID_LENGTH_MAX));
+  demand(kid === undefined || isKeyId(kid));
   demand(Object.keys(others).length === 0);
-  parseObject(decodeSegment(claims));
-}
-
-function readClaims(claims: Json, options: TokenOptions, nowSeconds: number): Caller {
-  const { sub, exp, iat, nbf, sites } = claims;
-  const tenant = claims[tenantClaim(options)];
-  const roles = claims[rolesClaim(options)];
-
-  demand(isText(sub));
-  demand(isTime(exp) && nowSeconds < exp);
-  demand(isTime(iat) && iat <= nowSeconds + SKEW_SECONDS);
-  demand(nbf === undefined || (isTime(nbf) && nbf <= nowSeconds + SKEW_SECONDS));
-  demand(typeof tenant === 'string' && TENANT_PATTERN.test(tenant));
-  demand(Array.isArray(roles) && roles.every(isText));
-  demand(sites === undefined || (Array.isArray(sites) && sites.every(isText)));
-
-  const permissions = permissionsOf(roles, tenant, sites);
-  const caller = { tenant, subject: sub, credential: 'token', roles, permissions } as const;
-  return sites === undefined ? caller : { ...caller, sites };
+  return { alg, kid, claims: readObject(body) };
 }
 
 /** RFC 4648 section 5 without padding, and only the text that encoding the bytes gives again. */
@@ -194,48 +245,24 @@ function decodeSegment(segment: string): Buffer {
   return bytes;
 }
 
-function parseObject(bytes: Buffer): Json {
-  demand(isUtf8(bytes));
-  const text = bytes.toString();
-  const value: unknown = JSON.parse(text);
-  demand(typeof value === 'object' && value !== null && !Array.isArray(value));
-  demand(!namesTwice(text, value));
-  return value as Json;
+function readObject(segment: string): JsonMembers {
+  const object = parseJsonObject(decodeSegment(segment));
+  demand(object !== undefined);
+  return object;
 }
 
-/**
- * Says whether an object in a JSON text names a member twice: outside of strings each colon belongs to one member, and of
- * equal names (also by different escapes) the parsed value keeps one.
- */
-function namesTwice(text: string, value: unknown): boolean {
-  return text.replace(/"(?:[^"\\]|\\.)*"/g, '').split(':').length - 1 !== memberCount(value);
+/** Whatever went wrong, the token is refused; the cause is for whoever debugs. */
+function refusing<T>(work: () => T): T {
+  try {
+    return work();
+  } catch (cause) {
+    throw cause instanceof Problem ? cause : new Problem('unauthenticated', { cause });
+  }
 }
 
-function memberCount(value: unknown): number {
-  if (typeof value !== 'object' || value === null) return 0;
-  const members = Object.values(value);
-  return members.reduce((sum: number, member) => sum + memberCount(member), Array.isArray(value) ? 0 : members.length);
-}
-
-function isText(value: unknown): value is string {
-  return (
-    typeof value === 'string' &&
-    value !== '' &&
-    value.length <= TEXT_LENGTH_MAX &&
-    !/\p{Cc}/u.test(value) &&
-    value.isWellFormed()
-  );
-}
-
-/** A NumericDate (RFC 7519 section 2): seconds. */
-function isTime(value: unknown): value is number {
-  return typeof value === 'number' && Number.isFinite(value) && value >= 0;
-}
-
-function tenantClaim({ tenantClaim: name = 'tenant' }: TokenOptions): string {
-  return name;
-}
-
-function rolesClaim({ rolesClaim: name = 'roles' }: TokenOptions): string {
-  return name;
+function noKeys(): Problem {
+  return new Problem('not_ready', {
+    detail: 'The keys of the identity provider are not known now',
+    retryAfter: NO_KEYS_RETRY_SECONDS,
+  });
 }

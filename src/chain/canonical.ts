@@ -209,7 +209,7 @@ function checkContainer(value: object, depth: number): void {
  *
  * The text must be JSON. What it holds is right only if its canonical text is `text`: {"a","b"} would pass here too.
  */
-function parseSafely(text: string): JsonValue {
+export function parseSafely(text: string): JsonValue {
   const asArrays = text.replace(/"[^"\\]*(?:\\.[^"\\]*)*"|[{}:]/g, (token) => {
     if (token === '{') return '{"_":[';
     if (token === '}') return ']}';

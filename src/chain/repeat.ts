@@ -8,11 +8,11 @@ import type { Receipt } from './sequencer.ts';
 
 /**
  * Says whether an event is what an entry with its id was made of. Nothing derived from parts is kept for this: the opened entry is
- * compared. Where a part was erased, the id alone decides.
+ * compared. Where a part was erased, id and site alone decide: who may send events of one site is not told of another's.
  */
 export function isRepeat(event: EventFields, entry: Entry): boolean {
   const { record } = entry;
-  if (record.id !== event.id) return false;
+  if (record.id !== event.id || record.source['site'] !== event.source['site']) return false;
   if (!entry.parts.every(isOpen)) return true;
   if (
     record.action !== event.action ||

@@ -7,6 +7,9 @@
  * and a crash at any point leaves either the whole group or nothing of it. What does not need the position is done before
  * the lock; while a group commits, the next is being sealed.
  *
+ * Tenants take turns: each group takes from all that wait, in turns of a few entries (fair-queue.ts), so that nobody waits behind another
+ * tenant's flood; the order within a tenant is that of arrival. And nobody can fill the queue (`#hasRoom`).
+ *
  * A receipt is given only after COMMIT. When the reply to COMMIT is lost, the group's outcome is unknown and its clients are
  * told so (`outcome_unknown`); any failure before means that nothing was stored.
  */
@@ -16,6 +19,8 @@ import { decodeRecords, encodeRecords, packPayload, type StoredBlock, spansOf, u
 import { concatBytes, fromHex, toHex } from './bytes.ts';
 import type { ClockGuard } from './clock-guard.ts';
 import type { PendingEntry, PlacelessEntry, StreamRef } from './entry.ts';
+import { FairQueue } from './fair-queue.ts';
+import { isWithinShare, SHARE_ALONE } from './fair-share.ts';
 import { appendLeaves, decodeFrontier, encodeFrontier, leafHash } from './merkle.ts';
 import { placeRecord } from './record.ts';
 import { addMonths, dropMonthOf, formatInstant, nextMonth } from './retain-until.ts';
@@ -133,7 +138,7 @@ export interface SequencerOptions {
   readonly wallClock: () => number;
   /** How long a repeated id finds its first receipt. */
   readonly repeatDays: number;
-  /** Entries and bytes that may wait; more is refused with `busy`. */
+  /** Entries and bytes of one tenant that may wait when no other's do; more is refused with `busy`. Room for others is beside it. */
   readonly queueEntriesMax: number;
   readonly queueBytesMax: number;
   /** Called with streams whose epoch was found closed: what is remembered of them is out of date. */
@@ -150,16 +155,25 @@ export interface SequencerOptions {
 /** A group is closed at this size: about 50 ms of work, so that nobody waits long behind a flood. */
 const GROUP_ENTRIES_MAX = 4096;
 const GROUP_BYTES_MAX = 8 * 1024 * 1024;
+/** Entries that a tenant gives in a turn while others wait, so that a group has turns for 64 of them; an entry counts for as many as its bytes fill of a group. */
+const TURN_ENTRIES = 64;
+const ENTRY_BYTES = GROUP_BYTES_MAX / GROUP_ENTRIES_MAX;
 /** Streams whose unfinished tile is remembered (8 KiB each at most); others read it from their newest blocks once a tile. */
 const EDGES_MAX = 2000;
 const OBJECTION_AGE_MS = 10_000;
 const DAY_MS = 86_400_000;
 
 interface Waiting {
+  readonly tenantId: number;
   readonly submission: Submission;
   readonly bytes: number;
   readonly resolve: (outcomes: readonly (Outcome | undefined)[]) => void;
   readonly reject: (error: unknown) => void;
+}
+
+interface Held {
+  entries: number;
+  bytes: number;
 }
 
 /** The leaf hashes of the level-0 tile that is not full yet. They are those of a stream exactly when size and head are its. */
@@ -181,9 +195,10 @@ type Verdict = Outcome | { readonly kind: 'twin'; readonly of: PlacelessEntry } 
 
 export class Sequencer {
   readonly #options: SequencerOptions;
-  readonly #queue: Waiting[] = [];
-  #queuedEntries = 0;
-  #queuedBytes = 0;
+  readonly #queue = new FairQueue<Waiting>(TURN_ENTRIES);
+  /** What waits and what is being stored, in all and by tenant. */
+  readonly #queued: Held = { entries: 0, bytes: 0 };
+  readonly #queuedOf = new Map<number, Held>();
   #running: Promise<void> | undefined;
   #awaited: PromiseWithResolvers<void> | undefined;
   #closed = false;
@@ -203,28 +218,25 @@ export class Sequencer {
   }
 
   get queued(): { entries: number; bytes: number } {
-    return { entries: this.#queuedEntries, bytes: this.#queuedBytes };
+    return { ...this.#queued };
   }
 
   /**
    * Appends the entries in one transaction and returns an outcome for each, in order. When a submission is atomic and an id of it was
-   * seen before, nothing is appended and the outcomes of the others are missing (undefined). Throws a Problem: `busy` when too much
-   * waits, `not_ready`, or `outcome_unknown`.
+   * seen before, nothing is appended and the outcomes of the others are missing (undefined). All entries are of one tenant's streams. Throws
+   * a Problem: `busy` when too much waits, `not_ready`, or `outcome_unknown`.
    */
   async append(submission: Submission): Promise<readonly (Outcome | undefined)[]> {
     const { entries } = submission;
     if (entries.length === 0) return [];
     const bytes = entries.reduce((sum, entry) => sum + entry.bytes, 0);
     if (this.#closed) throw new Problem('not_ready', { detail: 'the service is stopping' });
-    // A submission larger than the queue passes when nothing else waits, else it never would.
-    const full =
-      this.#queuedEntries + entries.length > this.#options.queueEntriesMax ||
-      this.#queuedBytes + bytes > this.#options.queueBytesMax;
-    if (full && this.#queue.length > 0) throw new Problem('busy');
+    const { tenantId } = entries[0]!.stream;
+    if (!this.#hasRoom(tenantId, entries.length, bytes)) throw new Problem('busy');
     return new Promise((resolve, reject) => {
-      this.#queue.push({ submission, bytes, resolve, reject });
-      this.#queuedEntries += entries.length;
-      this.#queuedBytes += bytes;
+      const waiting = { tenantId, submission, bytes, resolve, reject };
+      this.#queue.push(tenantId, waiting, Math.max(entries.length, bytes / ENTRY_BYTES));
+      this.#hold(waiting, 1);
       this.#awaited?.resolve();
       this.#awaited = undefined;
       this.#running ??= this.#start();
@@ -263,11 +275,40 @@ export class Sequencer {
     return this.#awaited.promise;
   }
 
+  /**
+   * Says whether so much more of a tenant may wait. Alone it can fill the queue; beside others its share gets smaller, and there is always
+   * a quarter of the queue for whoever comes next. Who has nothing here yet always finds a place, so that a submission larger than its share passes, too:
+   * whatever he sends next is held to the share again.
+   */
+  #hasRoom(tenantId: number, entries: number, bytes: number): boolean {
+    // A submission larger than the queue passes when nothing else waits, else it never would.
+    if (this.#queue.length === 0) return true;
+    const { queueEntriesMax, queueBytesMax } = this.#options;
+    const own = this.#queuedOf.get(tenantId);
+    const fits = (held: number, all: number, more: number, max: number): boolean =>
+      own === undefined ? all + more <= 2 * max : isWithinShare(held, all, more, max / SHARE_ALONE);
+    return (
+      fits(own?.entries ?? 0, this.#queued.entries, entries, queueEntriesMax) &&
+      fits(own?.bytes ?? 0, this.#queued.bytes, bytes, queueBytesMax)
+    );
+  }
+
+  /** Counts what waits; with −1 what does not any more. */
+  #hold({ tenantId, submission, bytes }: Waiting, times: 1 | -1): void {
+    const own = this.#queuedOf.get(tenantId) ?? { entries: 0, bytes: 0 };
+    for (const held of [this.#queued, own]) {
+      held.entries += times * submission.entries.length;
+      held.bytes += times * bytes;
+    }
+    if (own.entries === 0) this.#queuedOf.delete(tenantId);
+    else this.#queuedOf.set(tenantId, own);
+  }
+
   #takeGroup(): Waiting[] {
     const group: Waiting[] = [];
     let entries = 0;
     let bytes = 0;
-    for (let first = this.#queue[0]; first !== undefined; first = this.#queue[0]) {
+    for (let first = this.#queue.peek(); first !== undefined; first = this.#queue.peek()) {
       entries += first.submission.entries.length;
       bytes += first.bytes;
       if (group.length > 0 && (entries > GROUP_ENTRIES_MAX || bytes > GROUP_BYTES_MAX)) break;
@@ -332,8 +373,7 @@ export class Sequencer {
   }
 
   #settle(waiting: Waiting, answer: () => void): void {
-    this.#queuedEntries -= waiting.submission.entries.length;
-    this.#queuedBytes -= waiting.bytes;
+    this.#hold(waiting, -1);
     answer();
   }
 

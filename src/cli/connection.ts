@@ -4,8 +4,9 @@ import type pg from 'pg';
 import type { Logger } from 'pino';
 import type { Config } from '../config.ts';
 import { SettingsError } from '../errors.ts';
-import { connectionOf } from '../store/connection.ts';
+import { connectionOf, loginsOf } from '../store/connection.ts';
 import { lockDataDir } from '../store/data-dir-lock.ts';
+import type { Logins } from '../store/database.ts';
 import { clusterOf } from '../store/embedded/cluster.ts';
 import { ifThere } from '../store/embedded/files.ts';
 import { readEmbeddedConnection, startEmbeddedPostgres } from '../store/embedded-postgres.ts';
@@ -13,17 +14,17 @@ import { readEmbeddedConnection, startEmbeddedPostgres } from '../store/embedded
 /** The work was interrupted: not everything was done. */
 const INTERRUPTED = 2;
 
-/** Runs `work` with a connection as the service's login role. Nothing is made here: an empty log where somebody mistook the folder would look sound. */
+/** Runs `work` with connections as the service's login roles. Nothing is made here: an empty log where somebody mistook the folder would look sound. */
 export async function withConnection<T>(
   config: Config,
   log: Logger,
-  work: (connection: pg.ClientConfig) => Promise<T>,
+  work: (connection: pg.ClientConfig, logins: Logins) => Promise<T>,
 ): Promise<T> {
-  if (config.databaseUrl !== undefined) return work(connectionOf(config.databaseUrl));
+  if (config.databaseUrl !== undefined) return work(connectionOf(config.databaseUrl), loginsOf(config.ownDatabaseUrls));
   const running = await readEmbeddedConnection(config.dataDir);
   if (running !== undefined) {
     try {
-      return await work(running.app);
+      return await work(running.app, running.logins);
     } finally {
       running.close();
     }
@@ -38,7 +39,7 @@ export async function withConnection<T>(
     process.once('SIGINT', end);
     process.once('SIGTERM', end);
     try {
-      return await work(postgres.app);
+      return await work(postgres.app, postgres.logins);
     } finally {
       await postgres.stop();
       process.off('SIGINT', end);

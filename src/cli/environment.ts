@@ -9,9 +9,13 @@ export function configuration(): Config {
   return readConfig(process.env);
 }
 
-/** Who may call: with the configured secret, or in embedded mode one that is generated once in the data folder. */
+/**
+ * Who makes the tokens: the identity provider, or who has the configured secret, or in embedded mode one that is generated once in the data
+ * folder.
+ */
 export async function tokenOptions(config: Config): Promise<TokenOptions> {
+  const { secret, jwksUrl, ...rules } = config.jwt;
+  if (jwksUrl !== undefined) return { ...rules, jwksUrl };
   const path = join(config.dataDir, 'keys', 'jwt-secret');
-  const secret = config.jwt.secret ?? (await secretFile(path, generateSecret));
-  return { ...config.jwt, secret };
+  return { ...rules, secret: secret ?? (await secretFile(path, generateSecret)) };
 }

@@ -19,7 +19,7 @@ const COMMANDS: ReadonlyMap<string, Command> = new Map([
   [
     'migrate',
     {
-      says: "set up or update the schema: DATABASE_URL of a role that may create roles, [--app-role NAME] for the service's",
+      says: "set up or update the schema: DATABASE_URL of a role that may create roles, [--app-role NAME] for the service's, and --reader-role, --verifier-role, --signer-role where each has a login of its own",
       load: async () => (await import('./migrate.ts')).migrateCommand,
     },
   ],
@@ -47,7 +47,7 @@ const COMMANDS: ReadonlyMap<string, Command> = new Map([
   [
     'token',
     {
-      says: '--role ROLE [--role ROLE] --tenant NAME [--subject NAME]: print a development token (12 h)',
+      says: '--role ROLE [--role ROLE] --tenant NAME [--site SITE]… [--subject NAME]: print a development token (12 h)',
       load: async () => (await import('./token.ts')).tokenCommand,
     },
   ],

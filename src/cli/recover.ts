@@ -4,8 +4,7 @@
  * Without `--yes` it shows what it would do and changes nothing (exit 2). Exit 0: nothing to do, or done.
  */
 import { parseArgs } from 'node:util';
-import type pg from 'pg';
-import { type Logger, pino } from 'pino';
+import type { Logger } from 'pino';
 import { decodeCanonical, type JsonObject } from '../chain/canonical.ts';
 import { Checkpointer } from '../chain/checkpointer.ts';
 import { ClockGuard } from '../chain/clock-guard.ts';
@@ -36,6 +35,7 @@ import { blockOf, blocksFrom } from '../store/log-reader.ts';
 import { SignerLease } from '../store/signer.ts';
 import { withConnection } from './connection.ts';
 import { configuration } from './environment.ts';
+import { commandLog } from './log.ts';
 import { orUsage } from './usage.ts';
 
 const SHOWN = 2;
@@ -63,17 +63,18 @@ export async function recoverCommand(args: string[]): Promise<number> {
     throw new SettingsError([
       `mark.log is missing in ${folder}: restore it from a copy. Where it is lost for good: sealog recover --new-mark`,
     ]);
-  const log = pino({ level: config.logLevel, base: null }, pino.destination({ dest: 2, sync: true }));
-  return withConnection(config, log, async (connection) => {
+  const log = commandLog(config);
+  return withConnection(config, log, async (connection, logins) => {
     const lock = await tryLockFolder(folder);
     if (lock === undefined)
       throw new SettingsError([`the signer folder ${folder} is in use: stop the service that signs`]);
-    const lease = await SignerLease.take(connection);
+    const lease = await SignerLease.take(logins.signer ?? connection);
     let recovery: Recovery | undefined;
     try {
       if (lease === undefined)
         throw new SettingsError(['another replica signs: stop it, it would refuse and come back']);
-      recovery = new Recovery(config, log, connection, lease, await Mark.open(folder), await readSeeds(folder), folder);
+      const database = openDatabase({ connection, logins, readersMax: 1, log });
+      recovery = new Recovery(config, log, database, lease, await Mark.open(folder), await readSeeds(folder), folder);
       return await recovery.run({
         isMeant: values.yes === true,
         leavesUnreadable: values['leave-unreadable'] === true,
@@ -107,7 +108,7 @@ class Recovery {
   constructor(
     config: Config,
     log: Logger,
-    connection: pg.ClientConfig,
+    database: Database,
     lease: SignerLease,
     mark: Mark,
     seeds: readonly SigningKeys[],
@@ -118,7 +119,6 @@ class Recovery {
     this.#mark = mark;
     this.#seeds = seeds;
     this.#folder = folder;
-    const database = openDatabase({ connection, readersMax: 1, log });
     this.#database = database;
     this.#keyring = new Keyring(fileMonthKeys(config.monthKeysDir), {
       findOrStore: (stream, month, make) => findOrStoreKey(database.writer, stream, month, make),

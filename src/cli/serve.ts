@@ -1,28 +1,44 @@
 /** `sealog serve`: from an empty folder, or a database, to a service that listens; and back to nothing on SIGTERM. */
+import assert from 'node:assert/strict';
+import { lookup } from 'node:dns/promises';
+import type { Server } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
-import { type Logger, pino } from 'pino';
+import type { FastifyInstance } from 'fastify';
+import type { Logger } from 'pino';
 import { type App, createApp } from '../app.ts';
 import type { Config } from '../config.ts';
 import { SettingsError } from '../errors.ts';
-import { connectionOf } from '../store/connection.ts';
+import { connectionOf, loginsOf } from '../store/connection.ts';
 import { type DataDirLock, lockDataDir } from '../store/data-dir-lock.ts';
 import { type EmbeddedPostgres, startEmbeddedPostgres } from '../store/embedded-postgres.ts';
 import { migrate } from '../store/migrate.ts';
 import { configuration, tokenOptions } from './environment.ts';
+import { commandLog } from './log.ts';
 import { orUsage } from './usage.ts';
-import { welcome } from './welcome.ts';
+import { type Place, welcome } from './welcome.ts';
 
 /** Requests, the sequencer and the pools get so long to end; what still hangs then loses its database. */
 const CLOSE_MAX_MS = 4500;
 /** From the signal on. After this the process ends, whatever still hangs: 8 s are promised. */
 const STOP_MAX_MS = 7500;
 
+/**
+ * Connections that the operating system keeps until they are taken; as many as it allows by itself. With Node's 511 a burst of 2,000 made new
+ * ones wait for a second.
+ */
+const BACKLOG = 4096;
+
 export async function serve(args: string[]): Promise<number> {
   orUsage(() => parseArgs({ args, options: {} }));
   const config = configuration();
-  const log = pino({ level: config.logLevel, base: null }, pino.destination({ dest: 2, sync: true }));
+  const log = commandLog(config);
+  // Node would write it itself, with whatever it holds.
+  process.on('uncaughtException', (error) => {
+    log.fatal({ err: error }, 'a mistake of ours: the process ends; the next start recovers');
+    process.exit(1);
+  });
   const told = stopSignal();
   let lock: DataDirLock | undefined;
   let postgres: EmbeddedPostgres | undefined;
@@ -33,13 +49,22 @@ export async function serve(args: string[]): Promise<number> {
     if (config.databaseUrl === undefined) {
       lock = await lockDataDir(config.dataDir);
       postgres = await startEmbeddedPostgres({ dataDir: config.dataDir, log, signal: told });
-      await migrate(postgres.admin, postgres.app.user);
+      const { app: writer, logins } = postgres;
+      await migrate(postgres.admin, {
+        writer: writer.user,
+        reader: logins.reader.user,
+        verifier: logins.verifier.user,
+        signer: logins.signer.user,
+      });
     }
     const connection = postgres?.app ?? connectionOf(config.databaseUrl!);
-    app = await createApp({ config, connection, tokens: await tokenOptions(config), log });
-    const address = await listen(app, config);
+    const logins = postgres?.logins ?? loginsOf(config.ownDatabaseUrls);
+    app = await createApp({ config, connection, logins, tokens: await tokenOptions(config), log });
+    const place = await listen(app, config, log);
     app.warm();
-    if (!told.aborted) process.stdout.write(welcome(address, app.origin, config));
+    // Not waited for: a database that is kept from appending may be so for long.
+    void app.tellStart();
+    if (!told.aborted) process.stdout.write(welcome(place, app.origin, config));
     return await untilStopped(told, postgres, config, log);
   } catch (error) {
     // What fails because we were told to stop is no failure.
@@ -54,29 +79,59 @@ export async function serve(args: string[]): Promise<number> {
   }
 }
 
-/** Listens, and returns the URL to reach the service at from this machine. */
-async function listen({ server }: App, config: Config): Promise<string> {
+/** Listens on every port that there is to be. */
+async function listen({ server, metricsServer, certificate }: App, config: Config, log: Logger): Promise<Place> {
+  const { host, port, metrics } = config;
+  const bound = await open(server, host, port, { host: 'SEALOG_HOST', port: 'SEALOG_PORT' });
+  const settings = {
+    host: metrics?.host === host ? 'SEALOG_HOST' : 'SEALOG_METRICS_HOST',
+    port: 'SEALOG_METRICS_PORT',
+  };
+  const boundMetrics = metricsServer && metrics && (await open(metricsServer, metrics.host, metrics.port, settings));
+  for (const { address } of [bound, boundMetrics].filter((one) => one !== undefined)) {
+    if (config.tls === undefined && !isOfThisMachine(address))
+      log.warn(
+        { address },
+        'listening beyond this machine without TLS: tokens and events can be read on their way, unless a proxy in front encrypts (SEALOG_TLS_CERT, SEALOG_TLS_KEY)',
+      );
+  }
+  return { ...bound, certificate, metrics: boundMetrics };
+}
+
+interface Bound {
+  readonly address: string;
+  readonly port: number;
+}
+
+async function open(
+  server: FastifyInstance,
+  host: string,
+  port: number,
+  settings: { readonly host: string; readonly port: string },
+): Promise<Bound> {
   try {
-    await server.listen({ host: config.host, port: config.port });
+    // For the name localhost Fastify would open a second server, which nothing looks after.
+    const { address } = await lookup(host, { order: 'ipv4first' });
+    await server.listen({ host: address, port, backlog: BACKLOG });
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     if (code === 'EADDRINUSE')
-      throw new SettingsError([
-        `port ${config.port} on ${config.host} is in use: set SEALOG_PORT to another, or 0 for any`,
-      ]);
+      throw new SettingsError([`port ${port} on ${host} is in use: set ${settings.port} to another, or 0 for any`]);
     if (code === 'EACCES')
       throw new SettingsError([
-        `port ${config.port} on ${config.host} may not be opened by this user: set SEALOG_PORT to another`,
+        `port ${port} on ${host} may not be opened by this user: set ${settings.port} to another`,
       ]);
     if (code === 'EADDRNOTAVAIL' || code === 'ENOTFOUND' || code === 'EAI_AGAIN')
-      throw new SettingsError([`SEALOG_HOST ${config.host} is no address of this machine`]);
+      throw new SettingsError([`${settings.host} ${host} is no address of this machine`]);
     throw error;
   }
-  const bound = server.server.address();
-  if (bound === null || typeof bound === 'string') return String(bound);
-  // What stands for every address can not be connected to everywhere.
-  const host = { '0.0.0.0': '127.0.0.1', '::': '::1' }[bound.address] ?? bound.address;
-  return `http://${host.includes(':') ? `[${host}]` : host}:${bound.port}`;
+  const bound = (server.server as Server).address();
+  assert(bound !== null && typeof bound !== 'string', 'a server that listens has a port');
+  return bound;
+}
+
+function isOfThisMachine(address: string): boolean {
+  return address === '::1' || /^(::ffff:)?127\./.test(address);
 }
 
 /** Returns the exit code: 0 when told to stop, 1 when the embedded server ended by itself. */

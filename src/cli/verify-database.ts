@@ -1,7 +1,6 @@
 /** `sealog verify --database`: the log in the service's database, held to what the command was given and to the signer's folder where it is at hand. */
 import { readFile } from 'node:fs/promises';
-import type pg from 'pg';
-import { type Logger, pino } from 'pino';
+import type { Logger } from 'pino';
 import { parseCosignerVkey } from '../chain/cosignature.ts';
 import { parseVkey } from '../chain/note.ts';
 import type { Config } from '../config.ts';
@@ -11,7 +10,7 @@ import { Keyring } from '../keys/keyring.ts';
 import { signerKnowledge } from '../signer/knowledge.ts';
 import { keyStatements } from '../store/checkpoints.ts';
 import { findOrStoreKey, keyById } from '../store/data-keys.ts';
-import { type Database, openDatabase } from '../store/database.ts';
+import { type Database, type DatabaseOptions, openDatabase } from '../store/database.ts';
 import { readOrigin } from '../store/deployment.ts';
 import { logWideSource } from '../store/log-wide-source.ts';
 import { newerSchema, unknownMigrations } from '../store/migrate.ts';
@@ -28,6 +27,7 @@ import {
 } from '../verify/verify-log.ts';
 import { withConnection } from './connection.ts';
 import { configuration } from './environment.ts';
+import { commandLog } from './log.ts';
 import { PartsThreads } from './parts-threads.ts';
 import { UsageError } from './usage.ts';
 
@@ -48,9 +48,9 @@ export async function verifyDatabase(question: DatabaseQuestion): Promise<{ verd
   // What is wrong with the question is told before anything is started.
   const given = await readGiven(question);
   const config = configuration();
-  const log = pino({ level: config.logLevel, base: null }, pino.destination({ dest: 2, sync: true }));
-  const report = await withConnection(config, log, (connection) =>
-    verifyAll(config, log, connection, given, question.stream),
+  const log = commandLog(config);
+  const report = await withConnection(config, log, (connection, logins) =>
+    verifyAll(config, log, { connection, logins }, given, question.stream),
   );
   const text = question.json ? `${JSON.stringify(report)}\n` : summary(report, given.evidence !== undefined);
   return { verdict: report.verdict, text };
@@ -59,11 +59,11 @@ export async function verifyDatabase(question: DatabaseQuestion): Promise<{ verd
 async function verifyAll(
   config: Config,
   log: Logger,
-  connection: pg.ClientConfig,
+  where: Pick<DatabaseOptions, 'connection' | 'logins'>,
   given: LogOptions,
   name: string | undefined,
 ): Promise<LogReport> {
-  const database = openDatabase({ connection, readersMax: 1, log });
+  const database = openDatabase({ ...where, readersMax: 1, log });
   const parts = new PartsThreads();
   try {
     const newer = await unknownMigrations(database.verifier);

@@ -56,11 +56,7 @@ const GLOBAL = blockList([GLOBAL_IPV6]);
  * 6052) is judged as that one: it leads there. It is allowed by a CIDR of either family.
  */
 export function addressGuard(allowAddresses: readonly string[]): AddressGuard {
-  // A list a family: in one list ::/0 would hold all of IPv4 too, since a BlockList sees it as part of IPv6.
-  const allowedIpv4 = blockList(allowAddresses.filter((cidr) => !cidr.includes(':')));
-  const allowedIpv6 = blockList(allowAddresses.filter((cidr) => cidr.includes(':')));
-  const isAllowed = (address: string): boolean =>
-    isIPv4(address) ? allowedIpv4.check(address, 'ipv4') : allowedIpv6.check(address, 'ipv6');
+  const isAllowed = addressesIn(allowAddresses);
   return {
     allows(given) {
       // A zone names an interface, not another address.
@@ -73,6 +69,14 @@ export function addressGuard(allowAddresses: readonly string[]): AddressGuard {
       return GLOBAL.check(address, 'ipv6') && !REFUSED.check(address, 'ipv6');
     },
   };
+}
+
+/** Returns what says whether an IP address is in one of these CIDRs. */
+export function addressesIn(cidrs: readonly string[]): (address: string) => boolean {
+  // A list a family: in one list ::/0 would hold all of IPv4 too, since a BlockList sees it as part of IPv6.
+  const ipv4 = blockList(cidrs.filter((cidr) => !cidr.includes(':')));
+  const ipv6 = blockList(cidrs.filter((cidr) => cidr.includes(':')));
+  return (address) => (isIPv4(address) ? ipv4.check(address, 'ipv4') : ipv6.check(address, 'ipv6'));
 }
 
 /** Says what is wrong with the text of a CIDR, or returns undefined. */

@@ -429,6 +429,197 @@ export type VerificationPage = {
   readonly next: string | null;
 };
 
+export type ProposalId = string;
+
+export type ProposalReason = string;
+
+/**
+ * `proposed`: it waits for another person, until `expiresAt`; then it is `expired`. `approved`: it is about to be done. `done`, or `failed`.
+ * `rejected` by another person, `withdrawn` by who proposed it.
+ */
+export type ProposalState = 'proposed' | 'approved' | 'rejected' | 'withdrawn' | 'expired' | 'done' | 'failed';
+
+export type RotationRequest = {
+  /** Why; it stands in the log */
+  readonly reason: ProposalReason;
+};
+
+export type Decision = {
+  /** Why; it stands in the log */
+  readonly reason?: ProposalReason;
+};
+
+export type Rotation = {
+  readonly id: ProposalId;
+  readonly state: ProposalState;
+  readonly reason: ProposalReason;
+  /** The subject who proposed it */
+  readonly proposedBy: string;
+  readonly proposedAt: RecordedAt;
+  /** From here on nobody decides on it */
+  readonly expiresAt: RecordedAt;
+  /** The subject who approved, rejected or withdrew it */
+  readonly decidedBy: string | null;
+  readonly decidedAt: RecordedAt | null;
+  readonly decisionReason: ProposalReason | null;
+  readonly doneAt: RecordedAt | null;
+  /** Which generation of keys it makes; null until the signer has begun */
+  readonly generation: number | null;
+  /** Why it failed */
+  readonly error: string | null;
+};
+
+export type RotationPage = {
+  readonly items: readonly Rotation[];
+  /** The `cursor` of the next page; null when there is none */
+  readonly next: string | null;
+};
+
+export type ApiKeyId = string;
+
+/** For people; no control characters */
+export type ApiKeyName = string;
+
+/** What it may send */
+export type ApiKeyCategories = readonly ('user_authentication' | 'data_access' | 'configuration_change' | 'data_modification' | 'security_event' | 'system_operation')[];
+
+/** Each event that it sends must name one of them as its `source.site` */
+export type ApiKeySites = readonly SourceText[];
+
+export type ApiKeyRequest = {
+  readonly name: ApiKeyName;
+  /** Absent, all */
+  readonly categories?: ApiKeyCategories;
+  /** Absent, all, and events without one */
+  readonly sites?: ApiKeySites;
+  /** At most two years from now; absent, a year */
+  readonly expiresAt?: Timestamp;
+};
+
+export type ApiKeyRotation = {
+  /** For how long the secret before still holds; absent, a day. 0 where somebody else has it */
+  readonly overlapSeconds?: number;
+};
+
+export type ApiKeyRevocation = {
+  readonly reason?: string;
+};
+
+export type ApiKey = {
+  readonly id: ApiKeyId;
+  readonly name: ApiKeyName;
+  readonly state: 'active' | 'expired' | 'revoked';
+  /** Null where it may send all */
+  readonly categories: ApiKeyCategories | null;
+  /** Null where it is held to none */
+  readonly sites: ApiKeySites | null;
+  readonly createdAt: RecordedAt;
+  /** The `sub` of whoever made it */
+  readonly createdBy: string;
+  readonly expiresAt: RecordedAt;
+  readonly rotatedAt: RecordedAt | null;
+  /** Until when the secret before the last rotation holds, or held; null where it ended with the rotation */
+  readonly previousUntil: RecordedAt | null;
+  readonly revokedAt: RecordedAt | null;
+  readonly revokedBy: string | null;
+  /** Noted once an hour */
+  readonly lastUsedAt: RecordedAt | null;
+};
+
+export type ApiKeyWithText = ApiKey & {
+  /** What the service sends behind `Bearer `. It is not shown again */
+  readonly key: string;
+};
+
+export type ApiKeyPage = {
+  readonly items: readonly ApiKey[];
+  /** The `cursor` of the next page; null when there is none */
+  readonly next: string | null;
+};
+
+export type Tenant = {
+  readonly name: TenantName;
+  /** `closed`: it takes no more events */
+  readonly state: TenantState;
+  readonly quota: Quota;
+  readonly createdAt: RecordedAt;
+  /** Null where nothing was ever set of it */
+  readonly changedAt: RecordedAt | null;
+  /** The subject who changed it last */
+  readonly changedBy: string | null;
+  readonly reason: string | null;
+};
+
+export type TenantDetails = {
+  readonly name: TenantName;
+  readonly state: TenantState;
+  readonly quota: Quota;
+  readonly createdAt: RecordedAt;
+  readonly changedAt: RecordedAt | null;
+  readonly changedBy: string | null;
+  readonly reason: string | null;
+  /** What was set, newest first */
+  readonly history: readonly ({
+    readonly state: TenantState;
+    readonly quota: Quota;
+    readonly at: RecordedAt;
+    /** The subject who set it */
+    readonly by: string;
+    readonly reason: string | null;
+  })[];
+};
+
+export type TenantPage = {
+  readonly items: readonly Tenant[];
+  /** The `cursor` of the next page; null when there is none */
+  readonly next: string | null;
+};
+
+export type TenantState = 'open' | 'closed';
+
+/** What a tenant may ask for, of each replica. Null is the configuration's default, 0 no limit. */
+export type Quota = {
+  readonly eventsPerSecond: Rate;
+  readonly burstEvents: Burst;
+  readonly bytesPerSecond: ByteRate;
+  readonly readsPerSecond: Rate;
+};
+
+export type Rate = number | null;
+
+export type ByteRate = number | null;
+
+/** Events that may come at once; null is what comes in ten seconds of the rate */
+export type Burst = number | null;
+
+export type QuotaLimits = {
+  readonly eventsPerSecond?: Rate;
+  readonly burstEvents?: Burst;
+  readonly bytesPerSecond?: ByteRate;
+  readonly readsPerSecond?: Rate;
+};
+
+export type QuotaRequest = {
+  readonly eventsPerSecond?: Rate;
+  readonly burstEvents?: Burst;
+  readonly bytesPerSecond?: ByteRate;
+  readonly readsPerSecond?: Rate;
+  readonly reason?: TenantReason;
+};
+
+export type TenantRequest = {
+  readonly name: TenantName;
+  readonly quota?: QuotaLimits;
+  readonly reason?: TenantReason;
+};
+
+export type TenantChange = {
+  readonly reason: TenantReason;
+};
+
+/** Why; it stands in the log, and with the tenant. No personal data belongs in it. */
+export type TenantReason = string;
+
 /** A stored event: 201, or 200 where it was stored already */
 export type BatchReceipt = ReceiptFields & {
   readonly status: 200 | 201;
@@ -442,7 +633,7 @@ export type BatchAnswer = {
 };
 
 /** Stable; dispatch on this */
-export type ProblemCode = 'invalid_json' | 'invalid_event' | 'invalid_batch' | 'invalid_request' | 'invalid_encoding' | 'category_required' | 'unauthenticated' | 'forbidden' | 'tenant_closed' | 'not_found' | 'not_yet_checkpointed' | 'method_not_allowed' | 'request_timeout' | 'id_conflict' | 'too_large' | 'unsupported_media_type' | 'quota' | 'headers_too_large' | 'internal' | 'busy' | 'not_ready' | 'outcome_unknown';
+export type ProblemCode = 'invalid_json' | 'invalid_event' | 'invalid_batch' | 'invalid_request' | 'invalid_encoding' | 'category_required' | 'unauthenticated' | 'forbidden' | 'second_person_required' | 'tenant_closed' | 'not_found' | 'not_yet_checkpointed' | 'method_not_allowed' | 'request_timeout' | 'id_conflict' | 'exists' | 'key_ended' | 'already_decided' | 'too_large' | 'unsupported_media_type' | 'quota' | 'headers_too_large' | 'internal' | 'busy' | 'not_ready' | 'outcome_unknown';
 
 export type FieldError = {
   /** A path such as `changes.before` or `[3].actor.id`; empty: the whole */
@@ -514,6 +705,24 @@ export interface Queries {
     readonly to: TreeSize;
   };
   readonly listKeys: Readonly<Record<string, never>>;
+  readonly proposeRotation: Readonly<Record<string, never>>;
+  readonly listRotations: {
+    readonly limit: number;
+    readonly cursor?: string;
+  };
+  readonly readRotation: Readonly<Record<string, never>>;
+  readonly approveRotation: Readonly<Record<string, never>>;
+  readonly rejectRotation: Readonly<Record<string, never>>;
+  readonly withdrawRotation: Readonly<Record<string, never>>;
+  readonly listTenants: {
+    readonly limit: number;
+    readonly cursor?: string;
+  };
+  readonly openTenant: Readonly<Record<string, never>>;
+  readonly readTenant: Readonly<Record<string, never>>;
+  readonly closeTenant: Readonly<Record<string, never>>;
+  readonly reopenTenant: Readonly<Record<string, never>>;
+  readonly setTenantQuota: Readonly<Record<string, never>>;
   readonly readBundle: {
     readonly category: Category;
     readonly from?: Timestamp;
@@ -527,6 +736,14 @@ export interface Queries {
     readonly cursor?: string;
   };
   readonly readVerification: Readonly<Record<string, never>>;
+  readonly createApiKey: Readonly<Record<string, never>>;
+  readonly listApiKeys: {
+    readonly limit: number;
+    readonly cursor?: string;
+  };
+  readonly readApiKey: Readonly<Record<string, never>>;
+  readonly rotateApiKey: Readonly<Record<string, never>>;
+  readonly revokeApiKey: Readonly<Record<string, never>>;
   readonly healthz: Readonly<Record<string, never>>;
   readonly readyz: Readonly<Record<string, never>>;
   readonly metrics: Readonly<Record<string, never>>;
@@ -574,11 +791,50 @@ export interface PathParameters {
     readonly epoch: Epoch;
   };
   readonly listKeys: Readonly<Record<string, never>>;
+  readonly proposeRotation: Readonly<Record<string, never>>;
+  readonly listRotations: Readonly<Record<string, never>>;
+  readonly readRotation: {
+    readonly id: ProposalId;
+  };
+  readonly approveRotation: {
+    readonly id: ProposalId;
+  };
+  readonly rejectRotation: {
+    readonly id: ProposalId;
+  };
+  readonly withdrawRotation: {
+    readonly id: ProposalId;
+  };
+  readonly listTenants: Readonly<Record<string, never>>;
+  readonly openTenant: Readonly<Record<string, never>>;
+  readonly readTenant: {
+    readonly name: TenantName;
+  };
+  readonly closeTenant: {
+    readonly name: TenantName;
+  };
+  readonly reopenTenant: {
+    readonly name: TenantName;
+  };
+  readonly setTenantQuota: {
+    readonly name: TenantName;
+  };
   readonly readBundle: Readonly<Record<string, never>>;
   readonly requestVerification: Readonly<Record<string, never>>;
   readonly listVerifications: Readonly<Record<string, never>>;
   readonly readVerification: {
     readonly id: VerificationId;
+  };
+  readonly createApiKey: Readonly<Record<string, never>>;
+  readonly listApiKeys: Readonly<Record<string, never>>;
+  readonly readApiKey: {
+    readonly id: ApiKeyId;
+  };
+  readonly rotateApiKey: {
+    readonly id: ApiKeyId;
+  };
+  readonly revokeApiKey: {
+    readonly id: ApiKeyId;
   };
   readonly healthz: Readonly<Record<string, never>>;
   readonly readyz: Readonly<Record<string, never>>;

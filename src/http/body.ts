@@ -12,13 +12,15 @@
  *   1032. The first bytes are free because the ratio of something small means nothing and costs nothing.
  *
  * And one for all: `BodyBudget`, the memory that bodies may hold from their first byte until their handler is done
- * with them. When it is used up, the next body is refused with 503 `busy`; what is on its way goes on.
+ * with them. When it is used up, the next body is refused with 503 `busy`; what is on its way goes on. One tenant can not use
+ * it up: it holds four fifths at most, and less beside others (chain/fair-share.ts), so that there is always some for who comes next.
  */
 
 import assert from 'node:assert/strict';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { createGunzip } from 'node:zlib';
 import type { FastifyInstance, FastifyRequest, RouteOptions } from 'fastify';
+import { isWithinShare } from '../chain/fair-share.ts';
 import { Problem } from '../errors.ts';
 
 export type MediaType = 'application/json' | 'application/x-ndjson';
@@ -56,10 +58,11 @@ const GZIP_STATE_BYTES = 32 * 1024 + 2 * GZIP_CHUNK_BYTES;
 
 type Done = (error: Error | null, body?: Buffer) => void;
 
-/** How much memory all bodies may hold. */
+/** How much memory all bodies may hold, and of it those of one owner: a tenant. */
 export class BodyBudget {
   readonly #limit: number;
   #used = 0;
+  readonly #usedBy = new Map<string, number>();
 
   constructor(limit: number) {
     this.#limit = limit;
@@ -70,15 +73,27 @@ export class BodyBudget {
     return this.#used;
   }
 
-  take(bytes: number): boolean {
+  /** Bytes that are nobody's are held to the whole alone. */
+  take(bytes: number, owner?: string): boolean {
     if (this.#used + bytes > this.#limit) return false;
+    if (owner !== undefined) {
+      const own = this.#usedBy.get(owner) ?? 0;
+      // Who holds nothing yet may be larger than his share.
+      if (own > 0 && !isWithinShare(own, this.#used, bytes, this.#limit)) return false;
+      this.#usedBy.set(owner, own + bytes);
+    }
     this.#used += bytes;
     return true;
   }
 
-  give(bytes: number): void {
+  give(bytes: number, owner?: string): void {
     this.#used -= bytes;
     assert(this.#used >= 0, 'more memory was given back than taken');
+    if (owner === undefined) return;
+    const own = (this.#usedBy.get(owner) ?? 0) - bytes;
+    assert(own >= 0, 'more memory was given back than its owner took');
+    if (own === 0) this.#usedBy.delete(owner);
+    else this.#usedBy.set(owner, own);
   }
 }
 
@@ -89,29 +104,32 @@ export class BodyBudget {
  */
 export class BodyLease {
   readonly #budget: BodyBudget;
+  readonly #owner: string | undefined;
   #bytes = 0;
   #ended = false;
 
-  constructor(budget: BodyBudget) {
+  constructor(budget: BodyBudget, owner?: string) {
     this.#budget = budget;
+    this.#owner = owner;
   }
 
   /** @throws {Problem} busy */
   grow(bytes: number): void {
-    if (this.#ended || !this.#budget.take(bytes)) throw new Problem('busy', { detail: 'Too many bodies at once' });
+    if (this.#ended || !this.#budget.take(bytes, this.#owner))
+      throw new Problem('busy', { detail: 'Too many bodies at once' });
     this.#bytes += bytes;
   }
 
   shrink(bytes: number): void {
     if (this.#ended) return;
     this.#bytes -= bytes;
-    this.#budget.give(bytes);
+    this.#budget.give(bytes, this.#owner);
   }
 
   end(): void {
     if (this.#ended) return;
     this.#ended = true;
-    this.#budget.give(this.#bytes);
+    this.#budget.give(this.#bytes, this.#owner);
   }
 }
 
@@ -182,13 +200,15 @@ function readBody(
   done: Done,
 ): void {
   const { headers } = raw;
+  // It broke off while its sender was looked up: that it did is not said again, and what it would hold would be held for ever.
+  if (raw.destroyed) throw incomplete();
   checkType(headers['content-type'], rules);
   const gzip = isGzip(headers['content-encoding']);
   // Node has refused what is no plain decimal number.
   const declared = headers['content-length'] === undefined ? undefined : Number(headers['content-length']);
   if (declared !== undefined && declared > rules.limit) throw tooLarge(rules.limit);
 
-  const lease = new BodyLease(budget);
+  const lease = new BodyLease(budget, request.caller?.tenant);
   request.bodyLease = lease;
   lease.grow(gzip ? GZIP_STATE_BYTES : (declared ?? 0));
 

@@ -1,17 +1,21 @@
 /**
- * Outgoing calls: HTTP requests to addresses of the operator (time-stamp authorities, witnesses, revocation lists).
+ * Outgoing calls: HTTP requests to addresses of the operator (time-stamp authorities, witnesses, revocation lists, SIEMs).
  *
  * A call goes to an address that the guard has allowed, and to no other: the name is looked up once, what the name
  * service answers is checked, and the connection is made to one of the very addresses that were checked. A redirect is
  * an answer, never followed. Every call has one time limit for everything (look-up, connection, TLS, answer) and a
  * limit for the answer. No proxy, no cookies, no cache, no connection kept: a call is a call.
  *
+ * Who makes many calls to one place asks for connections that are kept (`keep`). Each new one is made as above; none
+ * lives longer than some minutes, so that a name that leads elsewhere by then is followed, and looked at again. No TLS
+ * session is resumed: a server proves who it is each time.
+ *
  * An error names the scheme, host and port of the call and nothing else of its URL: paths and queries may carry
  * secrets, and errors end in logs and on status pages.
  */
 import { lookup as lookUp } from 'node:dns/promises';
-import { request as httpRequest, type IncomingMessage, type RequestOptions } from 'node:http';
-import { request as httpsRequest } from 'node:https';
+import { Agent as HttpAgent, request as httpRequest, type IncomingMessage, type RequestOptions } from 'node:http';
+import { Agent as HttpsAgent, request as httpsRequest } from 'node:https';
 import { isIP, isIPv6, type LookupFunction } from 'node:net';
 import { type AddressGuard, addressGuard } from './address-guard.ts';
 
@@ -27,8 +31,13 @@ export interface GetRequest {
   /** For the whole call. */
   readonly timeoutMs: number;
   readonly answerBytesMax: number;
+  /** Takes of a larger answer what fits, where without this there would be none: for whom the status is what counts. */
+  readonly cutsAnswer?: boolean;
   /** Certificates (PEM) that the server's must lead to, in place of the public authorities. */
   readonly caPem?: string;
+  /** Our own certificate and its key (PEM), where the server wants one. */
+  readonly certPem?: string;
+  readonly keyPem?: string;
   /** Ends the call. */
   readonly signal?: AbortSignal;
 }
@@ -41,11 +50,28 @@ export interface PostRequest extends GetRequest {
 export type Post = (url: string, request: PostRequest) => Promise<OutgoingAnswer>;
 export type Get = (url: string, request: GetRequest) => Promise<OutgoingAnswer>;
 
-export interface Outgoing {
+export interface Calls {
   readonly post: Post;
   readonly get: Get;
   /** Ends the calls that run, and refuses later ones. */
   close(): void;
+}
+
+export interface Outgoing extends Calls {
+  /**
+   * Returns what makes calls over connections that are kept in between, at most so many to one place; further calls
+   * wait. Where a kept connection ends before any of an answer has come, the call is made again, once, on a new one: a
+   * server that closes an idle connection and a call can meet. So it is for requests that may arrive twice.
+   */
+  keep(options: KeepOptions): Calls;
+}
+
+export interface KeepOptions {
+  readonly connectionsMax: number;
+  /** Of a connection that nobody uses. */
+  readonly idleMs?: number;
+  /** Of any connection, looked at when a call on it ends. */
+  readonly ageMs?: number;
 }
 
 export interface OutgoingOptions {
@@ -83,20 +109,39 @@ export class OutgoingError extends Error {
 /** Of an answer's headers; more is a failure. */
 const HEADER_BYTES_MAX = 16 * 1024;
 
+/** Less than most servers keep an idle connection. */
+const KEPT_IDLE_MS = 20_000;
+/** In which a change of the name service is followed. */
+const KEPT_AGE_MS = 300_000;
+
 /** Returns what makes calls. */
 export function outgoing({ allowAddresses, log, resolve = lookUpAll }: OutgoingOptions): Outgoing {
   const guard = addressGuard(allowAddresses);
   const closed = new AbortController();
 
-  const call = async (method: string, text: string, given: GetRequest, body?: Uint8Array): Promise<OutgoingAnswer> => {
+  const call = async (
+    method: string,
+    text: string,
+    given: GetRequest,
+    body?: Uint8Array,
+    kept?: KeptConnections,
+  ): Promise<OutgoingAnswer> => {
     const begin = performance.now();
     const url = parseUrl(text);
     const facts = { method, to: url.origin };
-    const signals = given.signal === undefined ? [closed.signal] : [closed.signal, given.signal];
+    const signals = [closed.signal, kept?.closed, given.signal].filter((signal) => signal !== undefined);
     try {
       checkLiteral(url, guard);
-      const answer = await exchange({ url, method, given, body, lookup: guardedLookup(guard, resolve), signals });
+      const until = begin + given.timeoutMs;
+      const once: Exchange = { url, method, given, body, lookup: guardedLookup(guard, resolve), signals, until };
+      const agent = kept?.agentOf(url);
+      const answer = await (agent === undefined ? exchange(once) : exchange({ ...once, agent }).catch(afresh));
       log.debug({ ...facts, status: answer.status, ms: Math.round(performance.now() - begin) }, 'outgoing call');
+
+      function afresh(error: unknown): Promise<OutgoingAnswer> {
+        if (error instanceof StaleConnection) return exchange(once);
+        throw error;
+      }
       return answer;
     } catch (error) {
       if (!(error instanceof OutgoingError)) throw error;
@@ -108,6 +153,14 @@ export function outgoing({ allowAddresses, log, resolve = lookUpAll }: OutgoingO
   return {
     post: (url, request) => call('POST', url, request, request.body),
     get: (url, request) => call('GET', url, request),
+    keep: (options) => {
+      const kept = new KeptConnections(options, closed.signal);
+      return {
+        post: (url, request) => call('POST', url, request, request.body, kept),
+        get: (url, request) => call('GET', url, request, undefined, kept),
+        close: () => kept.close(),
+      };
+    },
     close: () => closed.abort(),
   };
 }
@@ -138,8 +191,11 @@ function checkLiteral(url: URL, guard: AddressGuard): void {
   if (isIP(host) !== 0 && !guard.allows(host)) throw notAllowed(url.origin, host);
 }
 
-/** What `net.connect` calls for a name. It connects to what this answers, and to nothing else. */
-function guardedLookup(guard: AddressGuard, resolve: NonNullable<OutgoingOptions['resolve']>): LookupFunction {
+/** What `net.connect` calls for a name. It connects to what this answers, and to nothing else; its errors are OutgoingErrors. */
+export function guardedLookup(
+  guard: AddressGuard,
+  resolve: NonNullable<OutgoingOptions['resolve']> = lookUpAll,
+): LookupFunction {
   return (hostname, options, callback) => {
     const answer = async (): Promise<{ address: string; family: number }[]> => {
       const found = await resolve(hostname);
@@ -172,6 +228,57 @@ function bareHost(url: URL): string {
   return url.hostname.replace(/^\[(.*)\]$/, '$1');
 }
 
+// ---- Connections that are kept ----
+
+class KeptConnections {
+  readonly #agents: { readonly 'http:': HttpAgent; readonly 'https:': HttpsAgent };
+  readonly #closed = new AbortController();
+  readonly #all: AbortSignal;
+
+  constructor({ connectionsMax, idleMs = KEPT_IDLE_MS, ageMs = KEPT_AGE_MS }: KeepOptions, all: AbortSignal) {
+    const options = { keepAlive: true, maxSockets: connectionsMax, maxFreeSockets: connectionsMax, timeout: idleMs };
+    this.#agents = {
+      'http:': youngOnly(new HttpAgent(options), ageMs),
+      'https:': youngOnly(new HttpsAgent({ ...options, maxCachedSessions: 0 }), ageMs),
+    };
+    this.#all = all;
+    all.addEventListener('abort', this.close, { once: true });
+  }
+
+  get closed(): AbortSignal {
+    return this.#closed.signal;
+  }
+
+  agentOf({ protocol }: URL): HttpAgent {
+    return protocol === 'https:' ? this.#agents['https:'] : this.#agents['http:'];
+  }
+
+  readonly close = (): void => {
+    this.#all.removeEventListener('abort', this.close);
+    this.#closed.abort();
+    for (const agent of Object.values(this.#agents)) agent.destroy();
+  };
+}
+
+/** Makes an agent keep no connection for longer, however busy it is. */
+function youngOnly<A extends HttpAgent>(agent: A, ageMs: number): A {
+  const since = new WeakMap<object, number>();
+  const keep = agent.keepSocketAlive.bind(agent);
+  agent.keepSocketAlive = (socket) => {
+    const first = since.get(socket) ?? performance.now();
+    since.set(socket, first);
+    return performance.now() - first < ageMs && keep(socket);
+  };
+  return agent;
+}
+
+/** A kept connection that ended before any of an answer. */
+class StaleConnection extends OutgoingError {
+  constructor(error: OutgoingError) {
+    super(error.reason, error.message);
+  }
+}
+
 // ---- The call ----
 
 interface Exchange {
@@ -181,44 +288,61 @@ interface Exchange {
   readonly body: Uint8Array | undefined;
   readonly lookup: LookupFunction;
   readonly signals: readonly AbortSignal[];
+  /** By `performance.now()`. */
+  readonly until: number;
+  /** Of the connections that are kept. */
+  readonly agent?: HttpAgent;
 }
 
-function exchange({ url, method, given, body, lookup, signals }: Exchange): Promise<OutgoingAnswer> {
-  const { timeoutMs, answerBytesMax, caPem, headers } = given;
+function exchange({ url, method, given, body, lookup, signals, until, agent }: Exchange): Promise<OutgoingAnswer> {
+  const { timeoutMs, answerBytesMax, cutsAnswer = false, caPem, certPem, keyPem, headers } = given;
   return new Promise((fulfill, reject) => {
+    let isSettled = false;
+    let response: IncomingMessage | undefined;
     const stop = AbortSignal.any([...signals]);
     const request = (url.protocol === 'https:' ? httpsRequest : httpRequest)(options());
     const timer = setTimeout(() => {
       fail(new OutgoingError('timeout', `${url.origin}: no whole answer within ${timeoutMs} ms`));
-    }, timeoutMs);
+    }, until - performance.now());
     const stopped = (): void => fail(new OutgoingError('stopped', `${url.origin}: the call was ended`));
-    const settle = (): void => {
+    const settle = (isDone = false): void => {
+      if (isSettled) return;
+      isSettled = true;
       clearTimeout(timer);
       stop.removeEventListener('abort', stopped);
       // Whatever the outcome, nothing of this call lives on. What the socket still has to say about it is no news.
       request.on('error', () => {});
-      request.destroy();
+      // A connection is kept after a whole request and a whole answer alone.
+      if (agent === undefined || !isDone || !request.writableFinished) request.destroy();
     };
     const fail = (error: OutgoingError): void => {
       settle();
       reject(error);
     };
+    const lose = (error: OutgoingError): void => {
+      const isStale = request.reusedSocket && response === undefined && error.reason === 'unreachable';
+      fail(isStale ? new StaleConnection(error) : error);
+    };
 
     if (stop.aborted) return stopped();
     stop.addEventListener('abort', stopped);
-    request.on('error', (error) => fail(asOutgoing(error, url.origin)));
+    request.on('error', (error) => lose(asOutgoing(error, url.origin)));
     request.on('upgrade', () => fail(unreachable(url.origin, 'answered with another protocol')));
-    request.on('close', () => fail(unreachable(url.origin, 'ended the connection before its answer was whole')));
-    request.on('response', (response) => {
-      readBody(response, answerBytesMax, url.origin).then((bytes) => {
-        settle();
-        fulfill({ status: response.statusCode ?? 0, headers: joined(response), body: bytes });
+    request.on('close', () => {
+      // Where the answer is whole this is the end of the call alone, and comes before its bytes are in our hands.
+      if (response?.complete !== true) lose(unreachable(url.origin, 'ended the connection before its answer was whole'));
+    });
+    request.on('response', (answer) => {
+      response = answer;
+      readBody(answer, answerBytesMax, cutsAnswer, url.origin).then((bytes) => {
+        settle(answer.complete);
+        fulfill({ status: answer.statusCode ?? 0, headers: joined(answer), body: bytes });
       }, fail);
     });
     request.end(body);
   });
 
-  function options(): RequestOptions & { ca?: string; minVersion: 'TLSv1.2'; rejectUnauthorized: true } {
+  function options(): TlsRequestOptions {
     return {
       protocol: url.protocol,
       host: bareHost(url),
@@ -230,8 +354,8 @@ function exchange({ url, method, given, body, lookup, signals }: Exchange): Prom
         ...headers,
         ...(body === undefined ? {} : { 'content-length': String(body.length) }),
       },
-      // One of its own, which knows no proxy and keeps no connection.
-      agent: false,
+      // Else one of its own, which knows no proxy and keeps no connection.
+      agent: agent ?? false,
       lookup,
       maxHeaderSize: HEADER_BYTES_MAX,
       insecureHTTPParser: false,
@@ -239,21 +363,37 @@ function exchange({ url, method, given, body, lookup, signals }: Exchange): Prom
       // Said, so that NODE_TLS_REJECT_UNAUTHORIZED can not say otherwise.
       rejectUnauthorized: true,
       ...(caPem === undefined ? {} : { ca: caPem }),
+      ...(certPem === undefined ? {} : { cert: certPem }),
+      ...(keyPem === undefined ? {} : { key: keyPem }),
     };
   }
 }
 
-function readBody(response: IncomingMessage, bytesMax: number, origin: string): Promise<Uint8Array> {
+type TlsRequestOptions = RequestOptions & {
+  readonly ca?: string;
+  readonly cert?: string;
+  readonly key?: string;
+  readonly minVersion: 'TLSv1.2';
+  readonly rejectUnauthorized: true;
+};
+
+function readBody(
+  response: IncomingMessage,
+  bytesMax: number,
+  cuts: boolean,
+  origin: string,
+): Promise<Uint8Array> {
   const tooLarge = (): OutgoingError =>
     new OutgoingError('answer_too_large', `${origin}: the answer is larger than ${bytesMax} bytes`);
   return new Promise((fulfill, reject) => {
-    if (Number(response.headers['content-length'] ?? 0) > bytesMax) return reject(tooLarge());
+    if (!cuts && Number(response.headers['content-length'] ?? 0) > bytesMax) return reject(tooLarge());
     const chunks: Buffer[] = [];
     let size = 0;
     response.on('data', (chunk: Buffer) => {
       size += chunk.length;
-      if (size > bytesMax) return reject(tooLarge());
-      chunks.push(chunk);
+      if (size <= bytesMax) chunks.push(chunk);
+      else if (cuts) fulfill(Buffer.concat([...chunks, chunk]).subarray(0, bytesMax));
+      else reject(tooLarge());
     });
     response.on('error', (error) => reject(asOutgoing(error, origin)));
     response.on('end', () => {
@@ -278,14 +418,15 @@ function asOutgoing(
   if (error instanceof OutgoingError) return error;
   // Several addresses were tried: each failed in its way.
   const code = error.code ?? error.errors?.[0]?.code ?? error.name;
-  return unreachable(origin, WORDS[code] ?? `failed (${code})`);
+  return unreachable(origin, FAILURE_WORDS[code] ?? `failed (${code})`);
 }
 
 function unreachable(origin: string, what: string): OutgoingError {
   return new OutgoingError('unreachable', `${origin}: ${what}`);
 }
 
-const WORDS: Readonly<Record<string, string>> = {
+/** Codes of errors of sockets and TLS, for people. */
+export const FAILURE_WORDS: Readonly<Record<string, string>> = {
   ECONNREFUSED: 'nobody listens there (ECONNREFUSED)',
   ECONNRESET: 'ended the connection (ECONNRESET)',
   ENOTFOUND: 'the name is not known (ENOTFOUND)',

@@ -7,6 +7,7 @@
 
 import type { ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
+import type { TLSSocket } from 'node:tls';
 import type { FastifyReply } from 'fastify';
 import { Problem, type ProblemCode } from '../errors.ts';
 import type { Problem as ProblemBody } from './api-types.ts';
@@ -39,8 +40,15 @@ export function toProblem(error: unknown): Problem {
   return new Problem(frameworkProblem(code, statusCode), { cause: error });
 }
 
-/** Sends a problem; the one place where headers of refusals are set. */
+/** Sends a problem. */
 export function sendProblem(reply: FastifyReply, problem: Problem): void {
+  const body = turnIntoProblem(reply, problem);
+  dropRestOfBody(reply);
+  reply.send(body);
+}
+
+/** Makes an answer that was not sent yet that of a problem, and returns its body; the one place where headers of refusals are set. */
+export function turnIntoProblem(reply: FastifyReply, problem: Problem): Buffer {
   reply.code(problem.status).header('content-type', PROBLEM_TYPE);
   setProtectingHeaders(reply);
   if (problem.retryAfter !== undefined) reply.header('retry-after', String(problem.retryAfter));
@@ -48,14 +56,34 @@ export function sendProblem(reply: FastifyReply, problem: Problem): void {
   if (problem.code === 'unauthenticated') reply.header('www-authenticate', 'Bearer');
   // RFC 9110 section 12.5.3: what may be sent instead.
   if (problem.code === 'unsupported_media_type') reply.header('accept-encoding', 'gzip');
-  dropRestOfBody(reply);
   // As bytes, because Fastify adds a charset to JSON text, which this media type has not.
-  reply.send(Buffer.from(JSON.stringify(problemFields(problem))));
+  return Buffer.from(JSON.stringify(problemFields(problem)));
 }
 
-/** On every answer: no cache keeps it, no browser takes it for something else. */
+/**
+ * On every answer. No cache keeps it; no browser takes it for something else, shows it inside another page, runs or loads anything for it,
+ * tells others where it was, or gives it to another site's page. (There are no `access-control-…` headers, ever: CORS is closed.)
+ */
+const PROTECTING_HEADERS = {
+  'cache-control': 'no-store',
+  'x-content-type-options': 'nosniff',
+  'content-security-policy': "default-src 'none'; frame-ancestors 'none'",
+  'x-frame-options': 'DENY',
+  'referrer-policy': 'no-referrer',
+  'cross-origin-resource-policy': 'same-origin',
+} as const;
+/** Over TLS also: for a year no browser comes without (RFC 6797, which forbids it without TLS). */
+const PROTECTING_HEADERS_OF_TLS = {
+  ...PROTECTING_HEADERS,
+  'strict-transport-security': 'max-age=31536000',
+} as const;
+
 export function setProtectingHeaders(reply: FastifyReply): void {
-  reply.header('cache-control', 'no-store').header('x-content-type-options', 'nosniff');
+  reply.headers(protectingHeaders(reply.request.raw.socket));
+}
+
+function protectingHeaders(socket: Socket): Readonly<Record<string, string>> {
+  return (socket as Partial<TLSSocket>).encrypted === true ? PROTECTING_HEADERS_OF_TLS : PROTECTING_HEADERS;
 }
 
 /** Answers what is no HTTP request, or came too slowly, on the bare socket, and closes it. */
@@ -73,10 +101,12 @@ export function sendProblemOnSocket(socket: Socket, problem: Problem): void {
     `HTTP/1.1 ${problem.status} ${problem.code}`,
     `content-type: ${PROBLEM_TYPE}`,
     `content-length: ${Buffer.byteLength(body)}`,
-    'cache-control: no-store',
-    'x-content-type-options: nosniff',
+    ...Object.entries(protectingHeaders(socket)).map(([name, value]) => `${name}: ${value}`),
     'connection: close',
   ];
+  // A reader who does not take even this is not waited for.
+  const timer = setTimeout(() => socket.destroy(), LINGER_MS);
+  socket.once('close', () => clearTimeout(timer));
   socket.end(`${head.join('\r\n')}\r\n\r\n${body}`, () => socket.destroy());
 }
 

@@ -1,9 +1,10 @@
 /**
  * The shell that routes plug into: one Fastify instance, hardened.
  *
- * - Slow clients are cut: their headers, their whole request, their idle connection each have a time. Node holds these
- *   only when `headersTimeout` is below `requestTimeout` and looks every 30 s unless told otherwise; with the settings here a
- *   slow body ends after `requestTimeoutMs` and at most a second more.
+ * - Slow clients are cut: each thing that one can take his time with has a time (`ServerLimits`). Node holds those of headers and bodies
+ *   only when `headersTimeout` is below `requestTimeout`, and looks every 30 s unless told otherwise; with the settings here a slow body
+ *   ends after `requestTimeoutMs` and at most a second more. What Node leaves open, connection-watch.ts cuts.
+ * - TLS where a certificate is given (tls.ts), with the same times, and one more for the handshake.
  * - Every answer that is no success is a problem (problem.ts), also where Node or Fastify would have their own words.
  * - Bodies come to handlers as bytes (body.ts), query strings as text (`validateQuery`).
  * - Every route says who may call it (`config.permission`), or the service does not start.
@@ -14,22 +15,30 @@
  */
 
 import assert from 'node:assert/strict';
+import http from 'node:http';
+import https from 'node:https';
 import type { Socket } from 'node:net';
 import Fastify, { type FastifyBaseLogger, type FastifyInstance, type FastifyRequest, LogController } from 'fastify';
 import { Problem } from '../errors.ts';
 import { type BodyBudget, type BodyOptions, type BodyRules, registerBodies } from './body.ts';
+import { ConnectionWatch } from './connection-watch.ts';
 import { sendProblem, sendProblemOnSocket, setProtectingHeaders, toProblem } from './problem.ts';
+import type { ServerTls } from './tls.ts';
+import { clientBehind } from './trusted-proxies.ts';
 
 export interface ServerLimits extends BodyOptions {
+  /** From connecting to the end of the TLS handshake, which is then the time of connecting. */
+  readonly handshakeTimeoutMs: number;
   /** From the first byte, or from connecting, to the end of the headers. */
   readonly headersTimeoutMs: number;
   /** From the first byte to the end of the body. More than `headersTimeoutMs`. */
   readonly requestTimeoutMs: number;
-  /** Between two requests of one connection. */
+  /** Between two requests of one connection. Node waits a second longer than it announces, for a request that is on its way. */
   readonly keepAliveTimeoutMs: number;
-  /** Without a byte in either direction: a client that does not read its answer. */
-  readonly socketTimeoutMs: number;
-  /** How often the times above are looked at. */
+  /** An answer may wait so long for its reader, and for what takes its bytes at the speed below. */
+  readonly answerGraceMs: number;
+  readonly answerBytesPerSecondMin: number;
+  /** How often the times above are looked at: each can last so much longer. */
   readonly checkIntervalMs: number;
   /** Open at once; more are closed when they come. */
   readonly connectionsMax: number;
@@ -40,10 +49,13 @@ export const DEFAULT_LIMITS: ServerLimits = {
   bodyBytesMax: 256 * 1024,
   bodyBudgetBytes: 192 * 1024 * 1024,
   gzipRatioMax: 200,
+  handshakeTimeoutMs: 5000,
   headersTimeoutMs: 5000,
   requestTimeoutMs: 15_000,
   keepAliveTimeoutMs: 30_000,
-  socketTimeoutMs: 60_000,
+  answerGraceMs: 30_000,
+  // What a line of half a megabit a second takes: a bundle of 1 GiB may take four and a half hours.
+  answerBytesPerSecondMin: 64 * 1024,
   checkIntervalMs: 1000,
   connectionsMax: 10_000,
 };
@@ -53,7 +65,11 @@ type Log = Pick<FastifyBaseLogger, 'warn' | 'error'>;
 export interface ServerOptions {
   readonly log: Log;
   readonly limits?: Partial<ServerLimits>;
-  /** Addresses and CIDR ranges of proxies whose `X-Forwarded-For` is believed; none by default. */
+  /** Undefined: plain HTTP. */
+  readonly tls?: ServerTls | undefined;
+  /** Whether clients are asked for a certificate, where there are authorities for it; yes unless said otherwise. */
+  readonly asksCertificates?: boolean;
+  /** CIDRs of proxies whose `X-Forwarded-For` is believed; none by default. */
   readonly trustProxy?: readonly string[];
 }
 
@@ -70,36 +86,33 @@ declare module 'fastify' {
     /** All routes, in the order in which they were added. */
     readonly registeredRoutes: RegisteredRoute[];
     readonly bodyBudget: BodyBudget;
+    readonly connectionWatch: ConnectionWatch;
   }
 }
 
 /** In ids of events, percent-encoded; longer names nothing. */
 const PARAMETER_LENGTH_MAX = 512;
 const HEADER_BYTES_MAX = 16 * 1024;
+/** A peer that is gone without a word is asked for, so that nobody works for it: the operating system's keep-alive. */
+const PROBE_AFTER_MS = 30_000;
 /** How often connections that became idle are closed while the server ends. */
 const SWEEP_MS = 25;
 const METHODS = ['GET', 'POST', 'PUT', 'PATCH', 'DELETE'] as const;
 
 /** Returns the shell, without routes; not listening yet. */
-export function createServer({ log, limits: given = {}, trustProxy = [] }: ServerOptions): FastifyInstance {
-  const limits = { ...DEFAULT_LIMITS, ...given };
+export function createServer(options: ServerOptions): FastifyInstance {
+  const { log, tls, trustProxy = [] } = options;
+  const limits = { ...DEFAULT_LIMITS, ...options.limits };
   assert(limits.headersTimeoutMs < limits.requestTimeoutMs, 'Node would swap the two times');
 
+  let watch: ConnectionWatch | undefined;
   const app = Fastify({
-    http: {
-      headersTimeout: limits.headersTimeoutMs,
-      connectionsCheckingInterval: limits.checkIntervalMs,
-      maxHeaderSize: HEADER_BYTES_MAX,
-      // A second Authorization or Content-Type then shows, and is refused, instead of being passed over.
-      joinDuplicateHeaders: true,
-      // Node's own refusal is no problem+json; namesOneHost has one.
-      requireHostHeader: false,
+    serverFactory: (handler) => {
+      const server = makeServer(handler as http.RequestListener, limits, options);
+      watch = new ConnectionWatch(server, limits);
+      return server;
     },
-    requestTimeout: limits.requestTimeoutMs,
-    keepAliveTimeout: limits.keepAliveTimeoutMs,
-    connectionTimeout: limits.socketTimeoutMs,
     routerOptions: { maxParamLength: PARAMETER_LENGTH_MAX, querystringParser: unparsed },
-    trustProxy: trustProxy.length === 0 ? false : [...trustProxy],
     exposeHeadRoutes: false,
     // Fastify's own 503 is no problem+json; the onRequest hook below has one.
     return503OnClosing: false,
@@ -107,7 +120,7 @@ export function createServer({ log, limits: given = {}, trustProxy = [] }: Serve
     frameworkErrors: (error, _request, reply) => sendProblem(reply, toProblem(error)),
     clientErrorHandler: refuseSocket,
   });
-  app.server.maxConnections = limits.connectionsMax;
+  app.decorate('connectionWatch', watch as ConnectionWatch);
 
   app.decorate('registeredRoutes', []);
   app.addHook('onRoute', (route) => {
@@ -120,6 +133,7 @@ export function createServer({ log, limits: given = {}, trustProxy = [] }: Serve
   });
   app.decorate('bodyBudget', registerBodies(app, limits));
 
+  const clientOf = trustProxy.length === 0 ? undefined : clientBehind(trustProxy);
   let closing = false;
   app.addHook('preClose', (done) => {
     closing = true;
@@ -127,6 +141,8 @@ export function createServer({ log, limits: given = {}, trustProxy = [] }: Serve
   });
   app.addHook('onRequest', (request, reply, done) => {
     setProtectingHeaders(reply);
+    if (clientOf !== undefined) Object.defineProperty(request, 'ip', { value: clientOf(request.raw) });
+    if (tls?.mustShowAgain(request.raw.socket)) reply.header('connection', 'close');
     if (closing) done(new Problem('not_ready', { detail: 'The service is stopping' }));
     else if (!namesOneHost(request)) done(new Problem('invalid_request', { detail: 'A request names one host' }));
     else done();
@@ -147,12 +163,43 @@ export function createServer({ log, limits: given = {}, trustProxy = [] }: Serve
   return app;
 }
 
+function makeServer(handler: http.RequestListener, limits: ServerLimits, options: ServerOptions): http.Server {
+  const settings: http.ServerOptions = {
+    headersTimeout: limits.headersTimeoutMs,
+    requestTimeout: limits.requestTimeoutMs,
+    keepAliveTimeout: limits.keepAliveTimeoutMs,
+    connectionsCheckingInterval: limits.checkIntervalMs,
+    maxHeaderSize: HEADER_BYTES_MAX,
+    // A second Authorization or Content-Type then shows, and is refused, instead of being passed over.
+    joinDuplicateHeaders: true,
+    // Node's own refusal is no problem+json; namesOneHost has one.
+    requireHostHeader: false,
+    keepAlive: true,
+    keepAliveInitialDelay: PROBE_AFTER_MS,
+  };
+  const { tls, asksCertificates = true } = options;
+  let server: http.Server;
+  if (tls === undefined) {
+    server = http.createServer(settings, handler);
+  } else {
+    const secure = { ...tls.options(asksCertificates), handshakeTimeout: limits.handshakeTimeoutMs };
+    const secured = https.createServer({ ...settings, ...secure }, handler);
+    // Before Node asks refuseSocket: words would wait for the end of the handshake, and the connection with them.
+    secured.prependListener('tlsClientError', (_error, socket) => socket.destroy());
+    tls.serve(secured);
+    server = secured;
+  }
+  server.maxConnections = limits.connectionsMax;
+  return server;
+}
+
 /**
  * Stops: takes no new connection, ends idle ones at once, gives requests under way `graceMs` to finish, cuts the rest,
  * and runs what was registered with `onClose`.
  */
 export async function closeServer(app: FastifyInstance, graceMs: number): Promise<void> {
   const { server } = app;
+  app.connectionWatch.endHandshakes();
   // Node ends only what is idle at the moment of closing; a connection whose last answer goes out later would stay for
   // its keep-alive time.
   const sweep = setInterval(() => server.closeIdleConnections(), SWEEP_MS);

@@ -12,8 +12,24 @@ export interface Measured {
   /** Runs of verification that ended here, by verdict; entries that were checked here, by kind. */
   readonly runs: LabelledCounter;
   readonly entries: LabelledCounter;
+  /** Calls that were refused here, by code. */
+  readonly refused: LabelledCounter;
   /** Undefined where there is no scrubber. */
   readonly scrub: () => MeasuredScrub | undefined;
+  /** Undefined where there is no TLS; `expiresAt` in milliseconds since 1970. */
+  readonly tls?: () => { readonly expiresAt: number; readonly refused: boolean } | undefined;
+  /** The operator's list of services with certificates; undefined where there is none. */
+  readonly tlsClients?: () => { readonly refused: boolean } | undefined;
+  /** Undefined where no identity provider makes the tokens. */
+  readonly keySet?: () => MeasuredKeySet | undefined;
+}
+
+export interface MeasuredKeySet {
+  /** Since the provider last confirmed its keys; undefined = never. */
+  readonly ageSeconds: number | undefined;
+  readonly keys: number;
+  readonly passedOver: number;
+  readonly failures: number;
 }
 
 export interface MeasuredSigner {
@@ -44,12 +60,14 @@ export interface MeasuredScrub {
 }
 
 export function serviceMetrics(measured: Measured): Metric[] {
-  const { queued, signer, signerRefusal, anchors, runs, entries, scrub } = measured;
+  const { queued, signer, signerRefusal, anchors, runs, entries, refused, scrub, keySet, tls, tlsClients } = measured;
   const byAnchor = (value: (anchor: MeasuredAnchor) => number) => (): MetricSample[] =>
     anchors().map((anchor) => ({ labels: { anchor: anchor.name }, value: value(anchor) }));
   return [
     gauge('sealog_queue_entries', 'Events that wait to be stored.', () => queued().entries),
     gauge('sealog_queue_bytes', 'Bytes of events that wait to be stored.', () => queued().bytes),
+
+    counter('sealog_refused_calls_total', 'Calls that were refused here: 401, 403 and 429.', () => refused.samples()),
 
     gauge('sealog_signer_leading', '1 where this replica signs.', () => Number(signer()?.isLeading ?? false)),
     gauge(
@@ -106,6 +124,31 @@ export function serviceMetrics(measured: Measured): Metric[] {
       'Streams of the pass that could not be read whole.',
       () => scrub()?.incomplete,
     ),
+
+    gauge('sealog_tls_certificate_expires_timestamp_seconds', 'When the TLS certificate in use expires.', () =>
+      seconds(tls?.()?.expiresAt),
+    ),
+    gauge('sealog_tls_files_refused', '1 while files of TLS hold what can not be used, so that older ones are.', () =>
+      [
+        { labels: { files: 'certificate' }, refused: tls?.()?.refused },
+        { labels: { files: 'clients' }, refused: tlsClients?.()?.refused },
+      ].flatMap(({ labels, refused: isRefused }) =>
+        isRefused === undefined ? [] : [{ labels, value: Number(isRefused) }],
+      ),
+    ),
+
+    gauge(
+      'sealog_key_set_age_seconds',
+      'Since the identity provider last gave its keys.',
+      () => keySet?.()?.ageSeconds,
+    ),
+    gauge('sealog_key_set_keys', 'Keys of the identity provider that tokens are checked with.', () => keySet?.()?.keys),
+    gauge(
+      'sealog_key_set_keys_passed_over',
+      'Keys of the identity provider that are not used.',
+      () => keySet?.()?.passedOver,
+    ),
+    counter('sealog_key_set_failures_total', 'Fetches of its keys that failed.', () => keySet?.()?.failures),
   ];
 }
 

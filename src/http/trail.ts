@@ -10,13 +10,18 @@
  * are entries themselves.
  */
 import assert from 'node:assert/strict';
-import type { FastifyInstance, FastifyRequest } from 'fastify';
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { JsonObject } from '../chain/canonical.ts';
-import type { ClientCategory } from '../chain/category.ts';
+import type { ClientCategory, Outcome } from '../chain/category.ts';
+import { Problem } from '../errors.ts';
 import { type Caller, callerOf } from './caller.ts';
+import { addressOf } from './client-address.ts';
+import { toProblem, turnIntoProblem } from './problem.ts';
 
 export interface Trace {
   readonly action: string;
+  /** Default: success, of a read also where nothing was found. */
+  readonly outcome?: Outcome;
   /** What was read, or changed. */
   readonly target: { readonly type: string; readonly id: string };
   /** Default: data_access. */
@@ -42,23 +47,32 @@ declare module 'fastify' {
   }
 }
 
+export interface TrailOptions {
+  readonly append: AppendTrace;
+  readonly log: { error(facts: object, message: string): void };
+}
+
 /** Must come before the routes. */
-export function registerTrail(app: FastifyInstance, append: AppendTrace): void {
+export function registerTrail(app: FastifyInstance, { append, log }: TrailOptions): void {
   app.decorate('appendTrace', append);
   app.decorateRequest('trace', null);
   app.addHook('onRoute', (route) => {
     const { permission } = route.config ?? {};
     if (permission === 'public' || permission === 'events:write') return;
-    const wait = async (request: FastifyRequest, reply: { statusCode: number }, payload: unknown): Promise<unknown> => {
+    const wait = async (request: FastifyRequest, reply: FastifyReply, payload: unknown): Promise<unknown> => {
       try {
         assert(request.trace !== null || reply.statusCode >= 400, `${route.url} leaves no trace`);
         await request.trace;
         return payload;
       } catch (error) {
         destroy(payload);
-        // The refusal that is sent instead does not wait for it again.
-        request.trace = Promise.resolve();
-        throw error;
+        const problem = toProblem(error);
+        if (problem.code === 'internal')
+          log.error({ err: error, method: request.method, route: route.url }, 'request failed');
+        // What the answer would have been (its encoding, its name, for how long it may be kept) is not what the refusal is.
+        for (const name of Object.keys(reply.getHeaders())) reply.removeHeader(name);
+        // Not thrown: what fails behind an error that is being told has no handler of ours any more.
+        return turnIntoProblem(reply, problem);
       }
     };
     route.onSend = [wait, ...[route.onSend ?? []].flat()];
@@ -70,12 +84,28 @@ export function registerTrail(app: FastifyInstance, append: AppendTrace): void {
  * answer does.
  */
 export function leaveTrace(request: FastifyRequest, trace: Trace): Promise<void> {
-  const appended = request.server.appendTrace(callerOf(request), request.ip, trace);
+  const appended = request.server.appendTrace(callerOf(request), addressOf(request), trace);
   const before = request.trace;
   request.trace = before === null ? appended : Promise.all([before, appended]).then(() => {});
   // The answer's wait tells; a handler that fails before has its own error to tell.
   request.trace.catch(() => {});
   return appended;
+}
+
+/**
+ * Makes a change behind its entry: nothing changes that was not told before, and where the change then fails, another entry says so. Throws
+ * what the change throws.
+ */
+export async function changeWithTrace<T>(request: FastifyRequest, trace: Trace, change: () => Promise<T>): Promise<T> {
+  await leaveTrace(request, trace);
+  try {
+    return await change();
+  } catch (error) {
+    const code = error instanceof Problem ? error.code : 'internal';
+    const outcome = code === 'outcome_unknown' ? 'unknown' : 'failure';
+    leaveTrace(request, { ...trace, outcome, details: { ...trace.details, problem: code } });
+    throw error;
+  }
 }
 
 /** Of an answer that is a stream: nobody reads it any more. */

@@ -23,7 +23,7 @@ const open = new Map<number, { readonly entries: readonly PendingEntry[] }>();
 let submissions = 0;
 
 const main = new ThreadCalls(parentPort, {
-  answer: (batch: Batch) => answer(batch),
+  answer: (asked: { number: number; batch: Batch }) => answer(asked.number, asked.batch),
   reseal: (asked: { submission: number; entries: Uint32Array; dropMonth: number }) => reseal(asked),
 });
 
@@ -34,7 +34,7 @@ const keysFor: KeysFor = remembered(
 
 const seal = sealWith(keysFor);
 
-async function answer(batch: Batch): Promise<BatchAnswer> {
+async function answer(number: number, batch: Batch): Promise<BatchAnswer> {
   // Not longer than for one batch: the main thread knows when a stream's epoch was closed.
   const openStream = remembered(
     (tenant: string, category: string) => `${tenant}/${category}`,
@@ -44,13 +44,16 @@ async function answer(batch: Batch): Promise<BatchAnswer> {
   const dropMonth = ({ retentionMonths }: StreamRef) =>
     dropMonthOf(retentionMonths === undefined ? undefined : addMonths(batch.now, retentionMonths));
   const appender = new Appender({
-    append: (entries, atomic) => append(entries, atomic, dropMonth),
+    append: (entries, atomic) => append(number, entries, atomic, dropMonth),
     readEntries: (stream, seqs) => main.call<ReadonlyMap<number, Entry>>('readEntries', { stream, seqs }),
   });
-  return answerBatch(batch, { appender, openStream, limits: workerData as BatchLimits });
+  // Nobody waits for it: what it can throw it throws when the main thread is gone.
+  const onEvents = (events: number): void => void main.call('events', { batch: number, events }).catch(() => {});
+  return answerBatch(batch, { appender, openStream, limits: workerData as BatchLimits, onEvents });
 }
 
 async function append(
+  batch: number,
   entries: readonly PendingEntry[],
   atomic: boolean,
   dropMonth: (stream: StreamRef) => number,
@@ -61,7 +64,7 @@ async function append(
   const submission = submissions++;
   open.set(submission, { entries });
   try {
-    const sealed: SealedColumns = { submission, atomic, entries: encodeEntries(entries), runs };
+    const sealed: SealedColumns = { batch, submission, atomic, entries: encodeEntries(entries), runs };
     return await main.call<readonly (Outcome | undefined)[]>(
       'append',
       sealed,

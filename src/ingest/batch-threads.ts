@@ -1,10 +1,13 @@
 /**
  * The batch threads: batches are read, validated and sealed beside the main thread, which would otherwise be the one busy processor of the
- * machine (80 of 115 µs an event). A batch goes to the thread with the least to do. A thread that dies takes its batches with it, whose
- * outcome is then unknown, and is started anew.
+ * machine (80 of 115 µs an event). A thread that dies takes its batches with it, whose outcome is then unknown, and is started anew.
+ *
+ * Batches wait here and not in a thread, and tenants take turns (chain/fair-queue.ts): a thread has only so many before it that it need not
+ * wait for the next. A batch that is sealed and waits for its place makes way for another.
  */
 import { Worker } from 'node:worker_threads';
 import type { PlacelessEntry, StreamRef } from '../chain/entry.ts';
+import { FairQueue } from '../chain/fair-queue.ts';
 import type { Entry } from '../chain/open-block.ts';
 import type { StreamKeys } from '../chain/sealed-run.ts';
 import type { Outcome, Submission } from '../chain/sequencer.ts';
@@ -27,12 +30,27 @@ export interface BatchThreadsOptions {
 interface Thread {
   readonly worker: Worker;
   readonly calls: ThreadCalls;
-  batches: number;
+  /** The batches that are not sealed yet, by number. */
+  readonly working: Map<number, WaitingBatch>;
 }
+
+interface WaitingBatch {
+  readonly batch: Batch;
+  readonly onEvents: (events: number) => void;
+  readonly resolve: (answer: Promise<BatchAnswer>) => void;
+  readonly reject: (error: Problem) => void;
+}
+
+/** One is worked on, and one lies ready. */
+const WORKING_MAX = 2;
+/** Bytes that a tenant gives in a turn while others wait. */
+const TURN_BYTES = 64 * 1024;
 
 export class BatchThreads {
   readonly #options: BatchThreadsOptions;
   readonly #threads: Thread[] = [];
+  readonly #waiting = new FairQueue<WaitingBatch>(TURN_BYTES);
+  #batches = 0;
   #closed = false;
 
   constructor(options: BatchThreadsOptions) {
@@ -44,22 +62,45 @@ export class BatchThreads {
     while (this.#threads.length < this.#options.threads) this.#threads.push(this.#start());
   }
 
-  async answer(batch: Batch): Promise<BatchAnswer> {
-    if (this.#closed) throw new Problem('not_ready', { detail: 'the service is stopping' });
-    const idle = this.#threads.find((thread) => thread.batches === 0);
-    if (idle === undefined && this.#threads.length < this.#options.threads) this.#threads.push(this.#start());
-    const thread = this.#threads.reduce((least, other) => (other.batches < least.batches ? other : least));
-    thread.batches += 1;
-    try {
-      return await thread.calls.call<BatchAnswer>('answer', batch);
-    } finally {
-      thread.batches -= 1;
-    }
+  /** Answers a batch; `onEvents` is called with the number of its events as soon as that is known. */
+  async answer(batch: Batch, onEvents: (events: number) => void): Promise<BatchAnswer> {
+    if (this.#closed) throw stopping();
+    return new Promise((resolve, reject) => {
+      this.#waiting.push(batch.sender.tenant, { batch, onEvents, resolve, reject }, batch.body.length);
+      this.#handOut();
+    });
   }
 
   async close(): Promise<void> {
     this.#closed = true;
+    for (let next = this.#waiting.shift(); next !== undefined; next = this.#waiting.shift()) next.reject(stopping());
     await Promise.all(this.#threads.map(({ worker }) => worker.terminate()));
+  }
+
+  /** Gives waiting batches to the threads with the least to do, as far as these take some. */
+  #handOut(): void {
+    while (this.#waiting.length > 0) {
+      const idle = this.#threads.some(({ working }) => working.size === 0);
+      if (!idle && this.#threads.length < this.#options.threads) this.#threads.push(this.#start());
+      const thread = this.#threads.reduce((least, other) => (other.working.size < least.working.size ? other : least));
+      if (thread.working.size >= WORKING_MAX) return;
+      const next = this.#waiting.shift()!;
+      next.resolve(this.#answer(thread, next));
+    }
+  }
+
+  async #answer(thread: Thread, waiting: WaitingBatch): Promise<BatchAnswer> {
+    const number = this.#batches++;
+    thread.working.set(number, waiting);
+    try {
+      return await thread.calls.call<BatchAnswer>('answer', { number, batch: waiting.batch });
+    } finally {
+      this.#makeWay(thread, number);
+    }
+  }
+
+  #makeWay(thread: Thread, number: number): void {
+    if (thread.working.delete(number) && !this.#closed) this.#handOut();
   }
 
   #start(): Thread {
@@ -72,11 +113,16 @@ export class BatchThreads {
         this.#options.openStream(tenant, category),
       keysFor: ({ stream, dropMonth }: { stream: StreamRef; dropMonth: number }) =>
         this.#options.keysFor(stream, dropMonth),
-      append: (sealed: SealedColumns) => this.#append(calls, sealed),
+      events: async ({ batch, events }: { batch: number; events: number }) =>
+        thread.working.get(batch)?.onEvents(events),
+      append: (sealed: SealedColumns) => {
+        this.#makeWay(thread, sealed.batch);
+        return this.#append(calls, sealed);
+      },
       readEntries: ({ stream, seqs }: { stream: StreamRef; seqs: readonly number[] }) =>
         this.#options.readEntries(stream, seqs),
     });
-    const thread: Thread = { worker, calls, batches: 0 };
+    const thread: Thread = { worker, calls, working: new Map() };
     worker.on('error', (error) => log.error({ err: error }, 'a batch thread failed'));
     worker.on('exit', () => {
       const at = this.#threads.indexOf(thread);
@@ -102,4 +148,8 @@ export class BatchThreads {
     const runs = sealed.runs.map((run) => decodeRun(run, entries));
     return this.#options.append({ kind: 'sealed', atomic: sealed.atomic, entries, runs, reseal });
   }
+}
+
+function stopping(): Problem {
+  return new Problem('not_ready', { detail: 'the service is stopping' });
 }

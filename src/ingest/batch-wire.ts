@@ -30,6 +30,8 @@ export interface RunColumns {
 }
 
 export interface SealedColumns {
+  /** The batch that it comes from. */
+  readonly batch: number;
   /** Names the submission when some of a run is to be sealed anew. */
   readonly submission: number;
   readonly atomic: boolean;

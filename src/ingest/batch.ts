@@ -2,7 +2,7 @@
 import { type FieldError, Problem } from '../errors.ts';
 import { problemFields } from '../http/problem.ts';
 import type { Appender, Settled } from './appender.ts';
-import { type OpenStream, type TakenEvent, takeEvent } from './events.ts';
+import { type OpenStream, type Sender, type TakenEvent, takeEvent } from './events.ts';
 import { type ReadItem, readJson, readJsonArray, splitLines } from './json-reader.ts';
 
 export interface BatchLimits {
@@ -16,7 +16,7 @@ export interface Batch {
   /** NDJSON, else a JSON array. */
   readonly isLines: boolean;
   readonly atomic: boolean;
-  readonly tenant: string;
+  readonly sender: Sender;
   /** The service's clock, milliseconds since 1970. */
   readonly now: number;
 }
@@ -31,33 +31,47 @@ export interface BatchDeps {
   readonly appender: Appender;
   readonly openStream: OpenStream;
   readonly limits: BatchLimits;
+  /** Called once with the number of events that it brings, valid or not. */
+  readonly onEvents: (events: number) => void;
 }
 
 /** Returns the answer to a batch. Throws a Problem that is the whole call's. */
-export async function answerBatch(batch: Batch, { appender, openStream, limits }: BatchDeps): Promise<BatchAnswer> {
-  const { body, isLines, atomic, tenant, now } = batch;
+export async function answerBatch(
+  batch: Batch,
+  { appender, openStream, limits, onEvents }: BatchDeps,
+): Promise<BatchAnswer> {
+  const { body, isLines, atomic, sender, now } = batch;
   const max = limits.batchEventsMax;
   const items: readonly Item[] = isLines ? splitLines(body, { linesMax: max }) : readJsonArray(body, { itemsMax: max });
+  onEvents(items.length);
   if (items.length === 0) throw new Problem('invalid_batch', { errors: [{ field: '', message: 'has no event' }] });
 
   const taken: (TakenEvent | Problem)[] = [];
   for (const item of items) {
     try {
-      taken.push(await takeEvent(readItem(item, limits), tenant, openStream, now));
+      taken.push(await takeEvent(readItem(item, limits), sender, openStream, now));
     } catch (error) {
-      // What is wrong with this item is its own; everything else is the whole call's.
-      if (!(error instanceof Problem) || error.status >= 500 || error.code === 'forbidden') throw error;
+      if (!isOfItem(error)) throw error;
       taken.push(error);
     }
   }
   const valid = taken.filter((one): one is TakenEvent => !(one instanceof Problem));
   if (atomic) {
-    if (valid.length < taken.length) throw new Problem('invalid_batch', { errors: errorsOf(taken) });
+    if (valid.length < taken.length) {
+      const isForbidden = taken.some((one) => one instanceof Problem && one.code === 'forbidden');
+      throw new Problem(isForbidden ? 'forbidden' : 'invalid_batch', { errors: errorsOf(taken) });
+    }
     return { status: 201, text: answerText(await appender.appendAll(valid)) };
   }
   const answers = await appender.append(valid);
   let next = 0;
   return { status: 200, text: answerText(taken.map((one) => (one instanceof Problem ? one : answers[next++]!))) };
+}
+
+/** What is wrong with an item is its own; everything else is the whole call's, also a tenant that takes no events: that names no field. */
+function isOfItem(error: unknown): error is Problem {
+  if (!(error instanceof Problem) || error.status >= 500 || error.code === 'tenant_closed') return false;
+  return error.code !== 'forbidden' || error.errors.length > 0;
 }
 
 /** A line, or an item of an array, that is read already. */

@@ -3,8 +3,9 @@ import { ENTRY_BYTES_MAX } from '../chain/block.ts';
 import type { JsonObject, JsonValue } from '../chain/canonical.ts';
 import type { ClientCategory, Outcome } from '../chain/category.ts';
 import { type EventFields, type PendingEntry, pendingEntry, type StreamRef } from '../chain/entry.ts';
-import { Problem } from '../errors.ts';
+import { type FieldError, Problem } from '../errors.ts';
 import { validateEvent } from '../http/api-schema.ts';
+import type { Caller } from '../http/caller.ts';
 import { OWN_SOURCE } from './own-events.ts';
 import { uuidV7 } from './uuid-v7.ts';
 
@@ -17,13 +18,19 @@ export interface TakenEvent {
   readonly pending: PendingEntry;
 }
 
+/** Whose events are sent, and what they are held to. */
+export type Sender = Pick<Caller, 'tenant' | 'sites' | 'categories'>;
+
 /** Finds, or makes, the stream that a tenant's events of a category go to. */
 export type OpenStream = (tenant: string, category: ClientCategory) => Promise<StreamRef>;
 
-/** Returns the entry to append. Throws a Problem `invalid_event` with every field that is wrong. */
+/**
+ * Returns the entry to append. Throws a Problem: `invalid_event` with every field that is wrong, `forbidden` with every field that the
+ * sender may not give this value.
+ */
 export async function takeEvent(
   value: JsonValue,
-  tenant: string,
+  sender: Sender,
   openStream: OpenStream,
   now: number,
 ): Promise<TakenEvent> {
@@ -33,6 +40,8 @@ export async function takeEvent(
   const given = value as JsonObject & { readonly category: ClientCategory; readonly outcome: Outcome };
   if ((given['source'] as { readonly service?: unknown }).service === OWN_SOURCE.service)
     throw new Problem('invalid_event', { errors: [OWN_NAME] });
+  const notAllowed = beyond(sender, given);
+  if (notAllowed.length > 0) throw new Problem('forbidden', { errors: notAllowed });
   const id = given['id'] as string | undefined;
   const event: EventFields = {
     id: id ?? uuidV7(now),
@@ -50,8 +59,19 @@ export async function takeEvent(
       target: given['target'],
     },
   };
-  const pending = pendingEntry(await openStream(tenant, given.category), event, id !== undefined);
+  const pending = pendingEntry(await openStream(sender.tenant, given.category), event, id !== undefined);
   if (pending.bytes > ENTRY_BYTES_MAX)
     throw new Problem('too_large', { detail: 'In canonical form the event is too large: 1e20 has 21 digits there' });
   return { event, pending };
+}
+
+/** Before anything is looked up: whether there is such an event already is nothing that its sender learns. */
+function beyond({ sites, categories }: Sender, event: JsonObject): FieldError[] {
+  const { site } = event['source'] as { readonly site?: string };
+  const errors: FieldError[] = [];
+  if (categories !== undefined && !categories.includes(event['category'] as string))
+    errors.push({ field: 'category', message: 'is none that this credential may send' });
+  if (sites !== undefined && (site === undefined || !sites.includes(site)))
+    errors.push({ field: 'source.site', message: 'is none that this credential may send events of' });
+  return errors;
 }

@@ -12,6 +12,8 @@ export interface OwnEvent {
   readonly severity?: number | undefined;
   /** Else a fresh one. */
   readonly id?: string;
+  /** Appended once, however often it is tried: where an entry of the stream has its id, nothing happens. */
+  readonly once?: true;
   readonly actor?: JsonObject | undefined;
   readonly target?: JsonObject | undefined;
   readonly reason?: string | undefined;
@@ -19,7 +21,8 @@ export interface OwnEvent {
   readonly details?: JsonObject | undefined;
 }
 
-export type AppendOwn = (tenant: string, category: Category, event: OwnEvent) => Promise<Receipt>;
+/** Resolves to undefined where it was there already (`once`). */
+export type AppendOwn = (tenant: string, category: Category, event: OwnEvent) => Promise<Receipt | undefined>;
 
 /** The source of everything that Sealog writes itself. */
 export const OWN_SOURCE = { service: 'sealog' };
@@ -30,7 +33,7 @@ export function ownEvents(deps: {
   readonly append: (submission: Submission) => Promise<readonly (AppendOutcome | undefined)[]>;
   readonly wallClock: () => number;
 }): AppendOwn {
-  return async (tenant, category, { id, action, outcome, severity, ...parts }) => {
+  return async (tenant, category, { id, once, action, outcome, severity, ...parts }) => {
     const now = deps.wallClock();
     const stream = await deps.openStream(tenant, category);
     const fields = {
@@ -42,9 +45,10 @@ export function ownEvents(deps: {
       source: OWN_SOURCE,
       parts,
     };
-    // The ids are ours: no event repeats them.
-    const entries = [pendingEntry(stream, fields, false)];
+    // The ids are ours: no event of another repeats them.
+    const entries = [pendingEntry(stream, fields, once === true)];
     const [answer] = await deps.append({ kind: 'open', atomic: false, entries });
+    if (once === true && answer?.kind === 'seen') return undefined;
     if (answer?.kind !== 'appended') throw new Error('an event of our own was not appended');
     return answer.receipt;
   };

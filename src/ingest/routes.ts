@@ -1,19 +1,21 @@
 /** `POST /v1/events` and `POST /v1/events/batch`. */
-import type { FastifyInstance, FastifyReply } from 'fastify';
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { Problem } from '../errors.ts';
 import { validateQuery } from '../http/api-schema.ts';
 import { bodyOf } from '../http/body.ts';
-import { tenantOf } from '../http/caller.ts';
+import { callerOf } from '../http/caller.ts';
 import type { Appender } from './appender.ts';
 import type { Batch, BatchAnswer, BatchLimits } from './batch.ts';
-import { type OpenStream, takeEvent } from './events.ts';
+import { type OpenStream, type Sender, takeEvent } from './events.ts';
 import { readJson } from './json-reader.ts';
 
 export interface IngestDeps {
   readonly appender: Appender;
   readonly openStream: OpenStream;
   /** Batches are worked out beside the main thread, see `batch-threads.ts`. */
-  readonly batches: { answer(batch: Batch): Promise<BatchAnswer> };
+  readonly batches: { answer(batch: Batch, onEvents: (events: number) => void): Promise<BatchAnswer> };
+  /** Counts the events of a request against its sender's quota. */
+  readonly charge: (request: FastifyRequest, events: number) => void;
   readonly wallClock: () => number;
   readonly limits: IngestLimits;
   /** Waits for a signed checkpoint that covers so many entries of a stream; undefined when there was none in time. */
@@ -25,15 +27,17 @@ export interface IngestLimits extends BatchLimits {
   readonly batchBytesMax: number;
 }
 
-export function ingestRoutes({ appender, openStream, batches, wallClock, limits, checkpointOf }: IngestDeps) {
+export function ingestRoutes(deps: IngestDeps) {
+  const { appender, openStream, batches, charge, wallClock, limits, checkpointOf } = deps;
   return async function ingest(app: FastifyInstance): Promise<void> {
     const single = {
       permission: 'events:write',
       body: { types: ['application/json'], limit: limits.eventBytesMax },
     } as const;
     app.post('/v1/events', { config: single }, async (request, reply) => {
+      charge(request, 1);
       const { wait } = validateQuery('createEvent', request.query);
-      const taken = await takeEvent(readJson(bodyOf(request)), tenantOf(request), openStream, wallClock());
+      const taken = await takeEvent(readJson(bodyOf(request)), senderOf(request), openStream, wallClock());
       const [answer] = await appender.append([taken]);
       if (answer instanceof Problem) throw answer;
       const { status, receipt } = answer!;
@@ -48,17 +52,17 @@ export function ingestRoutes({ appender, openStream, batches, wallClock, limits,
     app.post('/v1/events/batch', { config: batch }, async (request, reply) => {
       const { atomic } = validateQuery('createEvents', request.query);
       const isLines = request.headers['content-type']?.startsWith('application/x-ndjson') === true;
-      const tenant = tenantOf(request);
-      const { status, text } = await batches.answer({
-        body: bodyOf(request),
-        isLines,
-        atomic,
-        tenant,
-        now: wallClock(),
-      });
+      const sent = { body: bodyOf(request), isLines, atomic, sender: senderOf(request), now: wallClock() };
+      const { status, text } = await batches.answer(sent, (events) => charge(request, events));
       return sendJson(reply, status, text);
     });
   };
+}
+
+/** No more of the caller than what goes over to a thread. */
+function senderOf(request: FastifyRequest): Sender {
+  const { tenant, sites, categories } = callerOf(request);
+  return { tenant, ...(sites === undefined ? {} : { sites }), ...(categories === undefined ? {} : { categories }) };
 }
 
 function sendJson(reply: FastifyReply, status: number, text: string): FastifyReply {

@@ -15,7 +15,7 @@ import type { Entry } from '../chain/open-block.ts';
 import { encodeEntryBundle, parseTilePath, TILE_WIDTH, type TileResource } from '../chain/tile.ts';
 import { EvidenceError, Problem } from '../errors.ts';
 import { validatePath, validateQuery } from '../http/api-schema.ts';
-import { mayReadEvents, tenantOf } from '../http/caller.ts';
+import { callerOf, mayReadEvents, tenantOf } from '../http/caller.ts';
 import { leaveTrace } from '../http/trail.ts';
 import type { StoredKeyStatement } from '../store/checkpoints.ts';
 import type { AsTenant } from '../store/database.ts';
@@ -31,8 +31,15 @@ export interface ProofDeps {
   readonly origin: string;
   /** Returns how to ask for one tenant, or undefined when there is no such tenant. */
   readonly tenant: (name: string) => Promise<AsTenant | undefined>;
-  /** Returns a tenant's entry by its id; throws a Problem where there is none or several categories have it. */
-  readonly findEntry: (ask: AsTenant, id: string, category: string | undefined) => Promise<{ readonly entry: Entry }>;
+  /** Returns a tenant's entry by its id, of these sites where they are given; throws a Problem where there is none or several categories have it. */
+  readonly findEntry: (
+    ask: AsTenant,
+    wanted: {
+      readonly id: string;
+      readonly category: string | undefined;
+      readonly sites: readonly string[] | undefined;
+    },
+  ) => Promise<{ readonly entry: Entry }>;
   /** The statements of keys of these names, by name and generation. */
   readonly keyStatements: (names: readonly string[]) => Promise<readonly StoredKeyStatement[]>;
   /** Whether `/v1/logs` needs no token. */
@@ -53,7 +60,9 @@ const LOG_PATH =
 const compress = promisify(gzip);
 
 export function proofRoutes({ origin, tenant, findEntry, keyStatements, publicLogs }: ProofDeps) {
-  const logs = { config: { permission: publicLogs ? 'public' : 'proofs:read' } } as const;
+  const permission = publicLogs ? 'public' : 'proofs:read';
+  const logs = { config: { permission } } as const;
+  const tiles = { config: { permission, ofAllSites: isEntryBundle } } as const;
   // No cache that others share may keep what needed a token, and no browser may give it to the next one.
   const forGood = `${publicLogs ? 'public' : 'private'}, max-age=31536000, immutable`;
   const variesBy = publicLogs ? [] : ['authorization'];
@@ -64,16 +73,17 @@ export function proofRoutes({ origin, tenant, findEntry, keyStatements, publicLo
     if (match === null || !isCategory(match[2]!)) throw new Problem('not_found');
     const [, owner, category, epoch, resource] = match as unknown as [string, string, Category, string?, string?];
     const name = streamName(owner, category, epoch === undefined ? 1 : Number(epoch));
-    const isAnchor = anchorEpoch(name) !== undefined;
-    const maySee = isAnchor || (owner !== OWN_TENANT && (publicLogs || tenantOf(request) === owner));
-    const ask = maySee ? await tenant(owner) : undefined;
-    if (ask === undefined) throw new Problem('not_found');
+    // Also who asks for another tenant's leaves an entry, in his own log.
     if (!publicLogs)
       leaveTrace(request, {
         action: 'log.prove',
         target: { type: 'stream', id: name },
         details: { resource: resource! },
       });
+    const isAnchor = anchorEpoch(name) !== undefined;
+    const maySee = isAnchor || (publicLogs ? owner !== OWN_TENANT : tenantOf(request) === owner);
+    const ask = maySee ? await tenant(owner) : undefined;
+    if (ask === undefined) throw new Problem('not_found');
     return { name, ask, resource: resource! };
   }
 
@@ -130,9 +140,10 @@ export function proofRoutes({ origin, tenant, findEntry, keyStatements, publicLo
         target: { type: 'event', id },
         details: { category: category ?? null },
       });
-      const ask = await tenant(tenantOf(request));
+      const { tenant: owner, sites } = callerOf(request);
+      const ask = await tenant(owner);
       if (ask === undefined) throw new Problem('not_found');
-      const { entry } = await findEntry(ask, id, category);
+      const { entry } = await findEntry(ask, { id, category, sites });
       const proof = await ask((database) => proveEntry(database, origin, entry));
       reply.header('vary', 'accept');
       if (prefersText(request.headers.accept)) return reply.type('text/plain; charset=utf-8').send(proofText(proof));
@@ -147,11 +158,11 @@ export function proofRoutes({ origin, tenant, findEntry, keyStatements, publicLo
       validateQuery('readCheckpointOfEpoch', request.query);
       return checkpoint(request, reply);
     });
-    app.get('/v1/logs/:tenant/:category/tile/*', logs, async (request, reply) => {
+    app.get('/v1/logs/:tenant/:category/tile/*', tiles, async (request, reply) => {
       validateQuery('readTile', request.query);
       return tile(request, reply);
     });
-    app.get('/v1/logs/:tenant/:category/:epoch/tile/*', logs, async (request, reply) => {
+    app.get('/v1/logs/:tenant/:category/:epoch/tile/*', tiles, async (request, reply) => {
       validateQuery('readTileOfEpoch', request.query);
       return tile(request, reply);
     });
@@ -180,6 +191,12 @@ export function proofRoutes({ origin, tenant, findEntry, keyStatements, publicLo
       return reply.send({ items, next: null });
     });
   };
+}
+
+/** Says whether a request is for records; those of the anchor stream are of no site. */
+function isEntryBundle(request: FastifyRequest): boolean {
+  const { tenant, category, '*': tile } = request.params as Readonly<Record<'tenant' | 'category' | '*', string>>;
+  return tile.startsWith('entries') && !(tenant === OWN_TENANT && category === 'anchor');
 }
 
 function isCategory(text: string): text is Category {

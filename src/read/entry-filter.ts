@@ -1,10 +1,10 @@
 /** What a search asks for, as conditions on blocks (to pass over those that can not match) and on entries (to decide). */
 import type { JsonObject, JsonValue } from '../chain/canonical.ts';
 import { OUTCOMES, type Outcome } from '../chain/category.ts';
+import { partValue } from '../chain/entry-view.ts';
 import type { Entry } from '../chain/open-block.ts';
 import { type Mark, marksOf, normalizeEmail, normalizeIp, tagOf } from '../chain/tag.ts';
 import type { BlockFilter } from '../store/log-reader.ts';
-import { partValue } from './entry-view.ts';
 import { compareInstants, type Instant, instantOf } from './instant.ts';
 
 export interface EntryQuery {
@@ -13,6 +13,8 @@ export interface EntryQuery {
   readonly actor?: string | undefined;
   readonly target?: string | undefined;
   readonly site?: string | undefined;
+  /** Sites that the caller is held to; absent: all, and entries without one. */
+  readonly sites?: readonly string[] | undefined;
   readonly service?: string | undefined;
   readonly ip?: string | undefined;
   readonly severityMin?: number | undefined;
@@ -23,9 +25,14 @@ export interface EntryQuery {
   readonly occurredTo?: Instant | undefined;
 }
 
-/** For each condition the marks of which an entry must have one; the one that fewest blocks are likely to meet first. */
+/**
+ * For each condition the marks of which an entry must have one; the one that fewest blocks are likely to meet first. Sites that the caller
+ * is held to come before all: only blocks that have an entry of them are candidates then, so that neither an empty page nor where it ends
+ * tells of the others.
+ */
 function wantedMarks(query: EntryQuery): Mark[][] {
   const wanted: Mark[][] = [];
+  if (query.sites !== undefined) wanted.push(query.sites.map((value) => ({ kind: 'site', value })));
   if (query.actor !== undefined) {
     const values = new Set([query.actor, normalizeEmail(query.actor)]);
     wanted.push([...values].map((value) => ({ kind: 'actor', value })));
@@ -57,6 +64,7 @@ export function blockFilter(query: EntryQuery, tagKey: Uint8Array): BlockFilter 
 /** Says whether an entry is one that the query asks for. */
 export function matches(query: EntryQuery, entry: Entry): boolean {
   const { record } = entry;
+  if (!isOfSites(entry, query.sites)) return false;
   if (query.outcome !== undefined && record.outcome !== query.outcome) return false;
   if (query.severityMin !== undefined && (record.severity === undefined || record.severity < query.severityMin))
     return false;
@@ -79,6 +87,13 @@ export function matches(query: EntryQuery, entry: Entry): boolean {
     (query.target === undefined || has('target', query.target)) &&
     (query.ip === undefined || has('ip', normalizeIp(query.ip)))
   );
+}
+
+/** Says whether whoever is held to these sites may see an entry. */
+export function isOfSites({ record }: Entry, sites: readonly string[] | undefined): boolean {
+  if (sites === undefined) return true;
+  const site = record.source['site'];
+  return typeof site === 'string' && sites.includes(site);
 }
 
 /** Id and name match as they stand, an e-mail address in its normal form. */

@@ -6,23 +6,26 @@ import type { AsTenant } from '../store/database.ts';
 import { placesOfId } from '../store/log-reader.ts';
 import { listStreams, type StreamRow } from '../store/streams.ts';
 import { type Keys, readEntries } from './entries.ts';
+import { isOfSites } from './entry-filter.ts';
 
 export interface FoundEntry {
   readonly entry: Entry;
   readonly stream: StreamRow;
 }
 
+/** Which entry is meant, and of which sites it may be; absent: of all, or of none. */
+export interface EntryId {
+  readonly id: string;
+  readonly category: string | undefined;
+  readonly sites: readonly string[] | undefined;
+}
+
 /**
  * Returns the tenant's newest entry with this id, of the category where one is named. Throws a Problem: `not_found`, or
- * `category_required` where several categories have it.
+ * `category_required` where several categories have it. One of another site is not there, whatever is asked.
  */
-export async function findEntry(
-  ask: AsTenant,
-  keys: Keys,
-  id: string,
-  category: string | undefined,
-): Promise<FoundEntry> {
-  const found = await findById(ask, keys, id, category);
+export async function findEntry(ask: AsTenant, keys: Keys, wanted: EntryId): Promise<FoundEntry> {
+  const found = await findById(ask, keys, wanted);
   const [first, second] = found;
   if (first === undefined) throw new Problem('not_found');
   if (second !== undefined) {
@@ -35,7 +38,7 @@ export async function findEntry(
 }
 
 /** Returns for each category the newest entry with this id. */
-async function findById(ask: AsTenant, keys: Keys, id: string, category: string | undefined): Promise<FoundEntry[]> {
+async function findById(ask: AsTenant, keys: Keys, { id, category, sites }: EntryId): Promise<FoundEntry[]> {
   const streams = (await ask(listStreams)).filter((stream) => category === undefined || stream.category === category);
   const places = await ask((database) =>
     placesOfId(
@@ -49,7 +52,7 @@ async function findById(ask: AsTenant, keys: Keys, id: string, category: string 
     if (newest.has(stream.category)) continue;
     for (const place of places.filter((one) => one.streamId === stream.id)) {
       const entry = (await readEntries(ask, keys, stream, [place.seq], place.dropMonth)).get(place.seq);
-      if (entry?.record.id !== id) continue;
+      if (entry?.record.id !== id || !isOfSites(entry, sites)) continue;
       newest.set(stream.category, { entry, stream });
       break;
     }

@@ -3,11 +3,12 @@ import type { FastifyInstance, FastifyReply } from 'fastify';
 import type { Kysely } from 'kysely';
 import { toHex } from '../chain/bytes.ts';
 import type { JsonObject } from '../chain/canonical.ts';
+import { entryText } from '../chain/entry-view.ts';
 import { decodeFrontier, frontierRoot } from '../chain/merkle.ts';
 import { formatInstant } from '../chain/retain-until.ts';
 import { Problem } from '../errors.ts';
 import { validatePath, validateQuery } from '../http/api-schema.ts';
-import { tenantOf } from '../http/caller.ts';
+import { callerOf, tenantOf } from '../http/caller.ts';
 import { leaveTrace } from '../http/trail.ts';
 import { checkpointsOf, type DatedCheckpoint } from '../store/checkpoints.ts';
 import type { AsTenant } from '../store/database.ts';
@@ -15,7 +16,6 @@ import { listStreams, type StreamRow } from '../store/streams.ts';
 import type { Tables } from '../store/tables.ts';
 import { decodeCursor, encodeCursor } from './cursor.ts';
 import type { Keys } from './entries.ts';
-import { entryText } from './entry-view.ts';
 import { findEntry } from './find-entry.ts';
 import { type Instant, instantOf } from './instant.ts';
 import { search } from './search.ts';
@@ -30,18 +30,21 @@ export function readRoutes({ tenant, keys }: ReadDeps) {
   return async function read(app: FastifyInstance): Promise<void> {
     app.get('/v1/events', { config: { permission: 'events:read' } }, async (request, reply) => {
       const { cursor, limit, order, category, ...asked } = validateQuery('searchEvents', request.query);
-      const owner = tenantOf(request);
-      const question = JSON.stringify([owner, order, category ?? null, Object.entries(asked).sort()]);
+      const { tenant: owner, sites: heldTo } = callerOf(request);
+      const sites = heldTo === undefined ? undefined : sitesAsked(heldTo, asked.site);
+      const question = JSON.stringify([owner, order, category ?? null, Object.entries(asked).sort(), sites ?? null]);
       const positions = cursor === undefined ? undefined : decodeCursor(question, cursor);
       const target = { type: 'log', id: category === undefined ? owner : `${owner}/${category}` };
-      const details = { query: asked as JsonObject, order, limit, continued: cursor !== undefined };
+      const held = sites === undefined ? {} : { sites };
+      const details = { query: asked as JsonObject, ...held, order, limit, continued: cursor !== undefined };
       leaveTrace(request, { action: 'log.search', target, details });
       const ask = await tenant(owner);
-      if (ask === undefined) return sendJson(reply, '{"items":[],"next":null}');
+      if (ask === undefined || sites?.length === 0) return sendJson(reply, '{"items":[],"next":null}');
       const { items, next } = await search(ask, keys, {
         streams: (await ask(listStreams)).filter((stream) => category === undefined || stream.category === category),
         query: {
           ...asked,
+          sites,
           from: instant(asked.from),
           to: instant(asked.to),
           occurredFrom: instant(asked.occurredFrom),
@@ -64,9 +67,10 @@ export function readRoutes({ tenant, keys }: ReadDeps) {
         target: { type: 'event', id },
         details: { category: category ?? null },
       });
-      const ask = await tenant(tenantOf(request));
+      const { tenant: owner, sites } = callerOf(request);
+      const ask = await tenant(owner);
       if (ask === undefined) throw new Problem('not_found');
-      const { entry, stream } = await findEntry(ask, keys, id, category);
+      const { entry, stream } = await findEntry(ask, keys, { id, category, sites });
       return sendJson(reply, entryText(entry, stream.category));
     });
 
@@ -78,6 +82,11 @@ export function readRoutes({ tenant, keys }: ReadDeps) {
       return sendJson(reply, JSON.stringify({ items, next: null }));
     });
   };
+}
+
+/** Returns which of the sites that a caller is held to a search is about, in an order of their own: a cursor outlives a token. */
+function sitesAsked(heldTo: readonly string[], site: string | undefined): string[] {
+  return [...new Set(heldTo)].filter((one) => site === undefined || one === site).sort();
 }
 
 async function streamViews(database: Kysely<Tables>) {

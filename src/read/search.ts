@@ -5,6 +5,9 @@
  * match are merged. A request looks at a bounded number of blocks and then answers with what it has and a cursor, so that a rare
  * match costs more requests, never a long one. The cursor says for each stream from which seq on to go on: entries that are
  * appended meanwhile neither shift a page nor repeat one.
+ *
+ * Each page leaves an entry itself. So that a search oldest first does not follow itself for ever, it ends where the log ended when it
+ * began, which its cursor says too.
  */
 import type { StoredBlock } from '../chain/block.ts';
 import { CATEGORIES } from '../chain/category.ts';
@@ -15,8 +18,10 @@ import type { StreamRow } from '../store/streams.ts';
 import type { Positions } from './cursor.ts';
 import { type Keys, openKeys } from './entries.ts';
 import { blockFilter, type EntryQuery, matches } from './entry-filter.ts';
-import type { Instant } from './instant.ts';
+import { compareInstants, type Instant } from './instant.ts';
 
+/** In a cursor oldest first: the newest recordedAt when the search began. */
+const UNTIL = 'until';
 /** Blocks that one request looks at: at about 0.3 ms each, well under a second. Each stream is given one look in any case, or a cursor might never move. */
 const BLOCKS_LOOKED_MAX = 256;
 const BLOCKS_A_LOOK = 16;
@@ -49,7 +54,9 @@ interface Budget {
 
 /** Returns a page. */
 export async function search(ask: AsTenant, keys: Keys, question: Question): Promise<Page> {
-  const { streams, query, order, limit, view } = question;
+  const { streams, order, limit, view } = question;
+  const until = order === 'asc' ? untilOf(question) : undefined;
+  const query = until === undefined ? question.query : upTo(question.query, until);
   const streamIds = streams.map((stream) => stream.id);
   const months = await ask((database) => monthsOf(database, streamIds));
   const budget: Budget = { blocks: BLOCKS_LOOKED_MAX };
@@ -73,8 +80,20 @@ export async function search(ask: AsTenant, keys: Keys, question: Question): Pro
     items.push(item);
     chars += item.length;
   }
-  const done = walks.every((walk) => walk.ended);
-  return { items, next: done ? undefined : new Map(walks.map((walk) => [keyOf(walk.stream), walk.position])) };
+  if (walks.every((walk) => walk.ended)) return { items, next: undefined };
+  const next = new Map(walks.map((walk) => [keyOf(walk.stream), walk.position]));
+  if (until !== undefined) next.set(UNTIL, until);
+  return { items, next };
+}
+
+/** Up to when a search oldest first goes, in milliseconds since 1970. */
+function untilOf({ positions, streams }: Question): number {
+  return positions?.get(UNTIL) ?? Math.max(0, ...streams.map((stream) => stream.recordedAt));
+}
+
+function upTo(query: EntryQuery, until: number): EntryQuery {
+  const end = { ms: until + 1, nanos: 0 };
+  return query.to !== undefined && compareInstants(query.to, end) < 0 ? query : { ...query, to: end };
 }
 
 /** Names a stream of a tenant in a cursor, shorter than its name. */

@@ -2,7 +2,8 @@
  * Signing seeds: 32 random bytes each, one a generation, from which every signing key derives (docs/format.md section 19).
  *
  * They are files `seed-0001`, `seed-0002` … in the signer's folder, readable by the service's user only, never in the database.
- * The next generation is begun by making its file; the running signer does the rest (`signer.ts`).
+ * The next generation is begun by making its file, by `sealog keys rotate` or by the signer itself; the running signer does the rest
+ * (`signer.ts`).
  */
 import { hkdfSync, randomBytes } from 'node:crypto';
 import { chown, readdir, readFile, stat } from 'node:fs/promises';

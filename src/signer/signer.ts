@@ -1,5 +1,6 @@
 /**
- * The signer: holds the lease, lets a database in or keeps it out, signs what grew, makes ticks, and takes new keys into use.
+ * The signer: holds the lease, lets a database in or keeps it out, signs what grew, makes ticks, and takes new keys into use, which the
+ * operator made (`sealog keys rotate`) or two persons agreed on (docs/access.md).
  *
  * Only a replica with the signer's folder has one, and one at a time signs: the folder is locked on its machine, the lease is a lock in the
  * database, and what is left (the same folder on two machines, before two databases) is caught by the mark (`mark.ts`).
@@ -22,7 +23,7 @@ import { type DataDirLock, tryLockFolder } from '../store/data-dir-lock.ts';
 import type { ServerIdentity, SignedPlace, SignerLease } from '../store/signer.ts';
 import { checkKeys, lookAt } from './acceptance.ts';
 import { Mark, MarkLostError } from './mark.ts';
-import { readSeeds, type SigningKeys, seedCount } from './seeds.ts';
+import { makeSeed, readSeeds, type SigningKeys, seedCount } from './seeds.ts';
 
 export interface SignerOptions {
   /** The signer's folder: seeds and mark. */
@@ -38,8 +39,8 @@ export interface SignerOptions {
   readonly anchorTenant: () => Promise<number>;
   /** Appends an entry with this id, a tick's root in hex, to the anchor stream. */
   readonly appendTick: (root: string) => Promise<void>;
-  /** Writes an entry about the log itself. */
-  readonly tell: (action: string, details: { readonly [name: string]: string | number }) => Promise<void>;
+  /** Writes an entry about the log itself: once, however often it is told under the same id. */
+  readonly tell: (action: string, id: string, details: { readonly [name: string]: string | number }) => Promise<void>;
   readonly wallClock: () => number;
   readonly log: {
     info(facts: object, message: string): void;
@@ -47,8 +48,11 @@ export interface SignerOptions {
     error(facts: object, message: string): void;
   };
   /** For tests that end the process between two steps. */
-  readonly onStep?: ((step: Step | 'leaves' | 'ticked') => void | Promise<void>) | undefined;
+  readonly onStep?: ((step: Step | SignerStep) => void | Promise<void>) | undefined;
 }
+
+/** Of a tick, and of a rotation that two persons agreed on. */
+export type SignerStep = 'leaves' | 'ticked' | 'planned' | 'seeded' | 'begun' | 'resigned' | 'told';
 
 export interface SignerStatus {
   /** This process holds the lease. */
@@ -203,12 +207,15 @@ export class Signer {
     }
     if (isNew || !(await leading.lease.isAccepted())) await this.#accept(leading);
     await this.#signGrown(leading);
+    if (this.#closing.signal.aborted) return true;
     const isDue = performance.now() - this.#lastTick >= this.#options.anchorMs || this.#lastTick === 0;
-    if (isDue && !this.#closing.signal.aborted) {
+    if (isDue) {
       this.#lastTick = performance.now();
       await this.#tick(leading);
-      if ((await seedCount(this.#options.folder)) > leading.mark.generations.length) await this.#rotate(leading);
     }
+    // First, so that a seed which it made before a crash is known for its own.
+    await this.#carryOut(leading);
+    if (isDue) await this.#takeSeeds(leading);
     return true;
   }
 
@@ -357,19 +364,78 @@ export class Signer {
     await this.#signGrown(leading, 'anchor');
   }
 
+  /** Takes seeds into use that the operator made (`sealog keys rotate`). */
+  async #takeSeeds(leading: Leading): Promise<void> {
+    while ((await seedCount(this.#options.folder)) > leading.mark.generations.length) {
+      await this.#rotate(leading);
+      await this.#tellRotated(leading.mark.generations.length);
+    }
+  }
+
+  /**
+   * Carries out the oldest rotation that two persons agreed on: one new generation, whatever happens in between. Which one it is, is noted
+   * with the proposal before its seed is made; whoever comes to it after a crash makes what is still missing of that one and no other.
+   */
+  async #carryOut(leading: Leading): Promise<void> {
+    const { folder, log, onStep } = this.#options;
+    const { lease, mark } = leading;
+    const approved = await lease.approvedRotation();
+    if (approved === undefined) return;
+    const { id, isPlanned } = approved;
+    let { generation } = approved;
+    if (!isPlanned) {
+      // A seed that lies there is of another decision, and maybe older than this one: it gets a generation of its own first.
+      await this.#takeSeeds(leading);
+      generation = mark.generations.length + 1;
+      if (!(await lease.planRotation(id, generation))) return;
+      await onStep?.('planned');
+    }
+    if (generation === undefined || generation > mark.generations.length + 1) {
+      log.error({ proposal: id, generation }, 'a rotation was planned that can not be: somebody changed the proposal');
+      return lease.finishRotation(id, 'another generation than the next was planned');
+    }
+    if (generation > mark.generations.length) {
+      try {
+        await makeSeed(folder, generation);
+      } catch (error) {
+        if ((await seedCount(folder)) >= generation) throw error;
+        // Everything else goes on with the keys that there are.
+        log.error({ err: error, proposal: id }, 'a rotation failed: the signer folder takes no new seed');
+        return lease.finishRotation(
+          id,
+          `the signer folder takes no new seed (${(error as NodeJS.ErrnoException).code})`,
+        );
+      }
+      await onStep?.('seeded');
+      await this.#rotate(leading);
+      await onStep?.('resigned');
+    }
+    await this.#tellRotated(generation, id);
+    await onStep?.('told');
+    await lease.finishRotation(id);
+    log.info({ proposal: id, generation }, 'a rotation that two persons agreed on is done');
+  }
+
   /** Takes the next generation into use: from here on it signs, and everything is signed again by it. */
   async #rotate(leading: Leading): Promise<void> {
-    const { folder, log, tell } = this.#options;
+    const { folder, log, onStep } = this.#options;
     const { lease, mark } = leading;
     this.#keys = await readSeeds(folder);
     const generation = mark.generations.length + 1;
     const from = await lease.anchorPlace();
     await mark.append([{ kind: 'generation', generation, from }]);
+    await onStep?.('begun');
     await this.#stateDeployment(lease, mark, generation);
     leading.stated.clear();
     await this.#signGrown(leading);
     log.info({ generation }, 'a new generation of keys signs');
-    await tell('key.rotated', { generation, vkey: this.#keys[generation - 1]!.signer(this.#options.origin).vkey });
+  }
+
+  async #tellRotated(generation: number, proposal?: string): Promise<void> {
+    const { origin, tell } = this.#options;
+    const { vkey } = this.#keys[generation - 1]!.signer(origin);
+    const details = { generation, vkey, ...(proposal === undefined ? {} : { proposal }) };
+    await tell('key.rotated', `key.rotated:${generation}`, details);
   }
 
   async #stateDeployment(lease: SignerLease, mark: Mark, generation: number): Promise<void> {

@@ -1,27 +1,43 @@
 /**
- * The ways into PostgreSQL. One login role, three pools, each under the role that its work needs and no more:
+ * The ways into PostgreSQL: three pools, each under the role that its work needs and no more, and with a login of its own where there is one:
  *
  * - `writer` appends, for all tenants; few connections, because appending is one transaction at a time.
- * - `reader` answers clients: each transaction names one tenant, and row-level security shows it nothing else.
+ * - `reader` answers clients: each transaction names one tenant, and row-level security shows it nothing else; nor do its statements ask
+ *   for anything else (`tenant-filter.ts`).
  * - `verifier` reads everything and writes nothing: verification.
+ *
+ * (The signer has a connection of its own, `signer.ts`.) A session can become every role that its login may act as. So with one login for all of
+ * them the roles keep our own mistakes apart; with a login each, also whoever gets a connection to run statements of his.
  *
  * Every wait has an end. The client's limit is longer than the server's, so that the server's clear answer comes first; after a
  * time-out a connection is thrown away, since nobody knows what it will still say.
  */
 import assert from 'node:assert/strict';
-import { Kysely, PostgresDialect } from 'kysely';
+import { Kysely, type KyselyPlugin, PostgresDialect } from 'kysely';
 import pg from 'pg';
 import { EvidenceError, KeyUnavailableError, Problem } from '../errors.ts';
 import type { Tables } from './tables.ts';
+import { tenantFilter } from './tenant-filter.ts';
 
 export interface DatabaseOptions {
-  /** Where to connect: a connection string, or host, port, user, password and database. */
+  /** Where to connect: a connection string, or host, port, user, password and database. Of the writer, and of whom has no login of his own. */
   readonly connection: pg.ClientConfig;
+  readonly logins?: Logins | undefined;
   readonly readersMax: number;
   readonly log: { warn(facts: object, message: string): void };
 }
 
-export type Role = 'sealog_writer' | 'sealog_reader' | 'sealog_verifier';
+/** What the application acts as; nobody logs in as one of these. */
+export const APP_ROLES = ['sealog_writer', 'sealog_reader', 'sealog_verifier', 'sealog_signer'] as const;
+export type AppRole = (typeof APP_ROLES)[number];
+type PoolRole = Exclude<AppRole, 'sealog_signer'>;
+
+/** Logins that serve one role each; the writer's serves the others. */
+export interface Logins {
+  readonly reader?: pg.ClientConfig | undefined;
+  readonly verifier?: pg.ClientConfig | undefined;
+  readonly signer?: pg.ClientConfig | undefined;
+}
 
 /** How reads of one tenant reach the database: each `work` in a short transaction that sees nothing else. */
 export type AsTenant = <T>(work: (database: Kysely<Tables>) => Promise<T>) => Promise<T>;
@@ -62,7 +78,8 @@ function safeInteger(text: string): number {
 export function openDatabase(options: DatabaseOptions): Database {
   const notices = new WeakMap<pg.ClientBase, string[]>();
   let closing = false;
-  const pool = (role: Role, max: number): pg.Pool => {
+  const { connection, logins = {} } = options;
+  const pool = (role: PoolRole, max: number, login: pg.ClientConfig = connection): pg.Pool => {
     const settings = {
       role,
       search_path: 'pg_catalog',
@@ -72,7 +89,7 @@ export function openDatabase(options: DatabaseOptions): Database {
       idle_in_transaction_session_timeout: `${IDLE_IN_TRANSACTION_MAX_MS}`,
     };
     const made = new pg.Pool({
-      ...options.connection,
+      ...login,
       max,
       types: typesOfDatabase,
       application_name: role,
@@ -99,9 +116,9 @@ export function openDatabase(options: DatabaseOptions): Database {
     return made;
   };
   const writer = pool('sealog_writer', WRITERS_MAX);
-  const reader = pool('sealog_reader', options.readersMax);
+  const reader = pool('sealog_reader', options.readersMax, logins.reader);
   const verifier = new Kysely<Tables>({
-    dialect: new PostgresDialect({ pool: pool('sealog_verifier', VERIFIERS_MAX) }),
+    dialect: new PostgresDialect({ pool: pool('sealog_verifier', VERIFIERS_MAX, logins.verifier) }),
   });
   return {
     writer,
@@ -139,13 +156,15 @@ export async function withClient<T>(pool: pg.Pool, work: (client: pg.PoolClient)
 }
 
 /**
- * Runs `work` in a read-only transaction that sees one tenant, by its id. What the database can not do now is a Problem 503; a mistake of
- * ours in a statement stays the error it is.
+ * Runs `work` in a read-only transaction that sees one tenant, by its id: what it asks for is filtered, and so is what it gets. What the
+ * database can not do now is a Problem 503; a mistake of ours in a statement stays the error it is. Only tests take the filter away that
+ * is ours, to see row-level security hold alone.
  */
 export async function asTenant<T>(
   pool: pg.Pool,
   tenantId: number,
   work: (transaction: Kysely<Tables>) => Promise<T>,
+  ownFilter = true,
 ): Promise<T> {
   assert(Number.isSafeInteger(tenantId));
   try {
@@ -154,7 +173,7 @@ export async function asTenant<T>(
       const begun = client.query(`BEGIN READ ONLY; SELECT set_config('sealog.tenant', '${tenantId}', true)`);
       begun.catch(() => {});
       try {
-        const result = await work(kyselyOn(client));
+        const result = await work(kyselyOn(client, ownFilter ? [tenantFilter(tenantId)] : []));
         await begun;
         return result;
       } finally {
@@ -181,9 +200,10 @@ function isOfThisProject(error: unknown): boolean {
 }
 
 /** Returns kysely on one connection, which stays its owner's. */
-function kyselyOn(client: pg.PoolClient): Kysely<Tables> {
+function kyselyOn(client: pg.PoolClient, plugins: KyselyPlugin[]): Kysely<Tables> {
   const lent = { query: client.query.bind(client), release() {} } as unknown as pg.PoolClient;
   return new Kysely<Tables>({
+    plugins,
     dialect: new PostgresDialect({ pool: { connect: async () => lent, end: async () => {}, options: {} } }),
   });
 }

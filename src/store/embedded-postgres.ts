@@ -5,7 +5,7 @@
  * with the same guarantees as one that the operator runs; only its making and stopping are ours.
  *
  *     <data folder>/postgres/
- *       passwords.json   of `postgres` and `sealog`, generated on the first start
+ *       passwords.json   of `postgres` and `sealog`, generated on the first start; those of other logins follow from the latter
  *       cluster/         PostgreSQL's data folder, with its socket
  *       server.log       what the server says, bounded
  *       binaries-…/      its programs, where they can not be run from node_modules
@@ -15,6 +15,7 @@
  *
  * The caller MUST hold the data folder's lock (`lockDataDir`) from before the start until after the stop.
  */
+import { createHmac } from 'node:crypto';
 import { closeSync, openSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { Client } from 'pg';
@@ -44,8 +45,14 @@ export interface ConnectionConfig {
 export interface EmbeddedConnection {
   /** The superuser `postgres`: for migrations. */
   readonly admin: ConnectionConfig;
-  /** The role `sealog` that the service works as; it owns nothing and may do what the migrations grant. */
+  /** The role `sealog` that the service works as where it appends; it owns nothing and may do what the migrations grant. */
   readonly app: ConnectionConfig;
+  /** Roles of the same kind that do nothing but what their names say. */
+  readonly logins: {
+    readonly reader: ConnectionConfig;
+    readonly verifier: ConnectionConfig;
+    readonly signer: ConnectionConfig;
+  };
   readonly port: number;
   readonly socketDir: string;
   readonly pid: number;
@@ -124,7 +131,7 @@ async function start({ dataDir, log, signal, bin }: EmbeddedPostgresOptions): Pr
   const socket = openSocketDir(cluster);
   const connection = connectionOf(socket.path, passwords, server.pid);
   try {
-    await ensureDatabase(connection, passwords);
+    await ensureDatabase(connection);
     signal?.throwIfAborted();
   } catch (error) {
     await server.stop();
@@ -150,23 +157,33 @@ async function start({ dataDir, log, signal, bin }: EmbeddedPostgresOptions): Pr
   };
 }
 
-/** The role and the database that the migrations fill. One statement each: they are there completely or not at all. */
-async function ensureDatabase({ admin, app }: EmbeddedConnection, passwords: Passwords): Promise<void> {
+/**
+ * The roles and the database that the migrations fill. Whoever got a connection to run statements of his could have changed its own role's
+ * password and defaults: they are set again at each start.
+ */
+async function ensureDatabase({ admin, app, logins }: EmbeddedConnection): Promise<void> {
   const client = new Client({ ...admin, database: 'postgres', connectionTimeoutMillis: CONNECT_TIMEOUT_MS });
   // Without a listener a server that dies now would end our process; the query fails as well.
   client.on('error', () => undefined);
   await client.connect();
   try {
-    const { rowCount: roles } = await client.query('SELECT 1 FROM pg_roles WHERE rolname = $1', [app.user]);
-    if (roles === 0) {
+    for (const { user, password } of [app, ...Object.values(logins)]) {
+      const { rowCount: roles } = await client.query('SELECT 1 FROM pg_roles WHERE rolname = $1', [user]);
+      if (roles === 0) await client.query(`CREATE ROLE ${user}`);
       await client.query(`
-        CREATE ROLE sealog LOGIN NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE NOREPLICATION NOINHERIT
-        PASSWORD ${client.escapeLiteral(passwords.sealog)}`);
+        ALTER ROLE ${user} LOGIN NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE NOREPLICATION NOINHERIT
+          PASSWORD ${client.escapeLiteral(password)};
+        ALTER ROLE ${user} RESET ALL`);
     }
     const { rowCount: databases } = await client.query('SELECT 1 FROM pg_database WHERE datname = $1', [app.database]);
     if (databases === 0) {
       await client.query(`CREATE DATABASE sealog OWNER postgres TEMPLATE template0 ENCODING 'UTF8' LOCALE 'C'`);
     }
+    // There is nothing for anybody but the superuser, and nobody closed it (`migrate.ts`).
+    const { rows: others } = await client.query<{ name: string }>(`
+      SELECT datname AS name FROM pg_database
+      WHERE datname IN ('postgres', 'template1') AND has_database_privilege('public', oid, 'CONNECT')`);
+    for (const { name } of others) await client.query(`REVOKE ALL ON DATABASE ${name} FROM PUBLIC`);
   } finally {
     await client.end();
   }
@@ -174,9 +191,16 @@ async function ensureDatabase({ admin, app }: EmbeddedConnection, passwords: Pas
 
 function connectionOf(socketDir: string, passwords: Passwords, pid: number): EmbeddedConnection {
   const place = { host: socketDir, port: SERVER_PORT, database: 'sealog' };
+  // One password is kept, and the others follow from it: none of them leads to another one.
+  const login = (of: string): ConnectionConfig => ({
+    ...place,
+    user: `sealog_app_${of}`,
+    password: createHmac('sha256', passwords.sealog).update(`sealog_app_${of}`).digest('base64url'),
+  });
   return {
     admin: { ...place, user: 'postgres', password: passwords.postgres },
     app: { ...place, user: 'sealog', password: passwords.sealog },
+    logins: { reader: login('reader'), verifier: login('verifier'), signer: login('signer') },
     port: SERVER_PORT,
     socketDir,
     pid,

@@ -104,27 +104,25 @@ export async function scanBlocks(
   seq: number,
   limit: number,
 ): Promise<BlockScan> {
+  const [block, tag] = [sql.table('sealog.block'), sql.table('sealog.tag')];
   const month = sql.lit(dropMonth);
   const direction = sql.raw(order);
   const within = (column: string) =>
     order === 'desc' ? sql`${sql.ref(column)} < ${seq}` : sql`${sql.ref(column)} >= ${seq}`;
   const [first, ...others] = filter.tags;
   const hasTag = (tags: readonly bigint[], column: string) => sql`EXISTS (
-    SELECT FROM sealog.tag AS o WHERE o.drop_month = ${month} AND o.stream = ${streamId}
-    AND o.tag = ANY (${`{${tags.join(',')}}`}::bigint[]) AND o.first_seq = ${sql.ref(column)})`;
+    SELECT FROM ${tag} AS o WHERE o.drop_month = ${month} AND o.stream = ${streamId}
+    AND o.tag = ANY (${arrayOf(tags)}::bigint[]) AND o.first_seq = ${sql.ref(column)})`;
   const candidates =
     first === undefined
-      ? sql`SELECT c.first_seq FROM sealog.block AS c
+      ? sql`SELECT c.first_seq FROM ${block} AS c
             WHERE c.drop_month = ${month} AND c.stream = ${streamId} AND ${within('c.first_seq')}
             ORDER BY c.first_seq ${direction} LIMIT ${limit}`
-      : sql`SELECT DISTINCT u.first_seq FROM (${sql.join(
-          first.map(
-            (tag) => sql`(SELECT t.first_seq FROM sealog.tag AS t
-              WHERE t.drop_month = ${month} AND t.stream = ${streamId} AND t.tag = ${String(tag)}::bigint AND ${within('t.first_seq')}
-              ORDER BY t.first_seq ${direction} LIMIT ${limit})`,
-          ),
-          sql` UNION ALL `,
-        )}) AS u ORDER BY u.first_seq ${direction} LIMIT ${limit}`;
+      : sql`SELECT DISTINCT u.first_seq FROM unnest(${arrayOf(first)}::bigint[]) AS w (tag) CROSS JOIN LATERAL (
+              SELECT t.first_seq FROM ${tag} AS t
+              WHERE t.drop_month = ${month} AND t.stream = ${streamId} AND t.tag = w.tag AND ${within('t.first_seq')}
+              ORDER BY t.first_seq ${direction} LIMIT ${limit}
+            ) AS u ORDER BY u.first_seq ${direction} LIMIT ${limit}`;
   const conditions = [
     filter.recordedFrom === undefined ? undefined : sql`b.recorded_to >= ${filter.recordedFrom}`,
     filter.recordedTo === undefined ? undefined : sql`b.recorded_from <= ${filter.recordedTo}`,
@@ -137,7 +135,7 @@ export async function scanBlocks(
   const { rows } = await sql<{ candidate: number } & { [column in keyof BlockRow]: BlockRow[column] | null }>`
     SELECT k.first_seq AS candidate, p.* FROM (${candidates}) AS k
     LEFT JOIN LATERAL (
-      SELECT b.* FROM sealog.block AS b WHERE b.drop_month = ${month} AND b.stream = ${streamId} AND b.first_seq = k.first_seq
+      SELECT b.* FROM ${block} AS b WHERE b.drop_month = ${month} AND b.stream = ${streamId} AND b.first_seq = k.first_seq
       ${conditions.length === 0 ? sql`` : sql`AND ${sql.join(conditions, sql` AND `)}`}
     ) AS p ON true
     ORDER BY k.first_seq ${direction}`.execute(database);
@@ -146,6 +144,10 @@ export async function scanBlocks(
     looked: rows.length,
     lastFirstSeq: rows.at(-1)?.candidate,
   };
+}
+
+function arrayOf(tags: readonly bigint[]): string {
+  return `{${tags.join(',')}}`;
 }
 
 /**

@@ -1,5 +1,5 @@
 /**
- * Brings the schema `sealog` up to date with `migrations/`, and lets the application's login role in.
+ * Brings the schema `sealog` up to date with `migrations/`, and lets the application's login roles in.
  *
  * Runs as a role that may create roles and schemas (a superuser, or one with CREATEROLE that owns the database), never as the
  * application's: the application must not own its tables. All of it is one transaction, and a second migrator at the same time
@@ -10,11 +10,20 @@ import { Kysely, PostgresDialect, sql } from 'kysely';
 import { type Migration, Migrator } from 'kysely/migration';
 import pg from 'pg';
 import { SettingsError } from '../errors.ts';
+import { APP_ROLES, type AppRole } from './database.ts';
 import type { Tables } from './tables.ts';
 
 const FOLDER = new URL('../../migrations/', import.meta.url);
 const TABLE = 'migration';
 const CONNECT_MAX_MS = 10_000;
+
+/** A login role for each role of the application (docs/storage.md). One name may stand for several. */
+export interface LoginRoles {
+  readonly writer: string;
+  readonly reader: string;
+  readonly verifier: string;
+  readonly signer: string;
+}
 
 /** Returns the names of the migrations that this code knows, in order. */
 export async function knownMigrations(): Promise<string[]> {
@@ -26,11 +35,13 @@ export async function knownMigrations(): Promise<string[]> {
 }
 
 /**
- * Migrates, grants `appRole` (made when it is not there) what the application needs, and returns the migrations that were run.
+ * Migrates, lets the login roles in (made when they are not there; a single name is that of all four), and returns the migrations that
+ * were run.
  *
- * @throws SettingsError when the schema is newer than this code, or `appRole` is the role that migrates
+ * @throws SettingsError when the schema is newer than this code, or a login role is the role that migrates
  */
-export async function migrate(connection: pg.ClientConfig, appRole: string): Promise<string[]> {
+export async function migrate(connection: pg.ClientConfig, roles: string | LoginRoles): Promise<string[]> {
+  const logins = typeof roles === 'string' ? { writer: roles, reader: roles, verifier: roles, signer: roles } : roles;
   const pool = new pg.Pool({
     ...connection,
     max: 2,
@@ -41,7 +52,7 @@ export async function migrate(connection: pg.ClientConfig, appRole: string): Pro
   pool.on('error', () => {});
   const database = new Kysely<Tables>({ dialect: new PostgresDialect({ pool }) });
   try {
-    await refuseOwnRole(database, appRole);
+    for (const login of Object.values(logins)) await refuseOwnRole(database, login);
     const newer = await unknownMigrations(database);
     if (newer.length > 0) throw newerSchema(newer);
     const migrator = new Migrator({
@@ -53,7 +64,8 @@ export async function migrate(connection: pg.ClientConfig, appRole: string): Pro
     });
     const { error, results } = await migrator.migrateToLatest();
     if (error !== undefined) throw error;
-    await admit(database, appRole);
+    await admit(database, logins);
+    await closeDatabase(database);
     return (results ?? []).map((result) => result.migrationName);
   } finally {
     await database.destroy();
@@ -109,20 +121,65 @@ async function refuseOwnRole(database: Kysely<Tables>, appRole: string): Promise
   ]);
 }
 
-/** The application's role may act as writer, reader and verifier, by saying so (NOINHERIT), and never as the owner. */
-async function admit(database: Kysely<Tables>, appRole: string): Promise<void> {
-  const role = sql.id(appRole);
+/** Each login role may act as what it is there for, by saying so (NOINHERIT), as nothing else, and never as the owner. */
+async function admit(database: Kysely<Tables>, logins: LoginRoles): Promise<void> {
+  const servedBy: Readonly<Record<AppRole, string>> = {
+    sealog_writer: logins.writer,
+    sealog_reader: logins.reader,
+    sealog_verifier: logins.verifier,
+    sealog_signer: logins.signer,
+  };
   await database.transaction().execute(async (transaction) => {
-    // Two migrators at once: the second waits, then finds role and grants there.
+    // Two migrators at once: the second waits, then finds roles and grants there.
     await sql`SELECT pg_advisory_xact_lock(hashtextextended('sealog.admit', 0))`.execute(transaction);
-    const { rows } = await sql<{
-      there: boolean;
-    }>`SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = ${appRole}) AS there`.execute(transaction);
-    if (rows[0]?.there !== true) {
-      await sql`CREATE ROLE ${role} LOGIN NOINHERIT NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE NOREPLICATION`.execute(
+    for (const login of new Set(Object.values(logins))) {
+      const role = sql.id(login);
+      const { rows } = await sql<{ there: boolean; memberOf: string[] }>`
+        SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = ${login}) AS there,
+               ARRAY(SELECT g.rolname::text FROM pg_auth_members AS m JOIN pg_roles AS g ON g.oid = m.roleid
+                     JOIN pg_roles AS r ON r.oid = m.member WHERE r.rolname = ${login}) AS "memberOf"`.execute(
         transaction,
       );
+      const { there = false, memberOf = [] } = rows[0] ?? {};
+      if (!there) {
+        await sql`CREATE ROLE ${role} LOGIN NOINHERIT NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE NOREPLICATION`.execute(
+          transaction,
+        );
+      }
+      for (const own of APP_ROLES) {
+        if (servedBy[own] === login) await sql`GRANT ${sql.id(own)} TO ${role}`.execute(transaction);
+        else if (memberOf.includes(own)) await sql`REVOKE ${sql.id(own)} FROM ${role}`.execute(transaction);
+      }
     }
-    await sql`GRANT sealog_writer, sealog_reader, sealog_verifier TO ${role}`.execute(transaction);
+  });
+}
+
+/**
+ * Takes from everybody what PostgreSQL gives to everybody and the application does not need: temporary tables, large objects (anybody could
+ * fill the disk with them), and advisory locks, which keep the signer and a migration alone and which anybody else could hold for ever. What
+ * belongs to PostgreSQL itself only a superuser can take; the settings gate warns where none did.
+ */
+async function closeDatabase(database: Kysely<Tables>): Promise<void> {
+  await database.transaction().execute(async (transaction) => {
+    await sql`SELECT pg_advisory_xact_lock(hashtextextended('sealog.admit', 0))`.execute(transaction);
+    await sql`DO $$
+      DECLARE
+        one regprocedure;
+      BEGIN
+        IF has_database_privilege('public', current_database(), 'TEMPORARY')
+           AND pg_has_role(current_user, (SELECT datdba FROM pg_database WHERE datname = current_database()), 'USAGE') THEN
+          EXECUTE format('REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC', current_database());
+        END IF;
+        IF NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN RETURN; END IF;
+        FOR one IN SELECT p.oid FROM pg_proc AS p WHERE p.pronamespace = 'pg_catalog'::regnamespace
+          AND p.proname ~ '^(lo_.*|loread|lowrite|pg_(try_)?advisory_(xact_)?lock(_shared)?)$'
+          AND has_function_privilege('public', p.oid, 'EXECUTE') LOOP
+          EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', one);
+          IF one::text ~ 'advisory' THEN
+            EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO sealog_owner, sealog_writer, sealog_signer', one);
+          END IF;
+        END LOOP;
+      END
+      $$`.execute(transaction);
   });
 }

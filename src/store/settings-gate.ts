@@ -6,7 +6,7 @@
  */
 import pg from 'pg';
 import { Problem } from '../errors.ts';
-import { type Role, withClient } from './database.ts';
+import { APP_ROLES, type AppRole, type Logins, withClient } from './database.ts';
 import { knownMigrations } from './migrate.ts';
 
 export interface GateResult {
@@ -14,18 +14,23 @@ export interface GateResult {
   readonly warnings: readonly string[];
 }
 
+const ASK_MAX_MS = 5000;
 const MAJOR_MIN = 15;
 const MAJOR_MAX = 18;
 /** The tables that must be under forced row-level security. */
 const GUARDED = [
   ...['tenant', 'stream', 'data_key', 'block', 'tag', 'entry_id', 'tile'],
-  ...['checkpoint', 'anchor_leaf', 'verification'],
+  ...['checkpoint', 'anchor_leaf', 'verification', 'tenant_setting', 'api_key', 'proposal'],
 ];
 const APPEND_ONLY = ['deployment', ...GUARDED, 'key_statement', 'outside_evidence'];
-/** Those whose rows move forward. */
-const MOVING = ['stream', 'checkpoint', 'verification'];
-/** What the login role must be able to act as. */
-const ROLES: readonly Role[] = ['sealog_writer', 'sealog_reader', 'sealog_verifier'];
+/** Those whose rows, or whose history, move forward. */
+const MOVING = ['stream', 'checkpoint', 'verification', 'tenant_setting', 'api_key', 'proposal'];
+/** Logins of their own: the role that each serves, and the settings that name them. */
+const OWN_LOGINS: readonly { of: keyof Logins; role: AppRole; setting: string; option: string }[] = [
+  { of: 'reader', role: 'sealog_reader', setting: 'SEALOG_READER_DATABASE_URL', option: '--reader-role' },
+  { of: 'verifier', role: 'sealog_verifier', setting: 'SEALOG_VERIFIER_DATABASE_URL', option: '--verifier-role' },
+  { of: 'signer', role: 'sealog_signer', setting: 'SEALOG_SIGNER_DATABASE_URL', option: '--signer-role' },
+];
 /** Roles of PostgreSQL's own with which a session could reach around the tables' privileges, triggers and policies. */
 const TOO_MUCH = [
   'pg_read_all_data',
@@ -35,7 +40,7 @@ const TOO_MUCH = [
   'pg_execute_server_program',
 ];
 
-/** What the server says to the login role, before any setting of ours. */
+/** What the server says to a login role, before any setting of ours. */
 interface Facts {
   readonly settings: Record<string, string>;
   readonly version: number;
@@ -53,8 +58,13 @@ interface Facts {
   readonly owns_schema: boolean;
   readonly owns_database: boolean;
   readonly migrated: boolean;
-  /** Of the application's roles, those that the login role can not act as. */
-  readonly missing_roles: string[];
+  /** Of the application's roles, those that the login role can act as, and those that it is a member of. */
+  readonly may_act_as: string[];
+  readonly member_of: string[];
+  /** The same for all connections to one database of one server. */
+  readonly place: string;
+  /** Whether everybody may take advisory locks, the signer's among them. */
+  readonly locks_open: boolean;
   readonly remote: boolean;
   readonly tls: boolean;
 }
@@ -63,15 +73,19 @@ interface Facts {
  * Asks the server, first as the login role without the settings that our pools bring (their `synchronous_commit = on` would hide
  * that of the server), then on a connection as the application makes it. Never throws for what the server says: that is a refusal.
  */
-export async function checkSettings(writer: pg.Pool): Promise<GateResult> {
+export async function checkSettings(writer: pg.Pool, logins: Logins = {}): Promise<GateResult> {
   let facts: Facts;
   try {
-    facts = await askAsLogin(writer);
+    // A pool hides its password from whoever lists its options.
+    facts = await askAsLogin({ ...writer.options, password: writer.options.password });
   } catch (error) {
     return { refusals: [unreachable(error)], warnings: [] };
   }
-  const refusals = refusalsOf(facts);
-  if (facts.migrated && facts.missing_roles.length === 0) {
+  const roles = APP_ROLES.filter((role) =>
+    OWN_LOGINS.every((own) => own.role !== role || logins[own.of] === undefined),
+  );
+  const refusals = refusalsOf(facts, roles);
+  if (facts.migrated && roles.every((role) => facts.may_act_as.includes(role))) {
     try {
       refusals.push(...(await withClient(writer, sessionRefusals)));
       if (refusals.length === 0) refusals.push(...(await withClient(writer, schemaRefusals)));
@@ -79,7 +93,61 @@ export async function checkSettings(writer: pg.Pool): Promise<GateResult> {
       refusals.push(unreachable(error));
     }
   }
+  if (facts.migrated) refusals.push(...(await loginRefusals(logins, facts)));
   return { refusals, warnings: warningsOf(facts) };
+}
+
+/** What is wrong with the logins that serve one role each. */
+async function loginRefusals(logins: Logins, writer: Facts): Promise<string[]> {
+  const refusals: string[] = [];
+  const names = new Map([[writer.login, 'DATABASE_URL']]);
+  for (const { of, role, setting, option } of OWN_LOGINS) {
+    const connection = logins[of];
+    if (connection === undefined) continue;
+    try {
+      const facts = await askAsLogin(connection);
+      const { login, place, may_act_as: may, member_of: memberOf } = facts;
+      const same = names.get(login);
+      names.set(login, setting);
+      if (same !== undefined) {
+        refusals.push(`${setting} names the same role as ${same}: leave it out, or name another`);
+        continue;
+      }
+      if (place !== writer.place) {
+        refusals.push(`${setting} leads to another database than DATABASE_URL`);
+        continue;
+      }
+      refusals.push(...roleRefusals(facts));
+      if (!may.includes(role))
+        refusals.push(`the role ${login} may not act as ${role}: run \`sealog migrate ${option} ${login}\``);
+      else refusals.push(...(await ownSessionRefusals(connection, role, setting)));
+      refusals.push(...othersRefusals(login, memberOf, [role]));
+    } catch (error) {
+      refusals.push(`${setting}: ${unreachable(error)}`);
+    }
+  }
+  return refusals;
+}
+
+/** A login that could become what another login is there for would make that one useless. */
+function othersRefusals(login: string, memberOf: readonly string[], own: readonly AppRole[]): string[] {
+  const others = memberOf.filter((role) => !own.some((one) => one === role));
+  return others.map(
+    (role) => `the role ${login} may act as ${role}, for which there is another login: REVOKE ${role} FROM ${login}`,
+  );
+}
+
+/** What we ask for when connecting must arrive. */
+async function ownSessionRefusals(connection: pg.ClientConfig, role: AppRole, setting: string): Promise<string[]> {
+  const { rows } = await ask<{ role: string }>(
+    { ...connection, options: `-c role=${role}` },
+    'SELECT current_user::text AS role',
+    [],
+  );
+  if (rows[0]?.role === role) return [];
+  return [
+    `a connection of ${setting} does not keep its settings: take \`options\` out of it, and let a pooler pass them on`,
+  ];
 }
 
 /** `$1` the application's roles, `$2` roles of PostgreSQL's own that are too much. Membership counts with and without SET: whoever may administer a role may also take it. */
@@ -106,28 +174,38 @@ SELECT (SELECT json_object_agg(name, setting) FROM pg_settings WHERE name IN (
        s.oid IS NOT NULL AND pg_has_role(session_user, s.nspowner, 'MEMBER') AS owns_schema,
        pg_has_role(session_user, d.datdba, 'MEMBER') AS owns_database,
        EXISTS (SELECT FROM pg_class WHERE relnamespace = s.oid AND relname = 'migration') AS migrated,
-       ARRAY(SELECT w.name FROM unnest($1::text[]) WITH ORDINALITY AS w (name, n) WHERE NOT EXISTS (
-               SELECT FROM pg_roles r WHERE r.rolname = w.name AND pg_has_role(session_user, r.oid,
-                 CASE WHEN current_setting('server_version_num')::integer >= 160000 THEN 'SET' ELSE 'MEMBER' END)) ORDER BY w.n) AS missing_roles,
+       ARRAY(SELECT r.rolname::text FROM pg_roles r WHERE r.rolname = ANY ($1) AND pg_has_role(session_user, r.oid,
+               CASE WHEN current_setting('server_version_num')::integer >= 160000 THEN 'SET' ELSE 'MEMBER' END)) AS may_act_as,
+       ARRAY(SELECT r.rolname::text FROM pg_roles r WHERE r.rolname = ANY ($1) AND pg_has_role(session_user, r.oid, 'MEMBER') ORDER BY 1) AS member_of,
+       extract(epoch FROM pg_postmaster_start_time()) || ' ' || d.oid AS place,
+       has_function_privilege('public', 'pg_catalog.pg_advisory_lock(bigint)', 'EXECUTE') AS locks_open,
        coalesce(inet_server_addr() <> inet_client_addr(), false) AS remote,
        coalesce((SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()), false) AS tls
 FROM pg_roles me JOIN pg_database d ON d.datname = current_database() LEFT JOIN pg_namespace s ON s.nspname = 'sealog'
 WHERE me.rolname = session_user`;
 
-/** On a connection of its own: one of the pool's could not be made where its role is missing. */
-async function askAsLogin({ options }: pg.Pool): Promise<Facts> {
-  // A pool hides its password from whoever lists its options.
-  const client = new pg.Client({ ...options, password: options.password, options: '' });
+/** Without the role that our connections take: one could not be made where it is missing. */
+async function askAsLogin(connection: pg.ClientConfig): Promise<Facts> {
+  return (await ask<Facts>({ ...connection, options: '' }, FACTS, [APP_ROLES, TOO_MUCH])).rows[0]!;
+}
+
+/** Asks on a connection of its own. */
+async function ask<T extends pg.QueryResultRow>(
+  connection: pg.ClientConfig,
+  text: string,
+  values: unknown[],
+): Promise<pg.QueryResult<T>> {
+  const client = new pg.Client({ connectionTimeoutMillis: ASK_MAX_MS, query_timeout: ASK_MAX_MS, ...connection });
   client.on('error', () => {});
   try {
     await client.connect();
-    return (await client.query<Facts>(FACTS, [ROLES, TOO_MUCH])).rows[0]!;
+    return await client.query<T>(text, values);
   } finally {
     await client.end().catch(() => {});
   }
 }
 
-function refusalsOf(facts: Facts): string[] {
+function refusalsOf(facts: Facts, roles: readonly AppRole[]): string[] {
   const { settings } = facts;
   const refusals: string[] = [];
   const major = Math.floor(facts.version / 10_000);
@@ -149,7 +227,7 @@ function refusalsOf(facts: Facts): string[] {
     refusals.push('data_sync_retry is on: a failed flush would be taken for a good one; set data_sync_retry = off');
   if (facts.encoding !== 'UTF8')
     refusals.push(`the encoding of the database is ${facts.encoding}: create one with ENCODING 'UTF8'`);
-  return [...refusals, ...roleRefusals(facts), ...migrationRefusals(facts)];
+  return [...refusals, ...roleRefusals(facts), ...migrationRefusals(facts, roles)];
 }
 
 /** What the login role may do beyond acting as writer, reader and verifier. */
@@ -181,13 +259,18 @@ function roleRefusals(facts: Facts): string[] {
   return refusals;
 }
 
-function migrationRefusals({ migrated, missing_roles: missing, login }: Facts): string[] {
+function migrationRefusals(
+  { migrated, may_act_as: may, member_of: memberOf, login }: Facts,
+  roles: readonly AppRole[],
+): string[] {
   if (!migrated)
     return [
       'the schema is not there: run `sealog migrate` as a role that may create roles and schemas in this database',
     ];
-  if (missing.length === 0) return [];
-  return [`the role ${login} may not act as ${listed(missing)}: run \`sealog migrate --app-role ${login}\``];
+  const missing = roles.filter((role) => !may.includes(role));
+  if (missing.length > 0)
+    return [`the role ${login} may not act as ${listed(missing)}: run \`sealog migrate --app-role ${login}\``];
+  return othersRefusals(login, memberOf, roles);
 }
 
 /** What we ask for when connecting must arrive: options in DATABASE_URL replace ours, and some poolers drop them. */
@@ -262,6 +345,11 @@ function warningsOf(facts: Facts): string[] {
     warnings.push('wal_level is minimal: neither archiving nor a standby is possible');
   if (settings['archive_mode'] === 'off' && (settings['synchronous_standby_names'] ?? '') === '') {
     warnings.push('neither WAL archiving nor a synchronous standby: what this disk loses is lost');
+  }
+  if (facts.migrated && facts.locks_open) {
+    warnings.push(
+      'whoever may connect to this database may hold its advisory locks, and keep the signer from signing: run `sealog migrate` as a superuser',
+    );
   }
   if (facts.remote && !facts.tls)
     warnings.push('the connection to a remote database is not encrypted: add sslmode=verify-full to DATABASE_URL');

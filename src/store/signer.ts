@@ -9,6 +9,7 @@ import { ANCHOR_STREAM } from '../chain/key-statement.ts';
 import { evidenceWithoutLeaf, type NewLeaf, saveLeaves } from './anchors.ts';
 import { keyStatements, type StoredKeyStatement, saveCheckpoints, saveKeyStatement } from './checkpoints.ts';
 import { typesOfDatabase } from './database.ts';
+import { finishProposal, generationOf, oldestApproved, ROTATION, savePlan } from './proposals.ts';
 import type { Tables } from './tables.ts';
 import { frontierAt, treeNodes } from './tree-hashes.ts';
 
@@ -22,6 +23,13 @@ export interface ServerIdentity {
 
 export interface StoredStream extends SignableStream {
   readonly closed: boolean;
+}
+
+/** A rotation that was approved. Planned and without a generation: the plan is none that the signer made. */
+export interface PlannedRotation {
+  readonly id: string;
+  readonly isPlanned: boolean;
+  readonly generation: number | undefined;
 }
 
 /** Where a pass over the streams is. */
@@ -63,7 +71,7 @@ export class SignerLease {
   /** Returns the lease, or undefined when another signer has it. Throws what the driver throws. */
   static async take(connection: pg.ClientConfig): Promise<SignerLease | undefined> {
     const settings = {
-      role: 'sealog_writer',
+      role: 'sealog_signer',
       search_path: 'pg_catalog',
       synchronous_commit: 'on',
       lock_timeout: '2000',
@@ -239,6 +247,24 @@ export class SignerLease {
   /** Returns the keys of this name that are stated, by generation. */
   statedKeys(name: string): Promise<StoredKeyStatement[]> {
     return keyStatements(this.#database, [name]);
+  }
+
+  /** Returns the oldest rotation that two persons agreed on and that is not done, with the generation that was planned for it. */
+  async approvedRotation(): Promise<PlannedRotation | undefined> {
+    const approved = await oldestApproved(this.#client, ROTATION);
+    if (approved === undefined) return undefined;
+    const { id, plan } = approved;
+    return { id, isPlanned: plan !== null, generation: generationOf(plan) };
+  }
+
+  /** Returns whether it was noted: the rotation is still approved. */
+  planRotation(id: string, generation: number): Promise<boolean> {
+    return savePlan(this.#client, id, { generation });
+  }
+
+  /** Done, unless there is an error. */
+  finishRotation(id: string, error?: string): Promise<void> {
+    return finishProposal(this.#client, id, error);
   }
 
   saveLeaves(tick: Uint8Array, leaves: readonly NewLeaf[]): Promise<void> {

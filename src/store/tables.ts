@@ -107,5 +107,53 @@ export interface Tables {
     started_at: Date | null;
     finished_at: Date | null;
   };
+  'sealog.tenant_setting': {
+    tenant: number;
+    number: number;
+    state: 'open' | 'closed';
+    events_per_second: number | null;
+    burst_events: number | null;
+    bytes_per_second: number | null;
+    reads_per_second: number | null;
+    at: Generated<Date>;
+    by: string;
+    reason: string | null;
+  };
+  'sealog.proposal': {
+    id: string;
+    number: Generated<number>;
+    tenant: number;
+    kind: string;
+    request: unknown;
+    reason: string;
+    proposed_by: string;
+    proposed_at: Generated<Date>;
+    expires_at: Generated<Date>;
+    state: Generated<'proposed' | 'approved' | 'rejected' | 'withdrawn' | 'done' | 'failed'>;
+    decided_by: string | null;
+    decided_at: Date | null;
+    decision_reason: string | null;
+    plan: unknown;
+    done_at: Date | null;
+    error: string | null;
+  };
+  'sealog.api_key': {
+    id: string;
+    tenant: number;
+    name: string;
+    hash: Buffer;
+    hash_used: Generated<boolean>;
+    previous_hash: Buffer | null;
+    previous_until: Date | null;
+    rotated_at: Date | null;
+    categories: string[] | null;
+    sites: string[] | null;
+    created_at: Generated<Date>;
+    created_by: string;
+    expires_at: Date;
+    revoked_at: Date | null;
+    revoked_by: string | null;
+    last_used_at: Date | null;
+  };
   'sealog.migration': { name: string; timestamp: string };
 }

@@ -225,7 +225,7 @@ async function readTiles(
                 ${wanted.map(({ end }) => end)}::bigint[], ${wanted.map(({ whole }) => whole)}::boolean[])
          AS w (level, first, past, whole)
     CROSS JOIN LATERAL (
-      SELECT o.level, o.tile_index, o.hashes, o.root FROM sealog.tile AS o
+      SELECT o.level, o.tile_index, o.hashes, o.root FROM ${sql.table('sealog.tile')} AS o
       WHERE o.stream = ${stream.id} AND o.level = w.level AND o.tile_index >= w.first AND o.tile_index < w.past
       ORDER BY o.tile_index LIMIT w.past - w.first
     ) AS t`.execute(database);

@@ -76,10 +76,21 @@ export async function requestJob(
 /** Returns a job, where the connection's role may see it. */
 export async function jobById(database: Kysely<Tables>, id: string): Promise<StoredRun | undefined> {
   const { rows } = await sql<StoredRun>`
-    SELECT ${sql.raw(COLUMNS)} FROM sealog.verification AS v WHERE v.kind = 'job' AND v.id = ${id}::uuid`.execute(
+    SELECT ${sql.raw(COLUMNS)} FROM ${sql.table('sealog.verification')} AS v WHERE v.kind = 'job' AND v.id = ${id}::uuid`.execute(
     database,
   );
   return rows[0];
+}
+
+/** Returns the number of a job, where the connection's role may see it. */
+export async function jobNumber(database: Kysely<Tables>, id: string): Promise<number | undefined> {
+  const row = await database
+    .selectFrom('sealog.verification')
+    .select('number')
+    .where('kind', '=', 'job')
+    .where('id', '=', id)
+    .executeTakeFirst();
+  return row?.number;
 }
 
 /** Returns the jobs that the connection's role may see, newest first, from below a number. */
@@ -92,7 +103,7 @@ export async function listJobs(
   const { rows } = await sql<StoredRun>`
     SELECT v.id, v.number, v.kind, v.category, v.state, v.verdict, v.created_at AS "requestedAt", v.started_at AS "startedAt",
            v.finished_at AS "finishedAt", v.error, NULL AS report, v.progress - 'finished' AS progress
-    FROM sealog.verification AS v WHERE v.kind = 'job' AND v.number < ${below ?? Number.MAX_SAFE_INTEGER}
+    FROM ${sql.table('sealog.verification')} AS v WHERE v.kind = 'job' AND v.number < ${below ?? Number.MAX_SAFE_INTEGER}
     ORDER BY v.number DESC LIMIT ${limit}`.execute(database);
   return rows;
 }

@@ -6,9 +6,9 @@ import { checkShape, validatePath, validateQuery } from '../http/api-schema.ts';
 import type { Verification, VerificationRequest, VerificationSummary } from '../http/api-types.ts';
 import { bodyOf } from '../http/body.ts';
 import { subjectOf, tenantOf } from '../http/caller.ts';
-import { leaveTrace } from '../http/trail.ts';
+import { changeWithTrace, leaveTrace } from '../http/trail.ts';
 import type { AsTenant } from '../store/database.ts';
-import { jobById, listJobs, type StoredRun } from '../store/verifications.ts';
+import { jobById, jobNumber, listJobs, type StoredRun } from '../store/verifications.ts';
 import { type JobProgress, type RunReport, streamSummary } from './run-report.ts';
 
 export interface VerificationDeps {
@@ -50,24 +50,27 @@ export function verificationRoutes({ tenant, readJson, request: store, wake }: V
         requestedBy: subjectOf(request),
       };
       const id = job.category === undefined ? tenantOf(request) : `${tenantOf(request)}/${job.category}`;
-      await leaveTrace(request, { action: 'log.verify', target: { type: 'log', id } });
-      const run = await store(job, UNFINISHED_MAX);
-      if (run === undefined) {
+      const trace = { action: 'log.verify', target: { type: 'log', id } };
+      const run = await changeWithTrace(request, trace, async () => {
+        const stored = await store(job, UNFINISHED_MAX);
+        if (stored !== undefined) return stored;
         const detail = `${UNFINISHED_MAX} verifications of this tenant are not finished yet`;
         throw new Problem('busy', { detail, retryAfter: RETRY_AFTER_SECONDS });
-      }
+      });
       wake();
       return reply.code(202).header('location', `/v1/verifications/${run.id}`).send(runView(run));
     });
 
     app.get('/v1/verifications', { config: { permission: 'verifications:read' } }, async (request) => {
       const { limit, cursor } = validateQuery('listVerifications', request.query);
-      const below = cursor === undefined ? undefined : numberOf(cursor);
+      const last = cursor === undefined ? undefined : runOf(cursor);
       leaveTrace(request, { action: 'log.list', target: { type: 'verifications', id: tenantOf(request) } });
       const owner = await tenant(tenantOf(request));
+      const below = last === undefined ? undefined : await owner?.ask((database) => jobNumber(database, last));
+      if (last !== undefined && below === undefined) throw wrongCursor();
       const runs = owner === undefined ? [] : await owner.ask((database) => listJobs(database, below, limit + 1));
       const page = runs.slice(0, limit);
-      return { items: page.map(summaryView), next: runs.length > limit ? cursorOf(page.at(-1)!.number) : null };
+      return { items: page.map(summaryView), next: runs.length > limit ? cursorOf(page.at(-1)!.id) : null };
     });
 
     app.get('/v1/verifications/:id', { config: { permission: 'verifications:read' } }, async (request) => {
@@ -124,14 +127,22 @@ function instantOf(date: Date | null): string | null {
   return date === null ? null : formatInstant(date.getTime());
 }
 
-/** Opaque to clients; it carries no authority, since a tenant sees its own runs alone. */
-function cursorOf(number: number): string {
-  return Buffer.from(`v1 ${number}`).toString('base64url');
+/**
+ * Opaque to clients: the last run of the page before, by its id, since the numbers are those of all tenants. It carries no authority: a
+ * tenant sees its own runs alone.
+ */
+function cursorOf(run: string): string {
+  return Buffer.from(`v2 ${run}`).toString('base64url');
 }
 
-function numberOf(cursor: string): number {
-  const match = /^v1 (\d{1,15})$/.exec(Buffer.from(cursor, 'base64url').toString('latin1'));
-  if (match === null)
-    throw new Problem('invalid_request', { errors: [{ field: 'cursor', message: 'is not one that Sealog gave' }] });
-  return Number(match[1]);
+function runOf(cursor: string): string {
+  const match = /^v2 ([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})$/.exec(
+    Buffer.from(cursor, 'base64url').toString('latin1'),
+  );
+  if (match === null) throw wrongCursor();
+  return match[1]!;
+}
+
+function wrongCursor(): Problem {
+  return new Problem('invalid_request', { errors: [{ field: 'cursor', message: 'is not one that Sealog gave' }] });
 }

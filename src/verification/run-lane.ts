@@ -37,12 +37,16 @@ export interface Work {
 
 export type WorkResult = 'again' | { readonly verdict: RunVerdict; readonly report: object };
 
+export type RunResult = { readonly verdict: RunVerdict; readonly report: object } | { readonly error: string };
+
 export interface RunLaneOptions {
   readonly kind: RunKind;
   readonly store: RunStore;
   readonly begin: (run: TakenRun) => Work;
+  /** Tells the log of a result before anybody can read it. What takes longer than a few seconds, or fails, is not waited for. */
+  readonly tell?: (run: TakenRun, result: RunResult) => Promise<unknown>;
   /** Called after a run has ended. */
-  readonly onEnd?: (run: TakenRun, result: { readonly verdict: RunVerdict } | { readonly error: string }) => void;
+  readonly onEnd?: (run: TakenRun, result: RunResult) => void;
   /** Called when a run is no longer worked on here, ended or not. */
   readonly onLeave?: () => Promise<void>;
   readonly log: LaneLog;
@@ -69,6 +73,8 @@ const ATTEMPTS_MAX = 8;
 /** A thread tells something every second, unless one chunk, or one statement, takes longer. */
 const SILENT_THREAD_MS = 120_000;
 const THREAD_HEAP_MB = 1024;
+/** A result is not kept back for longer by a log that takes no entry of it: that log may be what the result is about. */
+const TELL_MAX_MS = 5000;
 /** Letting go of a run must not keep the service from stopping: without it somebody waits `silentMs`. */
 const RELEASE_MAX_MS = 700;
 
@@ -152,6 +158,7 @@ export class RunLane {
       if (this.#stop.signal.aborted) throw new Interruption('stopping');
       if (run.attempts >= ATTEMPTS_MAX) throw new Error(`it was begun ${run.attempts} times and did not get on`);
       const result = await this.#work(mine, work);
+      await this.#tell(run, result);
       if (await store.finish(mine, work.progress, result)) onEnd?.(run, result);
       log.info({ run: run.id, kind, verdict: result.verdict }, 'verified');
     } catch (error) {
@@ -163,8 +170,21 @@ export class RunLane {
         await store.release(mine, !isStopping).catch(() => {});
         return;
       }
+      await this.#tell(run, { error: reason });
       if (await store.finish(mine, work.progress, { error: reason })) onEnd?.(run, { error: reason });
     }
+  }
+
+  async #tell(run: TakenRun, result: RunResult): Promise<void> {
+    const { tell } = this.#options;
+    if (tell === undefined) return;
+    const over = new AbortController();
+    const signal = AbortSignal.any([over.signal, this.#stop.signal]);
+    await Promise.race([
+      tell(run, result).catch(() => {}),
+      delay(TELL_MAX_MS, undefined, { signal, ref: false }).catch(() => {}),
+    ]);
+    over.abort();
   }
 
   async #work(

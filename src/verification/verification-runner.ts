@@ -4,10 +4,21 @@
  * A job that another replica left is gone on with behind the last stream that it finished; a stream that it was in the middle of is begun
  * again: what is known in the middle of one (hashes that wait for their tags, edges of the tree) is more than a row should hold.
  */
-import type { TakenRun } from '../store/verifications.ts';
+import assert from 'node:assert/strict';
+import type { JsonObject } from '../chain/canonical.ts';
+import type { Outcome } from '../chain/category.ts';
+import type { RunVerdict, TakenRun } from '../store/verifications.ts';
 import type { LogStreamReport } from '../verify/verify-log.ts';
-import { type LaneLog, type LaneTiming, RunLane, type RunStore, type Work, type WorkResult } from './run-lane.ts';
-import { bounded, type JobProgress, roomBeside, runReport } from './run-report.ts';
+import {
+  type LaneLog,
+  type LaneTiming,
+  RunLane,
+  type RunResult,
+  type RunStore,
+  type Work,
+  type WorkResult,
+} from './run-lane.ts';
+import { bounded, type JobProgress, type RunReport, roomBeside, runReport } from './run-report.ts';
 import type { ThreadMessage, ThreadTask, Trust } from './thread-task.ts';
 
 export interface VerificationRunnerOptions {
@@ -20,6 +31,8 @@ export interface VerificationRunnerOptions {
   readonly anchorWait: ThreadTask['anchorWait'];
   readonly onEntries: (entries: number) => void;
   readonly onEnd: (kind: 'job', verdict: string) => void;
+  /** Writes an entry about a verdict into the log of the tenant that it is about. */
+  readonly tell: (tenant: string, target: JsonObject, outcome: Outcome, details: JsonObject) => Promise<unknown>;
   readonly log: LaneLog;
   /** Of one processor: the rest is for what the service is there for. */
   readonly share?: number;
@@ -35,10 +48,40 @@ export function verificationRunner(options: VerificationRunnerOptions): RunLane 
     kind: 'job',
     store: options.store,
     begin: (run) => new Job(run, options),
+    tell: (run, result) => tellVerdict(run, result, options),
     onEnd: (_, result) => options.onEnd('job', 'verdict' in result ? result.verdict : 'failed'),
     log: options.log,
     ...(options.timing === undefined ? {} : { timing: options.timing }),
   });
+}
+
+const OUTCOMES: Readonly<Record<RunVerdict | 'failed', Outcome>> = {
+  intact: 'success',
+  tampered: 'failure',
+  incomplete: 'unknown',
+  not_provable: 'unknown',
+  failed: 'failure',
+};
+
+/** What was found stands in the run; the entry says that it was, and how much. */
+async function tellVerdict(run: TakenRun, result: RunResult, { tell }: VerificationRunnerOptions): Promise<void> {
+  const { tenant, category, id } = run;
+  assert(tenant !== null, 'a job is of a tenant');
+  const verdict = 'verdict' in result ? result.verdict : 'failed';
+  const target = { type: 'log', id: category === null ? tenant.name : `${tenant.name}/${category}` };
+  const counts = 'report' in result ? countsOf(result.report as RunReport) : {};
+  await tell(tenant.name, target, OUTCOMES[verdict], { run: id, verdict, ...counts });
+}
+
+function countsOf({ entries, streams, findings, unchecked, truncated }: RunReport): JsonObject {
+  return {
+    entries,
+    streams: streams.length,
+    findings: findings.length,
+    unchecked: unchecked.length,
+    // There are more than the run holds.
+    ...(truncated ? { truncated } : {}),
+  };
 }
 
 class Job implements Work {

@@ -1,6 +1,7 @@
 /** Talking to a server as a stranger would: bytes on a socket. */
 
 import { connect, type Socket } from 'node:net';
+import { connect as tlsConnect } from 'node:tls';
 import type { FastifyInstance } from 'fastify';
 
 export interface RawAnswer {
@@ -21,16 +22,17 @@ export async function listen(app: FastifyInstance): Promise<number> {
 
 /**
  * Sends bytes and collects what comes until the server ends the connection, or `untilMs` have passed. `send` writes more
- * later. Without an answer `status` is 0.
+ * later. Without an answer `status` is 0. With `tls` the certificate of the server is not looked at.
  */
 export function talk(
   port: number,
   bytes: string | Buffer,
-  { untilMs = 10_000, send }: { untilMs?: number; send?: (socket: Socket) => void } = {},
+  { untilMs = 10_000, send, tls = false }: { untilMs?: number; send?: (socket: Socket) => void; tls?: boolean } = {},
 ): Promise<RawAnswer> {
   return new Promise((resolve) => {
     const begin = performance.now();
-    const socket = connect(port, '127.0.0.1');
+    const where = { port, host: '127.0.0.1' };
+    const socket = tls ? tlsConnect({ ...where, rejectUnauthorized: false }) : connect(where);
     const chunks: Buffer[] = [];
     const timer = setTimeout(() => socket.destroy(), untilMs);
     socket.on('data', (chunk) => chunks.push(chunk));
@@ -39,7 +41,7 @@ export function talk(
       clearTimeout(timer);
       resolve({ ...parse(Buffer.concat(chunks).toString()), ms: performance.now() - begin });
     });
-    socket.on('connect', () => {
+    socket.on(tls ? 'secureConnect' : 'connect', () => {
       socket.write(bytes);
       send?.(socket);
     });

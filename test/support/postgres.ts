@@ -42,9 +42,26 @@ export async function createDatabase(): Promise<TestDatabase> {
     appUrl: urlOf(appConfig),
     appRole,
     async drop() {
-      await onServer(server, [`DROP DATABASE IF EXISTS ${name} WITH (FORCE)`, `DROP ROLE IF EXISTS ${appRole}`]);
+      const own = ['reader', 'verifier', 'signer'].map((of) => `${appRole}_${of}`);
+      await onServer(server, [
+        `DROP DATABASE IF EXISTS ${name} WITH (FORCE)`,
+        `DROP ROLE IF EXISTS ${[appRole, ...own].join(', ')}`,
+      ]);
     },
   };
+}
+
+/** Makes a login role for each role of the application but the writer, whose is the database's own. They are dropped with the database. */
+export async function createLogins(
+  database: TestDatabase,
+): Promise<Record<'reader' | 'verifier' | 'signer', ConnectionConfig>> {
+  const server = inject('postgres');
+  const login = async (of: string): Promise<ConnectionConfig> => {
+    const [user, password] = [`${database.appRole}_${of}`, randomBytes(16).toString('hex')];
+    await onServer(server, [`CREATE ROLE ${user} LOGIN NOINHERIT PASSWORD '${password}'`]);
+    return { ...database.adminConfig, user, password };
+  };
+  return { reader: await login('reader'), verifier: await login('verifier'), signer: await login('signer') };
 }
 
 /** Makes a database that is a copy of another, with the same login role; whoever is connected to that one is cut off. */
@@ -81,7 +98,7 @@ async function onServer(server: ConnectionConfig, statements: readonly string[])
 }
 
 /** As DATABASE_URL has it; the folder of a Unix socket goes into the query, where it wins over the host that every URL has. */
-function urlOf({ host, port, user, password, database }: ConnectionConfig): string {
+export function urlOf({ host, port, user, password, database }: ConnectionConfig): string {
   const who = `${encodeURIComponent(user)}:${encodeURIComponent(password)}`;
   if (!host.startsWith('/')) return `postgresql://${who}@${host}:${port}/${database}`;
   return `postgresql://${who}@localhost/${database}?host=${encodeURIComponent(host)}&port=${port}`;

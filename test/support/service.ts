@@ -17,12 +17,12 @@ import { type Config, readConfig } from '../../src/config.ts';
 import { fileMonthKeys } from '../../src/keys/file-month-keys.ts';
 import { Keyring } from '../../src/keys/keyring.ts';
 import { keyById } from '../../src/store/data-keys.ts';
-import { openDatabase } from '../../src/store/database.ts';
+import { type Logins, openDatabase } from '../../src/store/database.ts';
 import { migrate } from '../../src/store/migrate.ts';
 import { listStreams } from '../../src/store/streams.ts';
 import { orphanedStreams, type SourceKeys, verifySource } from '../../src/store/verify-source.ts';
 import { orphanReport, type StreamReport, type VerifyOptions, verifyStream } from '../../src/verify/verify-stream.ts';
-import { createDatabase, type TestDatabase } from './postgres.ts';
+import { createDatabase, createLogins, type TestDatabase } from './postgres.ts';
 
 export interface ServiceOptions {
   readonly limits?: Partial<Config['limits']>;
@@ -34,6 +34,14 @@ export interface ServiceOptions {
   readonly environment?: Readonly<Record<string, string | undefined>>;
   /** There is no scrubber unless this asks for one. */
   readonly verification?: VerificationOptions;
+  /** Whether it tells of its start and stop, as `sealog serve` does. */
+  readonly tellsStart?: true;
+  /** How long refused calls are counted before they are told; a minute unless said otherwise. */
+  readonly refusalWindowMs?: number;
+  /** false: the application's own filter between tenants is taken away. */
+  readonly tenantFilter?: false;
+  /** Each role of the application has a login of its own. */
+  readonly ownLogins?: true;
   /** Another service whose database, month keys and token secret this one shares, as a replica or as the same service started again. */
   readonly beside?: TestService;
 }
@@ -63,6 +71,8 @@ export interface TestService {
   readonly tokens: TokenOptions;
   /** What a `sealog` command needs to work on the same database and keys. */
   readonly environment: Readonly<Record<string, string>>;
+  /** Where each role has one of its own (`ownLogins`). */
+  readonly logins: Awaited<ReturnType<typeof createLogins>> | undefined;
   /** The superuser: the adversary, or somebody who wants to know. */
   readonly adminPool: pg.Pool;
   token(role: Role | readonly Role[], tenant?: string): Promise<string>;
@@ -93,7 +103,17 @@ export async function startService(options: ServiceOptions = {}): Promise<TestSe
     while (undo.length > 0) await undo.pop()!();
   };
   try {
-    if (beside === undefined) await migrate(database.adminConfig, database.appRole);
+    const logins = options.ownLogins === undefined ? undefined : await createLogins(database);
+    const roles =
+      logins === undefined
+        ? database.appRole
+        : {
+            writer: database.appRole,
+            reader: logins.reader.user,
+            verifier: logins.verifier.user,
+            signer: logins.signer.user,
+          };
+    if (beside === undefined) await migrate(database.adminConfig, roles);
     const usual = beside?.environment ?? {
       DATABASE_URL: database.appUrl,
       SEALOG_ORIGIN: 'log.example',
@@ -120,16 +140,22 @@ export async function startService(options: ServiceOptions = {}): Promise<TestSe
     const app = await createApp({
       config,
       connection: database.appConfig,
+      ...(logins === undefined ? {} : { logins }),
       tokens,
       log: options.log ?? silent,
       verification: { scrubber: false, ...options.verification },
       ...(options.wallClock === undefined ? {} : { wallClock: options.wallClock }),
+      ...(options.refusalWindowMs === undefined ? {} : { refusalWindowMs: options.refusalWindowMs }),
+      ...(options.tenantFilter === undefined ? {} : { tenantFilter: options.tenantFilter }),
     });
     undo.push(() => app.close());
     await app.server.listen({ host: config.host, port: 0 });
     const address = app.server.server.address();
     if (address === null || typeof address === 'string') throw new Error('no port');
     const { port } = address;
+    // A database that is kept from appending does not keep the test.
+    if (options.tellsStart === true)
+      await Promise.race([app.tellStart(), new Promise((resolve) => setTimeout(resolve, 1000).unref())]);
 
     const adminPool = new pg.Pool({ ...database.adminConfig, max: 4, allowExitOnIdle: true });
     adminPool.on('error', () => {});
@@ -160,7 +186,8 @@ export async function startService(options: ServiceOptions = {}): Promise<TestSe
         ...headers,
       });
     };
-    const verify = (verifyOptions: VerifyOptions = {}) => verifyLog(database, config.monthKeysDir, verifyOptions);
+    const verify = (verifyOptions: VerifyOptions = {}) =>
+      verifyLog(database, config.monthKeysDir, verifyOptions, logins);
 
     return {
       url: `http://127.0.0.1:${port}`,
@@ -170,6 +197,7 @@ export async function startService(options: ServiceOptions = {}): Promise<TestSe
       database,
       tokens,
       environment,
+      logins,
       adminPool,
       token,
       post: (path, body, given = {}) =>
@@ -195,13 +223,20 @@ export async function startService(options: ServiceOptions = {}): Promise<TestSe
   }
 }
 
+/** Of what a search or an event gave, what clients sent: reading leaves entries of the log's own. */
+// biome-ignore lint/suspicious/noExplicitAny: items of every shape
+export function withoutTrail(items: readonly any[]): any[] {
+  return items.filter((item) => item.source.service !== 'sealog');
+}
+
 /** Verifies all streams as `sealog verify` does: over the verifier's role, with keys from a folder of month keys. */
 export async function verifyLog(
   database: TestDatabase,
   monthKeysDir: string,
   options: VerifyOptions = {},
+  logins?: Logins,
 ): Promise<StreamReport[]> {
-  const opened = openDatabase({ connection: database.appConfig, readersMax: 1, log: silent });
+  const opened = openDatabase({ connection: database.appConfig, logins, readersMax: 1, log: silent });
   try {
     const keys: SourceKeys = new Keyring(fileMonthKeys(monthKeysDir), {
       findOrStore: () => Promise.reject(new Error('verification makes no keys')),

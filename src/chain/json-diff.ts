@@ -2,7 +2,7 @@
  * The difference between two JSON values as RFC 6902 operations, for readers of a configuration change that was sent as before
  * and after. Objects are compared member by member; arrays as wholes, since who reads an audit trail wants the lists, not their edits.
  */
-import { canonicalText, type JsonObject, type JsonValue } from '../chain/canonical.ts';
+import { canonicalText, type JsonObject, type JsonValue } from './canonical.ts';
 
 export type DiffOperation =
   | { readonly op: 'add' | 'replace'; readonly path: string; readonly value: JsonValue }

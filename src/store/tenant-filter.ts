@@ -1,0 +1,108 @@
+/**
+ * The application's own filter between tenants. Beneath it row-level security is another, which knows nothing of this one: losing either
+ * leaks nothing.
+ *
+ * What reads for one tenant does so through a kysely with this plugin (`asTenant`), and each table that a statement names becomes
+ * `(SELECT * FROM <table> WHERE tenant = <id>)`, which PostgreSQL plans like the table. So no function can forget it. A statement that
+ * names a table in a way that the plugin does not see, or one that is of no tenant, is refused before it is sent: in raw SQL a table is
+ * written `${sql.table('sealog.block')} AS b`.
+ */
+import assert from 'node:assert/strict';
+import {
+  AliasNode,
+  IdentifierNode,
+  type KyselyPlugin,
+  type OperationNode,
+  OperationNodeTransformer,
+  RawNode,
+  type TableNode,
+  ValueNode,
+} from 'kysely';
+import type { Tables } from './tables.ts';
+
+const SCHEMA = 'sealog';
+
+type TableOfTenants =
+  | 'sealog.tenant'
+  | { [T in keyof Tables]: 'tenant' extends keyof Tables[T] ? T : never }[keyof Tables];
+
+/** Which column of a table says whose a row is. */
+export const TENANT_COLUMNS = {
+  'sealog.tenant': 'id',
+  'sealog.stream': 'tenant',
+  'sealog.data_key': 'tenant',
+  'sealog.block': 'tenant',
+  'sealog.tag': 'tenant',
+  'sealog.entry_id': 'tenant',
+  'sealog.tile': 'tenant',
+  'sealog.checkpoint': 'tenant',
+  'sealog.anchor_leaf': 'tenant',
+  'sealog.verification': 'tenant',
+  'sealog.tenant_setting': 'tenant',
+  'sealog.api_key': 'tenant',
+  'sealog.proposal': 'tenant',
+} as const satisfies Record<TableOfTenants, string>;
+
+/** Returns the plugin that lets a kysely see the rows of one tenant alone. A statement that it can not hold to them throws a TypeError. */
+export function tenantFilter(tenantId: number): KyselyPlugin {
+  assert(Number.isSafeInteger(tenantId));
+  return {
+    // One a statement: the transformer remembers where in the tree it is.
+    transformQuery: ({ node }) => new TenantTransformer(tenantId).transformNode(node),
+    transformResult: async ({ result }) => result,
+  };
+}
+
+class TenantTransformer extends OperationNodeTransformer {
+  readonly #tenantId: number;
+
+  constructor(tenantId: number) {
+    super();
+    this.#tenantId = tenantId;
+  }
+
+  protected override transformTable(node: TableNode): TableNode {
+    const { schema, identifier } = node.table;
+    // An alias, which stands for what was filtered where it was given: the search path has no table of ours.
+    if (schema === undefined) return node;
+    const column = columnOf(`${schema.name}.${identifier.name}`);
+    const rows = RawNode.create(
+      ['(SELECT * FROM ', ' WHERE ', ' = ', ')'],
+      [node, IdentifierNode.create(column), ValueNode.createImmediate(this.#tenantId)],
+    );
+    switch (this.nodeStack.at(-2)?.kind) {
+      // What stands round it names it.
+      case 'AliasNode':
+      case 'RawNode':
+        return inPlaceOfTable(rows);
+      case 'FromNode':
+      case 'JoinNode':
+        return inPlaceOfTable(AliasNode.create(rows, IdentifierNode.create(identifier.name)));
+      default:
+        throw new TypeError(
+          `a statement for a tenant names ${schema.name}.${identifier.name} where it can not be held to it`,
+        );
+    }
+  }
+
+  protected override transformRaw(node: RawNode): RawNode {
+    if (node.sqlFragments.some((text) => text.toLowerCase().includes(SCHEMA)))
+      throw new TypeError('a raw statement for a tenant names a table itself: write sql.table');
+    return super.transformRaw(node);
+  }
+
+  protected override transformIdentifier(node: IdentifierNode): IdentifierNode {
+    if (node.name === SCHEMA) throw new TypeError('a statement for a tenant names the schema itself: write sql.table');
+    return node;
+  }
+}
+
+function columnOf(table: string): string {
+  if (!Object.hasOwn(TENANT_COLUMNS, table)) throw new TypeError(`${table} is not read for one tenant`);
+  return TENANT_COLUMNS[table as keyof typeof TENANT_COLUMNS];
+}
+
+/** The compiler of statements goes by a node's kind; only the type of the method knows tables alone. */
+function inPlaceOfTable(node: OperationNode): TableNode {
+  return node as unknown as TableNode;
+}

@@ -1,0 +1,995 @@
+/**
+ * Tenants apart. Two tenants with equal ids and contents, but for canaries, ask each other's things of every route, under both filters
+ * between them and under each alone; with neither, the same probes must find something, or they would prove nothing.
+ */
+import { randomBytes, randomUUID } from 'node:crypto';
+import { globSync, readFileSync } from 'node:fs';
+import { Agent, request as httpRequest } from 'node:http';
+import { join } from 'node:path';
+import { type Kysely, sql } from 'kysely';
+import pg from 'pg';
+import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from 'vitest';
+import type { Role } from '../src/auth/roles.ts';
+import { declaredOperations, loadApiDocument } from '../src/http/api-schema.ts';
+import { asTenant } from '../src/store/database.ts';
+import type { Tables } from '../src/store/tables.ts';
+import { TENANT_COLUMNS } from '../src/store/tenant-filter.ts';
+import { type EventInput, generateEvents } from './support/events.ts';
+import { startService, type TestService } from './support/service.ts';
+
+// biome-ignore lint/suspicious/noExplicitAny: answers of every shape
+type Json = any;
+
+interface Reply {
+  readonly status: number;
+  readonly headers: Readonly<Record<string, string>>;
+  /** Bytes as latin1: bundles and tiles are no text. */
+  readonly text: string;
+  readonly body: Json;
+}
+
+interface Tenant {
+  readonly name: string;
+  /** Stands in everything that the tenant sent, and nowhere else. */
+  readonly canary: string;
+  /** An event that the other has not, in a category of its own. */
+  readonly only: string;
+  readonly verification: string;
+  readonly apiKey: string;
+  readonly cursor: string;
+  readonly verificationCursor: string;
+}
+
+/** Without what differs from one answer to the next. */
+const PASSING = new Set(['date', 'connection', 'keep-alive']);
+const SHARED_ID = 'shared-0001';
+const NOWHERE = 'nowhere-0001';
+const NO_RUN = '00000000-0000-4000-8000-000000000000';
+const NO_KEY = '0123456789abcdef';
+
+/** How a tenant's requests are made, and what is wrong with the answers. */
+class Prober {
+  readonly findings: string[] = [];
+  readonly #service: TestService;
+  readonly #self: Tenant;
+  readonly #other: Tenant;
+  #seen = '';
+
+  constructor(service: TestService, self: Tenant, other: Tenant) {
+    this.#service = service;
+    this.#self = self;
+    this.#other = other;
+  }
+
+  get self(): Tenant {
+    return this.#self;
+  }
+
+  get other(): Tenant {
+    return this.#other;
+  }
+
+  /** Says whether an answer had the tenant's own canary: a probe that sees nothing at all is none. */
+  get sawItself(): boolean {
+    return this.#seen.includes(this.#self.canary);
+  }
+
+  find(isWrong: boolean, what: string): void {
+    if (isWrong) this.findings.push(what);
+  }
+
+  async ask(
+    route: string,
+    role: Role | null,
+    path: string,
+    given: { body?: unknown; headers?: object } = {},
+  ): Promise<Reply> {
+    const token = role === null ? undefined : await this.#service.token(role, this.#self.name);
+    const reply = await send(this.#service, route.split(' ')[0]!, path, token, given);
+    this.#seen += reply.text;
+    const text = JSON.stringify(reply.headers) + reply.text;
+    for (const canary of [this.#other.canary, this.#other.name])
+      this.find(text.includes(canary), `${route}: ${path} tells ${canary}`);
+    this.find(reply.status === 500, `${route}: ${path} is answered 500`);
+    return reply;
+  }
+
+  /** The thing of the other, and one that is nowhere, MUST be answered alike, with the same statements. */
+  async alike(
+    route: string,
+    role: Role,
+    paths: readonly [foreign: string, nowhere: string],
+    given: { body?: unknown; headers?: object } = {},
+    status = 404,
+  ): Promise<void> {
+    const replies: Reply[] = [];
+    const statements: string[][] = [];
+    for (const path of paths) {
+      const watched = watchReader();
+      replies.push(await this.ask(route, role, path, given));
+      statements.push(watched.end());
+    }
+    const [foreign, nowhere] = replies.map(({ headers, ...reply }) =>
+      JSON.stringify({ ...reply, headers: lasting(headers) }),
+    );
+    this.find(
+      foreign !== nowhere,
+      `${route}: ${paths[0]} and ${paths[1]} are answered differently: ${foreign} ${nowhere}`,
+    );
+    this.find(replies[0]!.status !== status, `${route}: ${paths[0]} is answered ${replies[0]!.status}`);
+    const [one, other] = statements.map((texts) => texts.join('\n'));
+    this.find(one !== other, `${route}: ${paths[0]} is other work than ${paths[1]}: ${one}\n${other}`);
+  }
+}
+
+function lasting(headers: Readonly<Record<string, string>>): Record<string, string> {
+  return Object.fromEntries(Object.entries(headers).filter(([name]) => !PASSING.has(name)));
+}
+
+/** Collects what is asked of the database on connections that read for tenants. */
+function watchReader(): { end(): string[] } {
+  const texts: string[] = [];
+  const original = pg.Client.prototype.query;
+  const spy = vi.spyOn(pg.Client.prototype, 'query').mockImplementation(function (this: pg.Client, ...given: Json[]) {
+    const { connectionParameters } = this as Json;
+    const text = typeof given[0] === 'string' ? given[0] : given[0].text;
+    if (connectionParameters.application_name === 'sealog_reader') texts.push(text);
+    return (original as Json).apply(this, given);
+  } as Json);
+  return {
+    end() {
+      spy.mockRestore();
+      return texts;
+    },
+  };
+}
+
+const agent = new Agent({ keepAlive: true });
+afterAll(() => agent.destroy());
+
+function send(
+  { port }: Pick<TestService, 'port'>,
+  method: string,
+  path: string,
+  token: string | undefined,
+  {
+    body,
+    headers = {},
+    through = agent,
+    onSocket,
+  }: { body?: unknown; headers?: object; through?: Agent; onSocket?: (abort: () => void) => void } = {},
+): Promise<Reply> {
+  return new Promise((resolve, reject) => {
+    const text = body === undefined || typeof body === 'string' ? body : JSON.stringify(body);
+    const asking = httpRequest({
+      agent: through,
+      host: '127.0.0.1',
+      port,
+      method,
+      path,
+      headers: {
+        ...(token === undefined ? {} : { authorization: `Bearer ${token}` }),
+        ...(text === undefined
+          ? {}
+          : { 'content-type': 'application/json', 'content-length': Buffer.byteLength(text) }),
+        ...headers,
+      },
+    });
+    asking.once('error', reject);
+    asking.once('response', (response) => {
+      const chunks: Buffer[] = [];
+      response.on('data', (chunk: Buffer) => chunks.push(chunk));
+      response.once('error', reject);
+      response.once('end', () => {
+        const bytes = Buffer.concat(chunks);
+        const isJson = /json/.test(response.headers['content-type'] ?? '');
+        resolve({
+          status: response.statusCode!,
+          headers: response.headers as Record<string, string>,
+          text: bytes.toString('latin1'),
+          body: isJson && bytes.length > 0 ? JSON.parse(bytes.toString()) : undefined,
+        });
+      });
+    });
+    onSocket?.(() => asking.destroy());
+    asking.end(text);
+  });
+}
+
+/** The same events for every tenant, but for the canary, which stands in each field that can hold one. */
+function eventsOf(canary: string): EventInput[] {
+  const common = generateEvents({ seed: 5, count: 60 }).map((event, i) =>
+    i % 10 === 0 ? event : marked(event, canary),
+  );
+  return [{ ...common[1]!, id: SHARED_ID }, ...common];
+}
+
+function marked(event: EventInput, canary: string): EventInput {
+  return {
+    ...event,
+    source: { ...event.source, host: `host-${canary}`, zone: canary },
+    actor: { ...event.actor, name: canary, sessionId: canary },
+    ...(event.target === undefined ? {} : { target: { ...event.target, name: canary } }),
+    reason: canary,
+    details: { ...event.details, [canary]: canary },
+    raw: canary,
+  };
+}
+
+async function makeTenant(service: TestService, name: string): Promise<Tenant> {
+  const canary = `canary${randomBytes(8).toString('hex')}`;
+  const only = `only-${randomBytes(4).toString('hex')}`;
+  const token = (role: Role) => service.token(role, name);
+  const sent = await service.post(
+    '/v1/events/batch',
+    [
+      ...eventsOf(canary),
+      marked({ ...generateEvents({ seed: 6, count: 1, categories: ['data_modification'] })[0]!, id: only }, canary),
+    ],
+    { token: await token('service') },
+  );
+  expect([sent.status, sent.body.errors]).toEqual([200, false]);
+  const reader = { token: await token('it_security_admin') };
+  const runs: string[] = [];
+  for (let i = 0; i < 2; i++) {
+    const { body } = await service.post('/v1/verifications', { category: 'data_access' }, reader);
+    runs.push(body.id);
+    await vi.waitFor(async () => {
+      expect((await service.get(`/v1/verifications/${body.id}`, reader)).body.state).toBe('done');
+    }, 20_000);
+  }
+  const key = await service.post('/v1/api-keys', { name: `key-${canary}` }, reader);
+  expect(key.status).toBe(201);
+  await covered(service, reader);
+  return {
+    name,
+    canary,
+    only,
+    verification: runs[0]!,
+    apiKey: key.body.id,
+    cursor: (await service.get('/v1/events?limit=1', reader)).body.next,
+    verificationCursor: (await service.get('/v1/verifications?limit=1', reader)).body.next,
+  };
+}
+
+/** Waits until signed checkpoints cover what a tenant has now. */
+async function covered(service: TestService, reader: { token: string }): Promise<void> {
+  const streams = async (): Promise<Json[]> => (await service.get('/v1/streams', reader)).body.items;
+  const now = await streams();
+  await vi.waitFor(async () => {
+    const signed = new Map((await streams()).map(({ stream, checkpoint }) => [stream, checkpoint?.size ?? 0]));
+    for (const { stream, size } of now) expect(signed.get(stream)).toBeGreaterThanOrEqual(size);
+  }, 20_000);
+}
+
+type Probe = (probe: Prober, route: string) => Promise<void>;
+
+/** Of the deployment's own tenant alone: nobody else comes so far as to learn what is there. */
+const OF_DEPLOYMENT: Probe = async (probe, route) => {
+  const path = route.split(' ')[1]!.replace(':id', NO_RUN).replace(':name', probe.other.name);
+  for (const role of ['auditor', 'it_security_admin', 'operator', 'plant_manager', 'service'] as const) {
+    const { status } = await probe.ask(route, role, path, route.startsWith('GET') ? {} : { body: {} });
+    probe.find(status !== 403, `${route}: ${role} is answered ${status}`);
+  }
+};
+
+const PUBLIC: Probe = async (probe, route) => {
+  const { status, text } = await probe.ask(route, null, route.split(' ')[1]!);
+  probe.find(status !== 200, `${route} is answered ${status}`);
+  for (const { name, canary } of [probe.self, probe.other])
+    probe.find(text.includes(name) || text.includes(canary), `${route} names a tenant`);
+};
+
+/** Each resource of a stream, of the other tenant and of one that is not there. */
+function logProbe(epoch: string, resource: string): Probe {
+  return async (probe, route) => {
+    const path = (name: string, category = 'data_access') => `/v1/logs/${name}/${category}${epoch}/${resource}`;
+    const own = await probe.ask(route, 'auditor', path(probe.self.name));
+    probe.find(
+      own.status !== (epoch === '' ? 200 : 404),
+      `${route}: ${path(probe.self.name)} is answered ${own.status}`,
+    );
+    await probe.alike(route, 'auditor', [path(probe.other.name), path('nobody')]);
+    await probe.alike(route, 'operator', [path(probe.other.name, 'security_event'), path('nobody', 'security_event')]);
+    for (const odd of [
+      `${probe.other.name}%2f`,
+      `${probe.self.name}%2f..%2f${probe.other.name}`,
+      `../${probe.other.name}`,
+    ])
+      await probe.ask(route, 'auditor', path(odd));
+  };
+}
+
+function tileProbe(epoch: string): Probe {
+  return async (probe, route) => {
+    for (const tile of ['tile/0/000.p/3', 'tile/entries/000.p/3']) await logProbe(epoch, tile)(probe, route);
+  };
+}
+
+/** What is asked of each route. A route that is not here fails. */
+const PROBES: Readonly<Record<string, Probe>> = {
+  'POST /v1/events': async (probe, route) => {
+    // Ids of the other are free here, whatever is in them there.
+    const [event] = generateEvents({ seed: 8, count: 1, categories: ['data_modification'] });
+    for (const id of [probe.other.only, NOWHERE]) {
+      const { status, body } = await probe.ask(route, 'service', '/v1/events?wait=checkpoint', {
+        body: { ...event, id },
+      });
+      probe.find(status !== 201 || body.id !== id, `${route}: the id ${id} is answered ${status}`);
+    }
+  },
+  'POST /v1/events/batch': async (probe, route) => {
+    const events = generateEvents({ seed: 9, count: 2, categories: ['data_modification'] });
+    const ids = [`${probe.other.only}-b`, `${NOWHERE}-b`];
+    const { status, body } = await probe.ask(route, 'service', '/v1/events/batch?atomic=true', {
+      body: events.map((event, i) => ({ ...event, id: ids[i] })),
+    });
+    probe.find(status !== 201 || body.errors, `${route} is answered ${status}`);
+  },
+  'GET /v1/events': async (probe, route) => {
+    const shared = generateEvents({ seed: 5, count: 1 })[0]!;
+    const queries = [
+      {},
+      { order: 'asc' },
+      { category: 'data_access' },
+      { action: shared.action },
+      { outcome: 'success' },
+      { actor: shared.actor.id },
+      { target: 'dashboard' },
+      { site: shared.source.site ?? 'plant-1' },
+      { service: shared.source.service },
+      { ip: shared.actor.ip ?? '192.0.2.1' },
+      { severityMin: '1' },
+      { from: '2020-01-01T00:00:00Z', to: '2100-01-01T00:00:00Z' },
+      { occurredFrom: '2000-01-01T00:00:00Z', occurredTo: '2100-01-01T00:00:00Z' },
+    ];
+    for (const query of queries as Readonly<Record<string, string>>[])
+      await probe.ask(route, 'auditor', `/v1/events?${new URLSearchParams({ limit: '1000', ...query })}`);
+    for (let cursor: string | null = ''; cursor !== null; ) {
+      const { body } = await probe.ask(
+        route,
+        'privacy_officer',
+        `/v1/events?limit=40${cursor === '' ? '' : `&cursor=${cursor}`}`,
+      );
+      cursor = body.next ?? null;
+    }
+    // The other's cursor, and an own one behind another question.
+    const [, , pairs] = JSON.parse(Buffer.from(probe.other.cursor, 'base64url').toString());
+    const forged = Buffer.from(JSON.stringify([1, '0123456789abcdef', pairs])).toString('base64url');
+    await probe.alike(
+      route,
+      'auditor',
+      [`/v1/events?limit=1&cursor=${probe.other.cursor}`, `/v1/events?limit=1&cursor=${forged}`],
+      {},
+      400,
+    );
+    // An own cursor whose place lies behind everything of the own, and names streams that only the other may have.
+    const [version, question] = JSON.parse(Buffer.from(probe.self.cursor, 'base64url').toString());
+    const far = Object.entries({
+      '0.1': 1e6,
+      '1.1': 1e6,
+      '2.1': 1e6,
+      '3.1': 1e6,
+      '4.1': 1e6,
+      '5.1': 1e6,
+      '6.1': 1e6,
+      '7.1': 1e6,
+    });
+    const tampered = Buffer.from(JSON.stringify([version, question, far])).toString('base64url');
+    await probe.ask(route, 'it_security_admin', `/v1/events?limit=1000&cursor=${tampered}`);
+  },
+  'GET /v1/events/:id': async (probe, route) => {
+    const own = await probe.ask(route, 'auditor', `/v1/events/${SHARED_ID}`);
+    probe.find(own.body?.reason !== probe.self.canary, `${route}: an id of both is answered with ${own.text}`);
+    await probe.alike(route, 'auditor', [`/v1/events/${probe.other.only}x`, `/v1/events/${NOWHERE}x`]);
+    for (const category of ['data_modification', 'security_event', 'log_administration'])
+      await probe.alike(route, 'auditor', [
+        `/v1/events/${probe.other.only}y?category=${category}`,
+        `/v1/events/${NOWHERE}y?category=${category}`,
+      ]);
+  },
+  'GET /v1/events/:id/proof': async (probe, route) => {
+    const own = await probe.ask(route, 'auditor', `/v1/events/${SHARED_ID}/proof`);
+    probe.find(!own.text.includes(probe.self.canary), `${route}: an id of both is answered with ${own.text}`);
+    for (const accept of ['application/json', 'text/plain'])
+      await probe.alike(route, 'auditor', [`/v1/events/${probe.other.only}x/proof`, `/v1/events/${NOWHERE}x/proof`], {
+        headers: { accept },
+      });
+    await probe.alike(route, 'operator', [`/v1/events/${probe.other.only}z/proof`, `/v1/events/${NOWHERE}z/proof`]);
+  },
+  'GET /v1/streams': async (probe, route) => {
+    for (const role of ['auditor', 'operator', 'privacy_officer'] as const) {
+      const { body } = await probe.ask(route, role, '/v1/streams');
+      const names = body.items.map((one: Json) => one.stream.split('/')[0]);
+      probe.find(
+        names.some((name: string) => name !== probe.self.name),
+        `${route} lists ${names}`,
+      );
+    }
+  },
+  'GET /v1/logs/:tenant/:category/checkpoint': logProbe('', 'checkpoint'),
+  'GET /v1/logs/:tenant/:category/:epoch/checkpoint': logProbe('/e2', 'checkpoint'),
+  'GET /v1/logs/:tenant/:category/tile/*': tileProbe(''),
+  'GET /v1/logs/:tenant/:category/:epoch/tile/*': tileProbe('/e2'),
+  'GET /v1/logs/:tenant/:category/consistency': logProbe('', 'consistency?from=1&to=3'),
+  'GET /v1/logs/:tenant/:category/:epoch/consistency': logProbe('/e2', 'consistency?from=1&to=3'),
+  'GET /v1/keys': async (probe, route) => {
+    for (const role of ['auditor', 'operator'] as const) await probe.ask(route, role, '/v1/keys');
+  },
+  'GET /v1/bundle': async (probe, route) => {
+    for (const category of [
+      'data_access',
+      'security_event',
+      'configuration_change',
+      'data_modification',
+      'log_administration',
+    ])
+      await probe.ask(route, 'auditor', `/v1/bundle?category=${category}`);
+    await probe.ask(route, 'auditor', '/v1/bundle?category=data_access&since=1,2,3&withhold=actor');
+  },
+  'POST /v1/verifications': async (probe, route) => {
+    const { status } = await probe.ask(route, 'auditor', '/v1/verifications', {
+      body: { category: 'user_authentication' },
+    });
+    probe.find(status !== 202 && status !== 503, `${route} is answered ${status}`);
+  },
+  'GET /v1/verifications': async (probe, route) => {
+    for (const path of ['/v1/verifications?limit=100', '/v1/verifications?limit=1'])
+      probe.find(
+        (await probe.ask(route, 'auditor', path)).text.includes(probe.other.verification),
+        `${route}: ${path} lists the other's`,
+      );
+    const forged = Buffer.from(`v2 ${randomUUID()}`).toString('base64url');
+    const cursors = [probe.other.verificationCursor, forged] as const;
+    await probe.alike(
+      route,
+      'auditor',
+      [`/v1/verifications?cursor=${cursors[0]}`, `/v1/verifications?cursor=${cursors[1]}`],
+      {},
+      400,
+    );
+    // How many others there are is not in it either.
+    probe.find(
+      !Buffer.from(probe.self.verificationCursor, 'base64url').toString().startsWith('v2 '),
+      `${route} counts what others have in its cursor`,
+    );
+  },
+  'GET /v1/verifications/:id': async (probe, route) => {
+    await probe.ask(route, 'auditor', `/v1/verifications/${probe.self.verification}`);
+    await probe.alike(route, 'auditor', [
+      `/v1/verifications/${probe.other.verification}`,
+      `/v1/verifications/${NO_RUN}`,
+    ]);
+  },
+  'POST /v1/api-keys': async (probe, route) => {
+    const { status } = await probe.ask(route, 'it_security_admin', '/v1/api-keys', {
+      body: { name: `of ${probe.self.canary}` },
+    });
+    probe.find(status !== 201, `${route} is answered ${status}`);
+  },
+  'GET /v1/api-keys': async (probe, route) => {
+    const { body } = await probe.ask(route, 'it_security_admin', '/v1/api-keys?limit=100');
+    probe.find(!body?.items.some((one: Json) => one.id === probe.self.apiKey), `${route} does not list the own`);
+    probe.find(
+      body?.items.some((one: Json) => one.id === probe.other.apiKey),
+      `${route} lists the other's`,
+    );
+  },
+  'GET /v1/api-keys/:id': async (probe, route) => {
+    await probe.ask(route, 'auditor', `/v1/api-keys/${probe.self.apiKey}`);
+    await probe.alike(route, 'auditor', [`/v1/api-keys/${probe.other.apiKey}`, `/v1/api-keys/${NO_KEY}`]);
+  },
+  'POST /v1/api-keys/:id/rotate': async (probe, route) => {
+    const paths = [`/v1/api-keys/${probe.other.apiKey}/rotate`, `/v1/api-keys/${NO_KEY}/rotate`] as const;
+    await probe.alike(route, 'it_security_admin', paths, { body: {} });
+  },
+  'POST /v1/api-keys/:id/revoke': async (probe, route) => {
+    const paths = [`/v1/api-keys/${probe.other.apiKey}/revoke`, `/v1/api-keys/${NO_KEY}/revoke`] as const;
+    await probe.alike(route, 'it_security_admin', paths, { body: { reason: 'not mine' } });
+  },
+  'POST /v1/keys/rotations': OF_DEPLOYMENT,
+  'GET /v1/keys/rotations': OF_DEPLOYMENT,
+  'GET /v1/keys/rotations/:id': OF_DEPLOYMENT,
+  'POST /v1/keys/rotations/:id/approve': OF_DEPLOYMENT,
+  'POST /v1/keys/rotations/:id/reject': OF_DEPLOYMENT,
+  'POST /v1/keys/rotations/:id/withdraw': OF_DEPLOYMENT,
+  'GET /v1/tenants': OF_DEPLOYMENT,
+  'POST /v1/tenants': OF_DEPLOYMENT,
+  'GET /v1/tenants/:name': OF_DEPLOYMENT,
+  'PUT /v1/tenants/:name/quota': OF_DEPLOYMENT,
+  'POST /v1/tenants/:name/close': OF_DEPLOYMENT,
+  'POST /v1/tenants/:name/reopen': OF_DEPLOYMENT,
+  'GET /healthz': PUBLIC,
+  'GET /readyz': PUBLIC,
+  'GET /metrics': PUBLIC,
+};
+
+/** What a tenant asks with the other's canary in his hands: his own log then tells that he asked, so it comes last. */
+async function askForCanaries(probe: Prober): Promise<void> {
+  const { canary, name, only } = probe.other;
+  const route = 'GET /v1/events';
+  const token = { limit: '1000' };
+  for (const query of [{ actor: canary }, { target: canary }, { actor: name }, { service: canary }, { site: canary }]) {
+    const { status, body } = await probe.ask(
+      route,
+      'auditor',
+      `/v1/events?${new URLSearchParams({ ...token, ...query })}`,
+    );
+    probe.find(status !== 200 || body.items.length > 0, `${route}: ${JSON.stringify(query)} finds something`);
+  }
+  probe.find(
+    (await probe.ask('GET /v1/events/:id', 'auditor', `/v1/events/${only}-c`)).status !== 404,
+    'an id of the other is there',
+  );
+}
+
+/** As a superuser: nothing that a policy says holds any more. */
+async function removeRowLevelSecurity({ adminPool }: TestService): Promise<void> {
+  const { rows } = await adminPool.query<{ name: string }>(
+    `SELECT c.relname::text AS name FROM pg_class c WHERE c.relnamespace = 'sealog'::regnamespace AND c.relrowsecurity`,
+  );
+  expect(rows.length).toBeGreaterThan(10);
+  for (const { name } of rows)
+    await adminPool.query(`ALTER TABLE sealog.${name} NO FORCE ROW LEVEL SECURITY, DISABLE ROW LEVEL SECURITY`);
+}
+
+const MODES = [
+  { filters: 'both filters', own: true, rowLevel: true },
+  { filters: 'row-level security alone', own: false, rowLevel: true },
+  { filters: "the application's own filter alone", own: true, rowLevel: false },
+  { filters: 'neither', own: false, rowLevel: false },
+];
+
+describe.each(MODES)('two tenants, held apart by $filters', ({ own, rowLevel }) => {
+  let service: TestService;
+  let tenants: readonly [Tenant, Tenant];
+  const findings: string[] = [];
+
+  beforeAll(async () => {
+    service = await startService(own ? {} : { tenantFilter: false });
+    tenants = [await makeTenant(service, 'aurora'), await makeTenant(service, 'borealis')];
+    if (!rowLevel) await removeRowLevelSecurity(service);
+  });
+
+  afterAll(async () => {
+    // Writing does not read: what is stored is each tenant's own in any case.
+    await service.checkLog();
+    await service.stop();
+  });
+
+  it('are asked for by every route there is', () => {
+    const routes = service.app.server.registeredRoutes.map(({ method, path }) => `${method} ${path}`);
+    expect(routes.filter((route) => PROBES[route] === undefined)).toEqual([]);
+    expect(Object.keys(PROBES).filter((route) => !routes.includes(route))).toEqual([]);
+  });
+
+  it.each([0, 1] as const)(
+    rowLevel || own ? 'learn nothing of each other (%i)' : 'would be seen to learn of each other (%i)',
+    async (one) => {
+      const probe = new Prober(service, tenants[one], tenants[1 - one]!);
+      // Those that name the other come last: the asker's own log tells that he asked.
+      const routes = service.app.server.registeredRoutes.map(({ method, path }) => `${method} ${path}`);
+      for (const route of routes.toSorted(
+        (one, two) => Number(one.includes('/logs/')) - Number(two.includes('/logs/')),
+      )) {
+        try {
+          await PROBES[route]!(probe, route);
+        } catch (error) {
+          // Without filters even the shapes are others.
+          probe.find(true, `${route}: ${error}`);
+        }
+      }
+      await askForCanaries(probe);
+      findings.push(...probe.findings);
+      if (own || rowLevel) {
+        expect(probe.findings).toEqual([]);
+        expect(probe.sawItself).toBe(true);
+      }
+    },
+  );
+
+  it.skipIf(own || rowLevel)('and these routes are where they would', () => {
+    const leaking = new Set(findings.map((finding) => finding.split(': ')[0]!));
+    for (const route of [
+      'GET /v1/events',
+      'GET /v1/events/:id',
+      'GET /v1/streams',
+      'GET /v1/keys',
+      'GET /v1/bundle',
+      'GET /v1/verifications',
+      'GET /v1/verifications/:id',
+      'GET /v1/api-keys',
+      'GET /v1/api-keys/:id',
+    ])
+      expect([...leaking]).toContain(route);
+  });
+});
+
+describe("the application's own filter", () => {
+  let service: TestService;
+  let ids: readonly [number, number];
+
+  beforeAll(async () => {
+    service = await startService();
+    await makeTenant(service, 'aurora');
+    await makeTenant(service, 'borealis');
+    await removeRowLevelSecurity(service);
+    const { rows } = await service.adminPool.query<{ id: number }>(
+      `SELECT id FROM sealog.tenant WHERE name IN ('aurora', 'borealis') ORDER BY name`,
+    );
+    ids = [rows[0]!.id, rows[1]!.id];
+  });
+
+  afterAll(async () => {
+    await service.stop();
+  });
+
+  const as = <T>(tenant: number, work: (database: Kysely<Tables>) => Promise<T>): Promise<T> =>
+    asTenant(service.app.database.reader, tenant, work);
+
+  it('knows every table that has rows of tenants', async () => {
+    const { rows } = await service.adminPool.query<{ name: string }>(
+      `SELECT 'sealog.' || c.table_name AS name FROM information_schema.columns AS c
+       JOIN pg_class AS t ON t.relname = c.table_name AND t.relnamespace = 'sealog'::regnamespace AND NOT t.relispartition
+       WHERE c.table_schema = 'sealog' AND c.column_name = 'tenant' ORDER BY 1`,
+    );
+    expect(Object.keys(TENANT_COLUMNS).toSorted()).toEqual(
+      ['sealog.tenant', ...rows.map(({ name }) => name)].toSorted(),
+    );
+  });
+
+  it('holds each of them to the tenant, in statements of every kind', async () => {
+    for (const [table, column] of Object.entries(TENANT_COLUMNS)) {
+      const tenant = sql.ref<number>(`t.${column}`).as('tenant');
+      const [named, raw] = [
+        `${table} as t`,
+        sql`SELECT ${sql.ref(`t.${column}`)} AS tenant FROM ${sql.table(table)} AS t`,
+      ];
+      for (const id of ids) {
+        const rows: { tenant: number }[] = await as(id, async (given) => {
+          const database = given as Kysely<Json>;
+          const all = await database.selectFrom(table).select(column).execute();
+          const queries = [
+            database.selectFrom(named).select(tenant),
+            database
+              .with('c', (db) => db.selectFrom(table).selectAll())
+              .selectFrom('c as t')
+              .select(tenant),
+            database
+              .selectFrom('sealog.tenant as o')
+              .innerJoin(named, (join) => join.onTrue())
+              .select(tenant),
+            database
+              .selectFrom('sealog.tenant as o')
+              .leftJoin(named, (join) => join.onTrue())
+              .select('o.id as tenant'),
+            database.selectFrom(named).select(tenant).unionAll(database.selectFrom(named).select(tenant)),
+            database.selectFrom((db) => db.selectFrom(named).select(tenant).as('x')).selectAll(),
+            { execute: async () => (await raw.execute(database)).rows },
+            { execute: async () => (await sql`SELECT x.* FROM (${raw}) AS x`.execute(database)).rows },
+          ];
+          const answers = all.map((row) => ({ tenant: row[column] }));
+          for (const query of queries) answers.push(...((await query.execute()) as Json[]));
+          return answers;
+        });
+        expect([table, rows.filter((row) => row.tenant !== id)]).toEqual([table, []]);
+      }
+    }
+    const streams = await as(ids[0], (database) => database.selectFrom('sealog.stream').select('tenant').execute());
+    expect(streams.length).toBeGreaterThan(3);
+  });
+
+  it('refuses a statement that it can not hold to it, before it is sent', async () => {
+    const refused: ((database: Kysely<Tables>) => Promise<unknown>)[] = [
+      (database) => sql`SELECT * FROM sealog.block`.execute(database),
+      (database) => sql`SELECT * FROM Sealog.block`.execute(database),
+      (database) => sql`SELECT * FROM "sealog"."block"`.execute(database),
+      (database) => sql`SELECT * FROM ${sql.id('sealog', 'block')}`.execute(database),
+      (database) => sql`SELECT * FROM ${sql.raw('sealog.block')}`.execute(database),
+      (database) => sql`SELECT * FROM ${sql.join([sql.raw('sealog'), sql.raw('block')], sql`.`)}`.execute(database),
+      (database) =>
+        sql`SELECT ${sql.ref('sealog.block.tenant')} FROM ${sql.table('sealog.tag')} AS t`.execute(database),
+      (database) => sql`SELECT set_config('sealog.tenant', '1', true)`.execute(database),
+      (database) => sql`SELECT FROM ${sql.table('sealog.migration')} AS m`.execute(database),
+      (database) => database.selectFrom('sealog.key_statement').selectAll().execute(),
+      (database) => database.selectFrom('sealog.outside_evidence as e').selectAll().execute(),
+      (database) =>
+        database.selectFrom('sealog.stream').select(sql`(SELECT count(*) FROM sealog.block)`.as('n')).execute(),
+      (database) =>
+        database
+          .selectFrom('sealog.stream as s')
+          .innerJoin(sql<Json>`sealog.block`.as('b'), 'b.stream', 's.id')
+          .select('b.tenant')
+          .execute(),
+      (database) =>
+        database
+          .withSchema('sealog')
+          .selectFrom('block' as 'sealog.block')
+          .selectAll()
+          .execute() as Promise<unknown>,
+    ];
+    for (const [n, work] of refused.entries()) {
+      const watched = watchReader();
+      const outcome = await as(ids[0], work).then(
+        (rows: Json) => (rows.every?.((row: Json) => row.tenant === ids[0]) === true ? 'held' : 'done'),
+        (error: Error) => error.name,
+      );
+      expect([n, outcome, watched.end().length]).toEqual([
+        n,
+        n === refused.length - 1 ? 'held' : 'TypeError',
+        n === refused.length - 1 ? 3 : 2,
+      ]);
+    }
+    // What it was refused for leaves nothing behind: the next on the connection is another tenant's.
+    for (const id of ids)
+      expect(await as(id, (database) => database.selectFrom('sealog.tenant').select('id').execute())).toEqual([{ id }]);
+  });
+
+  it('is gone round by nobody', () => {
+    const sources = globSync('src/**/*.ts', { cwd: join(import.meta.dirname, '..') });
+    expect(sources.length).toBeGreaterThan(100);
+    const texts = sources.map((path) => [path, readFileSync(join(import.meta.dirname, '..', path), 'utf8')] as const);
+    // Statements on the connections that read for tenants are those of one function; and nobody takes the plugin away.
+    const onReader = texts.filter(([, text]) => /\bdatabase\.reader\b/.test(text)).map(([path]) => path);
+    expect(onReader).toEqual(['src/app.ts']);
+    const app = texts.find(([path]) => path === 'src/app.ts')![1];
+    expect(app.match(/.*\bdatabase\.reader\b.*/g)).toEqual([
+      expect.stringContaining('asTenant(database.reader, tenantId, work'),
+    ]);
+    expect(texts.filter(([, text]) => text.includes('.withoutPlugins(')).map(([path]) => path)).toEqual([]);
+  });
+});
+
+describe('fifty tenants over five connections', () => {
+  const HARD = process.env['SEALOG_TEST_HARD'] !== undefined;
+  // Each read is an entry as well, which its answer waits for: some 100 a second and 5 connections.
+  const REQUESTS = HARD ? 10_000 : 1000;
+  const TENANTS = Array.from({ length: 50 }, (_, i) => `tenant-${String(i).padStart(2, '0')}`);
+  const SHARED = ['a-1', 'a-2', 'a-3', 'a-4'];
+
+  it(`never get each other's answers: ${REQUESTS} requests, some of which fail or are given up`, {
+    timeout: HARD ? 600_000 : 120_000,
+  }, async () => {
+    const service = await startService({ limits: { readersMax: 5 } });
+    onTestFinished(() => service.stop());
+    // Every other request is for a replica whose connections have row-level security alone: there a tenant that stayed on one would be seen.
+    const replica = await startService({ beside: service, limits: { readersMax: 5 }, tenantFilter: false });
+    onTestFinished(() => replica.stop());
+    const through = new Agent({ keepAlive: true, maxSockets: 5 });
+    onTestFinished(() => through.destroy());
+    const event = (tenant: string, id: string): Json => ({
+      ...{
+        id,
+        category: 'data_access',
+        action: 'report.generate',
+        outcome: 'success',
+        occurredAt: '2026-03-01T08:00:00Z',
+      },
+      source: { service: 'mes', site: 'plant-1' },
+      actor: { type: 'user', id: 'u-1', name: `canary-${tenant}` },
+      target: { type: 'report', id: 'r-1', name: `canary-${tenant}` },
+    });
+    const tokens = new Map<string, string>();
+    for (const tenant of TENANTS) {
+      const token = await service.token(['service', 'auditor'], tenant);
+      tokens.set(tenant, token);
+      const { body } = await service.post(
+        '/v1/events/batch',
+        SHARED.map((id) => event(tenant, id)),
+        { token },
+      );
+      expect(body.errors).toBe(false);
+    }
+    await covered(service, { token: tokens.get(TENANTS.at(-1)!)! });
+
+    const random = randomFrom(41);
+    const paths: readonly ((tenant: string) => string)[] = [
+      () => '/v1/events?limit=3',
+      () => '/v1/events?limit=1000&actor=u-1',
+      () => '/v1/events?target=r-1&order=asc',
+      () => `/v1/events/${SHARED[Math.floor(random() * 4)]}`,
+      () => `/v1/events/${SHARED[Math.floor(random() * 4)]}/proof`,
+      () => '/v1/streams',
+      () => '/v1/verifications',
+      (tenant) => `/v1/logs/${tenant}/data_access/checkpoint`,
+      (tenant) => `/v1/logs/${tenant}/data_access/tile/entries/000.p/3`,
+      // These fail.
+      () => `/v1/events/nowhere-${Math.floor(random() * 1e9)}`,
+      () => '/v1/events?limit=0',
+      () => '/v1/events?cursor=bm8',
+      () => `/v1/verifications/${randomUUID()}`,
+      (tenant) => `/v1/logs/${tenant}/security_event/checkpoint`,
+      () => '/v1/logs/nobody/data_access/checkpoint',
+    ];
+    const count = { answers: 0, canaries: 0, failed: 0, aborted: 0, busy: 0 };
+    const wrong: string[] = [];
+    const one = async (n: number): Promise<void> => {
+      const tenant = TENANTS[Math.floor(random() * TENANTS.length)]!;
+      const path = paths[Math.floor(random() * paths.length)]!(tenant);
+      const isWrite = random() < 0.1;
+      const abortAfterMs = random() < 0.05 ? random() * 8 : undefined;
+      let timer: NodeJS.Timeout | undefined;
+      const given = {
+        through,
+        onSocket: (abort: () => void) => {
+          if (abortAfterMs !== undefined) timer = setTimeout(abort, abortAfterMs);
+        },
+      };
+      try {
+        const [of, token] = [n % 2 === 0 ? service : replica, tokens.get(tenant)!];
+        const body = event(tenant, SHARED[n % 4]!);
+        const { status, text } = isWrite
+          ? await send(of, 'POST', '/v1/events', token, { ...given, body })
+          : await send(of, 'GET', path, token, given);
+        count.answers += 1;
+        if (status === 503) count.busy += 1;
+        else if (status >= 400) count.failed += 1;
+        const named = [...text.matchAll(/tenant-\d\d/g)].map(([name]) => name);
+        if (status === 200 && named.length > 0) count.canaries += 1;
+        const others = named.filter((name) => name !== tenant);
+        if (others.length > 0) wrong.push(`${tenant} asked ${isWrite ? 'to write' : path} and was told of ${others}`);
+        // The first receipt again, and what was found, are its own.
+        if (isWrite && status < 300 && !text.includes(`"stream":"${tenant}/data_access"`))
+          wrong.push(`${tenant} wrote to ${text}`);
+        if (status === 500) wrong.push(`${tenant} asked ${path} and was answered 500`);
+      } catch {
+        count.aborted += 1;
+      } finally {
+        clearTimeout(timer);
+      }
+      // Connections that read for tenants are cut, and statements on them cancelled, at any point of a transaction.
+      if (n % 400 === 199)
+        await service.adminPool.query(
+          `SELECT ${n % 800 === 199 ? 'pg_terminate_backend' : 'pg_cancel_backend'}(pid) FROM pg_stat_activity
+           WHERE datname = current_database() AND application_name = 'sealog_reader'`,
+        );
+    };
+    let next = 0;
+    await Promise.all(
+      Array.from({ length: 12 }, async () => {
+        while (next < REQUESTS) await one(next++);
+      }),
+    );
+    expect(wrong).toEqual([]);
+    expect(count.answers + count.aborted).toBe(REQUESTS);
+    expect(count.canaries).toBeGreaterThan(REQUESTS / 3);
+    for (const kind of ['failed', 'aborted'] as const)
+      expect([kind, count[kind] > REQUESTS / 100]).toEqual([kind, true]);
+    expect(count.busy).toBeLessThan(REQUESTS / 10);
+    const { rows } = await service.adminPool.query<{ connections: number }>(
+      `SELECT count(*)::integer AS connections FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'sealog_reader'`,
+    );
+    expect(rows[0]!.connections).toBeLessThanOrEqual(2 * 5);
+    await service.checkLog();
+  });
+});
+
+/** Texts that would be more than a value where a statement is put together from them. */
+const INJECTIONS = [
+  "'",
+  "';--",
+  "' OR '1'='1",
+  "x' OR tenant > 0 --",
+  "'; SET sealog.tenant = '2'; --",
+  "1); SELECT set_config('sealog.tenant', '2', false); --",
+  "') UNION SELECT * FROM sealog.block --",
+  "'; SET ROLE sealog_verifier; --",
+  "'; DROP TABLE sealog.tag; COMMIT; --",
+  '"; TRUNCATE sealog.tenant; --',
+  '{1,2}',
+  '$1',
+  "\\'; SELECT pg_sleep(9) --",
+  '%27%3B--',
+  "U&'\\0027'",
+];
+
+describe('SQL in a value', () => {
+  it('is a value, in every parameter of every route and in every field of an event', { timeout: 180_000 }, async () => {
+    const service = await startService();
+    onTestFinished(() => service.stop());
+    const tenants = [await makeTenant(service, 'aurora'), await makeTenant(service, 'borealis')] as const;
+    const probe = new Prober(service, tenants[0], tenants[1]);
+    const before = await counted(service);
+    const document = loadApiDocument();
+    for (const { operationId, method, path, permission } of declaredOperations()) {
+      const [, , operation] = operationsOf(document).find(([, , one]) => one.operationId === operationId)!;
+      const roles: Readonly<Record<string, Role>> = {
+        'events:write': 'service',
+        'api-keys:write': 'it_security_admin',
+      };
+      const role = roles[permission] ?? 'auditor';
+      const given = method === 'GET' ? {} : { body: {} };
+      const usual = path
+        .replace(':tenant', 'aurora')
+        .replace(':category', 'data_access')
+        .replace(/[*]|:\w+/g, 'e2');
+      for (const { name, in: place } of operation.parameters ?? []) {
+        for (const text of INJECTIONS) {
+          const value = encodeURIComponent(text);
+          const url =
+            place === 'path'
+              ? path
+                  .replace(name === 'tile' ? '*' : `:${name}`, value)
+                  .replace(':tenant', 'aurora')
+                  .replace(/[*]|:\w+/g, 'data_access')
+              : `${usual}?${name}=${value}`;
+          const { status, body } = await probe.ask(`${method} ${path}`, role, url, given);
+          // A filter that finds nothing, or a refusal: never more than without it.
+          const found = (body?.items ?? []).filter((one: Json) => one.source?.service !== 'sealog');
+          probe.find(found.length > 0 && !url.startsWith('/v1/api-keys'), `${method} ${url} finds something`);
+          probe.find(![200, 400, 401, 403, 404].includes(status), `${method} ${url} is answered ${status}`);
+        }
+      }
+    }
+    // Each of an event's texts, the id too where it may be one.
+    const [event] = generateEvents({ seed: 3, count: 1, categories: ['configuration_change'] });
+    for (const [n, text] of INJECTIONS.entries()) {
+      const id = `sql-${n}`;
+      const full = {
+        ...{ ...event, id, reason: text, raw: text, details: { [text]: text } },
+        source: { service: text, host: text, site: text, zone: text },
+        actor: {
+          type: text,
+          id: text,
+          name: text,
+          email: text,
+          ip: text,
+          sessionId: text,
+          userAgent: text,
+          roles: [text],
+        },
+        target: { type: text, id: text, name: text },
+      };
+      expect([text, (await probe.ask('POST /v1/events', 'service', '/v1/events', { body: full })).status]).toEqual([
+        text,
+        201,
+      ]);
+      const { body } = await probe.ask('GET /v1/events/:id', 'auditor', `/v1/events/${id}`);
+      expect(body).toMatchObject({ reason: text, source: full.source, target: full.target });
+      for (const name of ['actor', 'target', 'site', 'service', 'ip']) {
+        const answer = await probe.ask('GET /v1/events', 'auditor', `/v1/events?${name}=${encodeURIComponent(text)}`);
+        // An address is looked up in lower case, as it is tagged.
+        expect([name, text, answer.body.items.map((one: Json) => one.id)]).toEqual([name, text, [id]]);
+      }
+      const wrongId = await probe.ask('POST /v1/events', 'service', '/v1/events', { body: { ...full, id: text } });
+      expect(wrongId.status).toBe(/^[A-Za-z0-9._:~-]+$/.test(text) ? 201 : 400);
+    }
+    expect(probe.findings).toEqual([]);
+    // Nothing was named on a connection for longer than a transaction, and nothing is gone.
+    for (let i = 0; i < 10; i++) {
+      const { rows } = await service.app.database.reader.query(
+        `SELECT coalesce(current_setting('sealog.tenant', true), '') AS tenant, current_user AS role`,
+      );
+      expect(rows).toEqual([{ tenant: '', role: 'sealog_reader' }]);
+    }
+    const after = await counted(service);
+    for (const [table, rows] of Object.entries(before)) expect([table, after[table]! >= rows]).toEqual([table, true]);
+    expect(after['tenant']).toBe(before['tenant']);
+    await service.checkLog();
+  });
+});
+
+async function counted({ adminPool }: TestService): Promise<Record<string, number>> {
+  const counts: Record<string, number> = {};
+  for (const table of Object.keys(TENANT_COLUMNS)) {
+    const { rows } = await adminPool.query<{ rows: number }>(`SELECT count(*)::integer AS rows FROM ${table}`);
+    counts[table.slice('sealog.'.length)] = rows[0]!.rows;
+  }
+  return counts;
+}
+
+function operationsOf(document: ReturnType<typeof loadApiDocument>) {
+  return Object.entries(document.paths).flatMap(([path, methods]) =>
+    Object.entries(methods).map(([method, operation]) => [path, method, operation] as const),
+  );
+}
+
+/** Numbers from 0 up to 1, the same for the same seed. */
+function randomFrom(seed: number): () => number {
+  let state = seed;
+  return () => {
+    state = (Math.imul(state ^ (state >>> 15), 0x2c1b3c6d) + 0x9e3779b9) | 0;
+    const mixed = Math.imul(state ^ (state >>> 13), 0x297a2d39);
+    return ((mixed ^ (mixed >>> 16)) >>> 0) / 2 ** 32;
+  };
+}
