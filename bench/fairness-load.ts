@@ -159,19 +159,26 @@ class Sender {
     const { bytes, marks } = this.#requests[at % this.#requests.length]!;
     const mark = Buffer.from(passMark(kind, round, Math.floor(at / this.#requests.length)));
     for (const place of marks) mark.copy(bytes, place);
-    const answer = await this.#connections[connection]!.send(bytes);
+    const answer = await (await this.#open(connection)).send(bytes);
     const answered = performance.now();
     const stored = batch === 1 ? answer.status === 201 : answer.status === 200;
     const refused = answer.status === 429 || answer.status === 503;
     if (!stored && !(mayBeRefused && refused)) throw unexpected(answer);
-    if (this.#connections[connection]!.closed)
-      this.#connections[connection] = await HttpConnection.open(this.#address.host, this.#address.port);
     if (due < opens || due > closes) return;
     counts.sent += 1;
     if (stored) {
       counts.stored += 1;
       counts.latencies.push(answered - due);
     } else counts.refused += 1;
+  }
+
+  /** The service ends connections that say nothing for long. */
+  async #open(connection: number): Promise<HttpConnection> {
+    const open = this.#connections[connection]!;
+    if (!open.closed) return open;
+    const again = await HttpConnection.open(this.#address.host, this.#address.port);
+    this.#connections[connection] = again;
+    return again;
   }
 
   close(): void {

@@ -21,6 +21,7 @@ import { Refusals, refusalOf } from './auth/refusals.ts';
 import { TenantSettings } from './auth/tenant-settings.ts';
 import { type TokenOptions, tokenVerifier } from './auth/tokens.ts';
 import { TICK_ACTION } from './chain/anchor-tick.ts';
+import type { JsonObject } from './chain/canonical.ts';
 import { OWN_TENANT } from './chain/category.ts';
 import { ClockGuard } from './chain/clock-guard.ts';
 import type { StreamRef } from './chain/entry.ts';
@@ -29,6 +30,12 @@ import { sealWith } from './chain/sealed-run.ts';
 import { Sequencer } from './chain/sequencer.ts';
 import type { Config } from './config.ts';
 import { Problem, SettingsError } from './errors.ts';
+import type { ExportTask } from './export/export-task.ts';
+import { Exporter } from './export/exporter.ts';
+import { sinkRoutes } from './export/sink-routes.ts';
+import { KEPT_FOR_EVER, sealSinkSecret } from './export/sink-secret.ts';
+import { keepSinksOfFile, readSinksFile } from './export/sinks-file.ts';
+import { testSink } from './export/transport-of-sink.ts';
 import { healthRoutes } from './http/health.ts';
 import { LabelledCounter, metricsRoutes } from './http/metrics.ts';
 import { closeServer, createServer } from './http/server.ts';
@@ -64,10 +71,23 @@ import { ensureDropMonth, findOrStoreKey, keyById } from './store/data-keys.ts';
 import { type AsTenant, asTenant, type Database, databaseClock, type Logins, openDatabase } from './store/database.ts';
 import { fixOrigin } from './store/deployment.ts';
 import { Directory } from './store/directory.ts';
+import { noticeEntries } from './store/entry-notices.ts';
 import { decide, propose } from './store/proposals.ts';
 import { ReaderTurns } from './store/reader-turns.ts';
 import { checkSettings } from './store/settings-gate.ts';
 import { SignerLease, signerRefusal } from './store/signer.ts';
+import { isAnySinkActive } from './store/sink-followers.ts';
+import {
+  changeSink,
+  createSink,
+  deleteSink,
+  type NewSinkRow,
+  oneAtATime,
+  replaySink,
+  setSinkState,
+  sinksFromFile,
+  unparkSink,
+} from './store/sinks.ts';
 import { listStreams } from './store/streams.ts';
 import { tenantSettings } from './store/tenants.ts';
 import {
@@ -99,6 +119,8 @@ export interface AppOptions {
   readonly onSignerStep?: (step: string) => void;
   /** For tests that can not wait as long as the service does. */
   readonly verification?: VerificationOptions;
+  /** `false` = sinks are not followed here. */
+  readonly exporting?: false | Partial<Pick<ExportTask, 'timing' | 'followerTiming'>>;
   /** For tests: how long refused calls are counted before they are told. */
   readonly refusalWindowMs?: number | undefined;
   /** For tests: false takes the application's own filter between tenants away, so that row-level security holds alone. */
@@ -130,6 +152,14 @@ export interface App {
   /** Finishes what was taken, then lets go of the database. May be called twice. */
   close(): Promise<void>;
 }
+
+/** What is behind the pool in a function of the store. */
+type OnWriter<F extends (writer: pg.Pool, ...rest: never[]) => unknown> = F extends (
+  writer: pg.Pool,
+  ...rest: infer Rest
+) => unknown
+  ? Rest
+  : never;
 
 /** What the log's own entries call whoever a credential names. */
 const ACTOR_TYPE = { token: 'user', api_key: 'api_key', certificate: 'service' } as const;
@@ -167,8 +197,16 @@ const CHECKPOINT_WAIT_MAX_MS = 10_000;
 const CHECKPOINT_LOOK_MS = 100;
 const CHECKPOINT_WAITERS_MAX = 5000;
 
+const EXPORT_TIMING = { beatMs: 1000, silentMs: 5000 };
+
+/** Of the writer's connections, for what callers change: however many of a tenant ask for it, events find one, and other tenants their turn. */
+const CHANGES_AT_ONCE = 1;
+
 /** As long as for a connection: somebody who waits for an answer would soon give up. */
 const READER_WAIT_MAX_MS = 2000;
+
+/** Another replica starts too, and has the same file. */
+const SINKS_FILE_WAIT_MAX_MS = 10_000;
 
 /** How long a verification waits for what was read to be anchored: two ticks, and the time that anchors take. */
 const ANCHOR_WAIT_MAX_MS = 150_000;
@@ -205,6 +243,7 @@ export async function createApp(options: AppOptions): Promise<App> {
     });
     const directory = new Directory({ writer: database.writer, makeTenants: config.makeTenants, retentionMonths });
     const clock = new ClockGuard({ wall: wallClock, monotonic: () => performance.now() });
+    let exporter: Exporter | undefined;
     const sequencer = new Sequencer({
       store: appendStore(database),
       seal: sealWith((stream, dropMonth) => keyring.keysFor(stream, dropMonth)),
@@ -213,6 +252,7 @@ export async function createApp(options: AppOptions): Promise<App> {
       repeatDays: config.repeatDays,
       queueEntriesMax: config.limits.queueEntriesMax,
       queueBytesMax: config.limits.queueBytesMax,
+      onAppended: () => exporter?.appended(),
       onClosed: (streamIds) => directory.forget(streamIds),
       log,
     });
@@ -253,6 +293,7 @@ export async function createApp(options: AppOptions): Promise<App> {
     const asking = (tenantId: number): AsTenant => {
       return (work) => readers.run(tenantId, () => asTenant(database.reader, tenantId, work, options.tenantFilter));
     };
+    const changes = new ReaderTurns(CHANGES_AT_ONCE, READER_WAIT_MAX_MS);
     const openStream: OpenStream = (tenant, category) => directory.open(tenant, category);
     const entriesOf = (stream: StreamRef, seqs: readonly number[]) =>
       readEntries(asking(stream.tenantId), keyring, stream, seqs);
@@ -428,6 +469,7 @@ export async function createApp(options: AppOptions): Promise<App> {
         appender,
         openStream,
         batches,
+        weigh: (request) => admission.weigh(request),
         charge: (request, events) => admission.charge(request, events),
         wallClock,
         limits: config.limits,
@@ -459,8 +501,8 @@ export async function createApp(options: AppOptions): Promise<App> {
       rotationRoutes({
         tenant: tenantWithId,
         readJson,
-        propose: (proposal, openMax) => propose(database.writer, proposal, openMax),
-        decide: (of, decision) => decide(database.writer, of, decision),
+        propose: (one, openMax) => changes.run(one.tenantId, () => propose(database.writer, one, openMax)),
+        decide: (of, decision) => changes.run(of.tenantId, () => decide(database.writer, of, decision)),
       }),
     );
     await server.register(
@@ -469,10 +511,35 @@ export async function createApp(options: AppOptions): Promise<App> {
         readJson,
         newId: newApiKeyId,
         newSecret: newApiKeySecret,
-        create: (key, unrevokedMax) => createApiKey(database.writer, key, unrevokedMax),
-        rotate: (key) => rotateApiKey(database.writer, key),
-        revoke: (key) => revokeApiKey(database.writer, key),
+        create: (key, unrevokedMax) =>
+          changes.run(key.tenantId, () => createApiKey(database.writer, key, unrevokedMax)),
+        rotate: (key) => changes.run(key.tenantId, () => rotateApiKey(database.writer, key)),
+        revoke: (key) => changes.run(key.tenantId, () => revokeApiKey(database.writer, key)),
         onChanged: (id) => apiKeys.forget(id),
+        wallClock,
+      }),
+    );
+    const sinkDeps = { allowAddresses, hostname: hostname(), log };
+    const sinkStore = {
+      create: (sink: NewSinkRow, max: number) => createSink(database.writer, sink, max),
+      change: (...given: OnWriter<typeof changeSink>) => changeSink(database.writer, ...given),
+      setState: (...given: OnWriter<typeof setSinkState>) => setSinkState(database.writer, ...given),
+      remove: (...given: OnWriter<typeof deleteSink>) => deleteSink(database.writer, ...given),
+      replay: (...given: OnWriter<typeof replaySink>) => replaySink(database.writer, ...given),
+      unpark: (...given: OnWriter<typeof unparkSink>) => unparkSink(database.writer, ...given),
+    };
+    const sealSink = async (of: string, sinkId: string, secret: JsonObject) => {
+      const key = await keyring.keysFor(await directory.open(of, 'log_administration'), KEPT_FOR_EVER);
+      return sealSinkSecret(key, sinkId, secret);
+    };
+    await server.register(
+      sinkRoutes({
+        tenant: tenantWithId,
+        readJson,
+        keys: keyring,
+        seal: sealSink,
+        test: (sink) => testSink(sink, keyring, sinkDeps),
+        store: sinkStore,
         wallClock,
       }),
     );
@@ -480,7 +547,8 @@ export async function createApp(options: AppOptions): Promise<App> {
       verificationRoutes({
         tenant: tenantWithId,
         readJson,
-        request: (job, unfinishedMax) => requestJob(database.writer, job, unfinishedMax),
+        request: (job, unfinishedMax) =>
+          changes.run(job.tenantId, () => requestJob(database.writer, job, unfinishedMax)),
         wake: () => jobs.wake(),
       }),
     );
@@ -502,6 +570,29 @@ export async function createApp(options: AppOptions): Promise<App> {
       ),
     );
 
+    if (config.sinksFile !== undefined) {
+      const sinks = await readSinksFile(config.sinksFile);
+      const keep = () =>
+        keepSinksOfFile(sinks, {
+          tenant: async (name) => {
+            const opened = await directory.open(name, 'log_administration').catch((error: unknown) => {
+              if (error instanceof Problem && error.code === 'forbidden') return undefined;
+              throw error;
+            });
+            return opened && { id: opened.tenantId, ask: asking(opened.tenantId) };
+          },
+          ofDeployment: () => tenant(OWN_TENANT),
+          keys: keyring,
+          seal: sealSink,
+          store: { ...sinkStore, fromFile: () => sinksFromFile(database.writer) },
+          tell: async (of, event) => {
+            await appendOwn(of, 'configuration_change', { outcome: 'success', ...event });
+          },
+          log,
+        });
+      await oneAtATime(database.writer, 'sealog.sinks_file', SINKS_FILE_WAIT_MAX_MS, keep);
+    }
+
     started = signer;
     await signer?.start();
     anchors =
@@ -517,6 +608,20 @@ export async function createApp(options: AppOptions): Promise<App> {
             log,
           });
     jobs.start();
+    exporter =
+      options.exporting === false
+        ? undefined
+        : new Exporter({
+            task: {
+              ...{ connection, logins, monthKeysDir: config.monthKeysDir, allowAddresses, hostname: hostname() },
+              ...{ timing: EXPORT_TIMING, followerTiming: {} },
+              ...options.exporting,
+            },
+            isWanted: () => isAnySinkActive(database.writer),
+            notice: () => noticeEntries(database.writer),
+            log,
+          });
+    exporter?.start();
     await scrubber?.start();
     await keySet?.start();
 
@@ -529,7 +634,7 @@ export async function createApp(options: AppOptions): Promise<App> {
       await Promise.all([server, metricsServer].map((one) => one && closeServer(one, GRACE_MS)));
       await apiKeys.close();
       await keySet?.close();
-      await verifying;
+      await Promise.all([verifying, exporter?.close()]);
       await Promise.all([refusals.close(), life.stop()]);
       teller.close();
       await sequencer.close();

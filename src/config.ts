@@ -90,6 +90,8 @@ export interface Config {
   readonly allowAddresses: readonly string[];
   /** The file that names the outside anchors; undefined = none. */
   readonly anchorsFile: string | undefined;
+  /** The file of sinks that the operator configures; undefined = none. */
+  readonly sinksFile: string | undefined;
   /** Within so many days everything stored is read and verified again. */
   readonly scrubDays: number;
   readonly logLevel: string;
@@ -148,6 +150,7 @@ export const VARIABLES = [
   'SEALOG_PUBLIC_LOGS',
   'SEALOG_ALLOW_ADDRESSES',
   'SEALOG_ANCHORS_FILE',
+  'SEALOG_SINKS_FILE',
   'SEALOG_SCRUB_DAYS',
   'SEALOG_LOG_LEVEL',
 ] as const;
@@ -249,6 +252,7 @@ export function readConfig(environment: Environment): Config {
     return list;
   };
   const anchorsFile = text('SEALOG_ANCHORS_FILE');
+  const sinksFile = text('SEALOG_SINKS_FILE');
   const signerDir = text('SEALOG_SIGNER_DIR') ?? (databaseUrl === undefined ? join(dataDir, 'signer') : undefined);
 
   const together = (names: readonly (typeof VARIABLES)[number][], why: string): boolean => {
@@ -333,6 +337,7 @@ export function readConfig(environment: Environment): Config {
     publicLogs: oneOf('SEALOG_PUBLIC_LOGS', ['0', '1'], '0') === '1',
     allowAddresses: cidrs('SEALOG_ALLOW_ADDRESSES', cidrProblem),
     anchorsFile: anchorsFile === undefined ? undefined : resolve(anchorsFile),
+    sinksFile: sinksFile === undefined ? undefined : resolve(sinksFile),
     scrubDays: integer('SEALOG_SCRUB_DAYS', 7, 1, 365),
     logLevel: oneOf('SEALOG_LOG_LEVEL', ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'], 'info'),
   };

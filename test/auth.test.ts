@@ -85,12 +85,12 @@ const MAY: Readonly<Record<string, readonly [tenant: readonly string[], deployme
   executive_viewer: [[], []],
   plant_manager: [READS, READS],
   it_security_admin: [
-    [...READS, 'api-keys:read', 'api-keys:write'],
-    [...READS, 'rotations:read', 'rotations:write'],
+    [...READS, 'api-keys:read', 'api-keys:write', 'sinks:read', 'sinks:write'],
+    [...READS, 'rotations:read', 'rotations:write', 'sinks:read', 'sinks:write'],
   ],
   auditor: [
-    [...READS, 'bundles:read', 'api-keys:read'],
-    [...READS, 'bundles:read', 'rotations:read'],
+    [...READS, 'bundles:read', 'api-keys:read', 'sinks:read'],
+    [...READS, 'bundles:read', 'rotations:read', 'sinks:read'],
   ],
   privacy_officer: [
     ['events:read', 'streams:read'],

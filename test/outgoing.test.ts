@@ -7,9 +7,18 @@ import { createServer as createTlsServer } from 'node:https';
 import { type AddressInfo, createServer as createTcpServer, type Socket, type Server as TcpServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import type { TLSSocket } from 'node:tls';
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import { addressGuard, cidrProblem } from '../src/http/address-guard.ts';
-import { type Outgoing, OutgoingError, type OutgoingOptions, outgoing, urlProblem } from '../src/http/outgoing.ts';
+import {
+  type Calls,
+  type KeepOptions,
+  type Outgoing,
+  OutgoingError,
+  type OutgoingOptions,
+  outgoing,
+  urlProblem,
+} from '../src/http/outgoing.ts';
 
 const LOOPBACK = ['127.0.0.0/8', '::1/128'];
 const LIMITS = { timeoutMs: 5000, answerBytesMax: 10_000 };
@@ -212,6 +221,136 @@ describe('a call ends', () => {
   });
 });
 
+describe('connections that are kept', () => {
+  const keep = (options: Partial<KeepOptions> = {}, one = client()): Calls => {
+    const calls = one.keep({ connectionsMax: 2, ...options });
+    onTestFinished(() => calls.close());
+    return calls;
+  };
+  const post = (calls: Calls, port: number, more: object = {}) =>
+    calls.post(`http://127.0.0.1:${port}/`, { ...LIMITS, body: BODY, ...more });
+
+  test('serve many calls, and are no more than they may be', async () => {
+    const state = await serve((_, response) => void setTimeout(() => response.end('x'), 5));
+    const calls = keep();
+    for (let i = 0; i < 5; i++) await post(calls, state.port);
+    expect(state.connections).toBe(1);
+    const answers = await Promise.all(Array.from({ length: 12 }, () => post(calls, state.port)));
+    expect(answers.every(({ status }) => status === 200)).toBe(true);
+    expect(state.connections).toBe(2);
+  });
+
+  test.each(['the keeper', 'everything'])('end with %s, and so do the calls on them', async (what) => {
+    let answered = 0;
+    const server = createServer((_, response) => void (answered++ === 0 && response.end('x')));
+    const state = await listen(server);
+    const one = client();
+    const calls = keep({}, one);
+    await post(calls, state.port);
+    const pending = failure(post(calls, state.port));
+    await expect.poll(() => answered).toBe(2);
+    (what === 'the keeper' ? calls : one).close();
+    expect((await pending).reason).toBe('stopped');
+    expect((await failure(post(calls, state.port))).reason).toBe('stopped');
+    await expect.poll(() => new Promise((done) => server.getConnections((_, count) => done(count)))).toBe(0);
+    if (what === 'the keeper')
+      await expect(one.get(`http://127.0.0.1:${state.port}/`, { ...LIMITS, timeoutMs: 50 })).rejects.toMatchObject({
+        reason: 'timeout',
+      });
+  });
+
+  test('end when nobody uses them, and when they are old', async () => {
+    const server = createServer((_, response) => response.end('x'));
+    const state = await listen(server);
+    await post(keep({ idleMs: 30 }), state.port);
+    await expect.poll(() => new Promise((done) => server.getConnections((_, count) => done(count)))).toBe(0);
+    const calls = keep({ ageMs: 0 });
+    for (let i = 0; i < 3; i++) await post(calls, state.port);
+    expect(state.connections).toBe(4);
+  });
+
+  test('go to addresses that are looked up and allowed each time that one is made', async () => {
+    const state = await serve((_, response) => response.end('x'));
+    let asked = 0;
+    const resolve = async () => [{ address: asked++ === 0 ? '127.0.0.1' : '127.0.0.2' }];
+    const one = client(['127.0.0.1/32'], { resolve });
+    const calls = keep({ ageMs: 0 }, one);
+    const get = () => calls.get(`http://log.example:${state.port}/`, LIMITS);
+    expect((await get()).status).toBe(200);
+    expect((await failure(get())).reason).toBe('address_not_allowed');
+    expect([asked, state.connections]).toEqual([2, 1]);
+  });
+
+  /** A server that answers the first request of each connection, and does something to the next. */
+  const onNext = (then: (socket: Socket) => void) =>
+    listen(
+      createTcpServer((socket) => {
+        socket.once('data', () => {
+          socket.write('HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx');
+          socket.once('data', () => then(socket));
+        });
+      }),
+    );
+
+  test.each([
+    ['ended', (socket: Socket) => socket.end()],
+    ['cut', (socket: Socket) => socket.resetAndDestroy()],
+  ] as const)('that were %s before any of an answer came are replaced by a new one, once', async (_, then) => {
+    const state = await onNext(then);
+    const calls = keep();
+    for (const connections of [1, 2]) {
+      expect((await post(calls, state.port)).status).toBe(200);
+      expect(state.connections).toBe(connections);
+    }
+    // One that is new and broken is not: a server that can not answer is not asked twice.
+    const broken = await listen(createTcpServer((socket) => void socket.once('data', () => socket.destroy())));
+    expect((await failure(post(calls, broken.port))).reason).toBe('unreachable');
+    expect(broken.connections).toBe(1);
+  });
+
+  test('that end within an answer are a failure', async () => {
+    const state = await onNext((socket) => socket.end('HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n123'));
+    const calls = keep();
+    await post(calls, state.port);
+    expect((await failure(post(calls, state.port))).reason).toBe('unreachable');
+    expect(state.connections).toBe(1);
+  });
+
+  test('that are silent are not replaced: there is one time limit', async () => {
+    const state = await onNext(() => {});
+    const calls = keep();
+    await post(calls, state.port);
+    expect((await failure(post(calls, state.port, { timeoutMs: 80 }))).reason).toBe('timeout');
+    expect(state.connections).toBe(1);
+  });
+
+  test('are not used again after an answer that came before the whole request was read', async () => {
+    let connections = 0;
+    const state = await listen(
+      createTcpServer((socket) => {
+        const isFirst = connections++ === 0;
+        socket.once('data', () => {
+          if (isFirst) socket.pause();
+          socket.write(`HTTP/1.1 ${isFirst ? 413 : 200} x\r\nContent-Length: 1\r\n\r\nx`);
+        });
+      }),
+    );
+    const calls = keep({ connectionsMax: 1 });
+    const large = await post(calls, state.port, { body: Buffer.alloc(50_000_000) });
+    expect(large.status).toBe(413);
+    expect((await post(calls, state.port)).status).toBe(200);
+    expect(state.connections).toBe(2);
+  });
+
+  test('take of an answer that is too large what fits, where that is asked for', async () => {
+    const { port } = await serve((_, response) => response.end('x'.repeat(1_000_000)));
+    const calls = keep();
+    const { status, body } = await post(calls, port, { cutsAnswer: true });
+    expect([status, body.length]).toEqual([200, LIMITS.answerBytesMax]);
+    expect((await failure(post(calls, port))).reason).toBe('answer_too_large');
+  });
+});
+
 describe('an address that is not allowed', () => {
   test.each([
     '127.0.0.1',
@@ -380,6 +519,38 @@ describe('TLS', () => {
     process.env.NODE_TLS_REJECT_UNAUTHORIZED = '0';
     onTestFinished(() => void delete process.env.NODE_TLS_REJECT_UNAUTHORIZED);
     expect((await failure(get(`https://log.example:${port}/`, LIMITS))).reason).toBe('unreachable');
+  });
+
+  test('of kept connections is verified anew for each, and they are not shared by who trusts or shows something else', async () => {
+    const resumed = new Map<TLSSocket, boolean>();
+    const server = createTlsServer({ key, cert: certificate }, (request, response) => {
+      const socket = request.socket as TLSSocket;
+      resumed.set(socket, socket.isSessionReused());
+      response.end('x');
+    });
+    const { port } = await listen(server);
+    const calls = client(LOOPBACK, { resolve }).keep({ connectionsMax: 2, ageMs: 0 });
+    onTestFinished(() => calls.close());
+    const trusting = { ...LIMITS, caPem: certificate.toString() };
+    for (let i = 0; i < 3; i++) await calls.get(`https://log.example:${port}/`, trusting);
+    expect([...resumed.values()]).toEqual([false, false, false]);
+    const kept = client(LOOPBACK, { resolve }).keep({ connectionsMax: 2 });
+    onTestFinished(() => kept.close());
+    await kept.get(`https://log.example:${port}/`, trusting);
+    expect((await failure(kept.get(`https://log.example:${port}/`, LIMITS))).message).toContain('SELF_SIGNED');
+    const showing = { ...trusting, certPem: certificate.toString(), keyPem: key.toString() };
+    await kept.get(`https://log.example:${port}/`, showing);
+    await kept.get(`https://log.example:${port}/`, showing);
+    expect(resumed.size).toBe(5);
+  });
+
+  test('shows a certificate where the server wants one', async () => {
+    const state = await secure({ ca: certificate, requestCert: true });
+    const { get } = client(LOOPBACK, { resolve });
+    const trusting = { ...LIMITS, caPem: certificate.toString() };
+    const showing = { ...trusting, certPem: certificate.toString(), keyPem: key.toString() };
+    expect((await get(`https://log.example:${state.port}/`, showing)).status).toBe(200);
+    expect((await failure(get(`https://log.example:${state.port}/`, trusting))).reason).toBe('unreachable');
   });
 
   test('older than 1.2 is refused', async () => {

@@ -219,7 +219,7 @@ const PATHS: Readonly<Record<string, readonly string[]>> = {
 };
 /** Routes that give out nothing of events. */
 const WITHOUT_EVENTS =
-  /^(POST|PUT|PATCH|DELETE) |^GET \/(healthz|readyz|metrics|v1\/(api-keys|tenants|keys|rotations)\b)/;
+  /^(POST|PUT|PATCH|DELETE) |^GET \/(healthz|readyz|metrics|v1\/(api-keys|sinks|tenants|keys|rotations)\b)/;
 
 describe('sites', () => {
   it('are known to every route that could give out events', () => {

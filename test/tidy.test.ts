@@ -75,7 +75,7 @@ describe('imports', () => {
     retention: ['chain', 'store'],
     anchor: ['chain', 'http', 'store', 'verify'],
     verification: ['chain', 'http', 'keys', 'store', 'verify'],
-    export: ['chain', 'http', 'store'],
+    export: ['chain', 'http', 'keys', 'store'],
     signer: ['chain', 'keys', 'store'],
     'app.ts': [
       'access',

@@ -266,6 +266,64 @@ const ROUTES: Readonly<Record<string, () => Promise<Row>>> = {
       leaves: [{ ...ofKey('revoked', id, {}), reason: 'leaked' }],
     };
   },
+  'POST /v1/sinks': async () => {
+    const given = sinkRequest();
+    return {
+      ...{ path: '/v1/sinks', body: given, role: 'it_security_admin', status: 201 },
+      leaves: ({ id, config, secrets }) => [
+        ofSink('created', id, given.name, { from: 'now' }, { before: null, after: { ...config, secrets } }),
+      ],
+    };
+  },
+  'GET /v1/sinks': async () => ({
+    path: '/v1/sinks',
+    status: 200,
+    leaves: [read('log.list', { type: 'sinks', id: 'acme' })],
+  }),
+  'GET /v1/sinks/:id': async () => {
+    const { id } = await sink();
+    return { path: `/v1/sinks/${id}`, status: 200, leaves: [read('log.read', { type: 'sink', id })] };
+  },
+  'PUT /v1/sinks/:id': async () => {
+    const { id, config } = await sink();
+    const told = { ...config, secrets: [] };
+    return {
+      ...{ path: `/v1/sinks/${id}`, body: { ...config, gzip: true }, role: 'it_security_admin', status: 200 },
+      leaves: [ofSink('changed', id, config.name, {}, { before: told, after: { ...told, gzip: true } })],
+    };
+  },
+  'DELETE /v1/sinks/:id': async () => {
+    const { id, config } = await sink();
+    return {
+      ...{ path: `/v1/sinks/${id}`, role: 'it_security_admin', status: 204 },
+      leaves: [ofSink('deleted', id, config.name, {}, { before: { ...config, secrets: [] }, after: null })],
+    };
+  },
+  // Nobody may call there: that is an entry too.
+  'POST /v1/sinks/:id/test': async () => {
+    const row = await sinkRow('test', 'tested', {});
+    const [told] = row.leaves as readonly Left[];
+    const details = { ...told!.details, detail: expect.stringContaining('not public') };
+    return { ...row, leaves: [told!, { ...told!, outcome: 'failure', details }] };
+  },
+  'POST /v1/sinks/:id/pause': () =>
+    sinkRow('pause', 'paused', {}, {}, { before: { state: 'active' }, after: { state: 'paused' } }),
+  'POST /v1/sinks/:id/resume': () =>
+    sinkRow('resume', 'resumed', {}, {}, { before: { state: 'active' }, after: { state: 'active' } }),
+  'POST /v1/sinks/:id/disable': () =>
+    sinkRow('disable', 'disabled', {}, {}, { before: { state: 'active' }, after: { state: 'disabled' } }),
+  'POST /v1/sinks/:id/replay': () =>
+    sinkRow('replay', 'replayed', { from: 'beginning' }, { stream: null, from: 'beginning' }),
+  'POST /v1/sinks/:id/retry': () => sinkRow('retry', 'retried', {}, { stream: null }),
+  'POST /v1/sinks/:id/skip': () =>
+    sinkRow(
+      'skip',
+      'entry_skipped',
+      { stream: 'acme/user_authentication', seq: 0 },
+      {
+        ...{ stream: 'acme/user_authentication', seq: 0, refusal: 'the peer says no' },
+      },
+    ),
   'GET /v1/tenants': async () => ({
     ...{ path: '/v1/tenants', role: 'operator', tenant: 'sealog', status: 200 },
     leaves: [read('log.list', { type: 'tenants', id: 'sealog' }, undefined, 'sealog')],
@@ -344,6 +402,39 @@ function ofKey(what: string, id: string, details: Json): Left {
   const target = { type: 'api_key', id };
   const action = `api_key.${what}`;
   return { stream: 'acme/security_event', action, severity: 5, target, details: { name: 'gateway', ...details } };
+}
+
+function ofSink(what: string, id: string, name: string, details: Json, changes?: Json): Left {
+  const target = { type: 'sink', id };
+  return {
+    ...{ stream: 'acme/configuration_change', action: `sink.${what}`, target, details: { name, ...details } },
+    ...(changes === undefined ? {} : { changes }),
+  };
+}
+
+function sinkRequest(): Json {
+  return { name: `sink ${randomUUID()}`, type: 'webhook', url: 'http://127.0.0.1:9/' };
+}
+
+/** One at a time: a tenant has not many. It is parked at the first entry. */
+async function sink(): Promise<Json> {
+  await service.adminPool.query(`UPDATE sealog.sink SET state = 'deleted' WHERE state <> 'deleted'`);
+  const answer = await call('POST', '/v1/sinks', { role: 'it_security_admin', body: sinkRequest() });
+  const made = (await answer.json()) as Json;
+  await service.adminPool.query(
+    `UPDATE sealog.sink_cursor SET next_seq = 0, parked_at = now(), parked_reason = 'the peer says no'
+     WHERE sink = $1 AND stream = (SELECT id FROM sealog.stream WHERE name = 'acme/user_authentication')`,
+    [made.id],
+  );
+  return made;
+}
+
+async function sinkRow(act: string, what: string, body: Json, details: Json = {}, changes?: Json): Promise<Row> {
+  const { id, config } = await sink();
+  return {
+    ...{ path: `/v1/sinks/${id}/${act}`, body: { ...body, reason: 'why' }, role: 'it_security_admin', status: 200 },
+    leaves: [{ ...ofSink(what, id, config.name, details, changes), reason: 'why' }],
+  };
 }
 
 async function apiKey(): Promise<string> {
@@ -562,7 +653,7 @@ describe('before anything leaves', () => {
     async (route) => {
       const { path, body, role = 'auditor', tenant = 'acme' } = await ROUTES[route]!();
       const state = async (): Promise<string> => {
-        const tables = ['api_key', 'proposal', 'tenant', 'tenant_setting'];
+        const tables = ['api_key', 'proposal', 'tenant', 'tenant_setting', 'sink', 'sink_cursor'];
         const { rows } = await service.adminPool.query(
           `SELECT (SELECT count(*) FROM sealog.verification) AS runs, ${tables
             .map((table) => `(SELECT array_agg(t::text ORDER BY t::text) FROM sealog.${table} AS t) AS ${table}`)

@@ -74,14 +74,17 @@ export async function decide(
   const owner = await deps.tenant(tenantOf(request));
   const found = await owner?.ask((database) => proposalById(database, kind, id));
   if (owner === undefined || found === undefined) throw new Problem('not_found');
-  if (found.state !== 'proposed') throw new Problem('already_decided', { detail: `it is ${found.state}` });
 
   const { proposedBy } = found;
   const trace = traceOf(kind, id, state, reason, { proposedBy, proposed: found.reason });
-  const refusal = refusalOf(state, by === proposedBy);
+  const isLate = found.state !== 'proposed';
+  const refusal = isLate
+    ? new Problem('already_decided', { detail: `it is ${found.state}` })
+    : refusalOf(state, by === proposedBy);
   if (refusal !== undefined) {
     const details = { ...trace.details, problem: refusal.code };
-    await leaveTrace(request, { ...trace, outcome: 'failure', severity: REFUSED_SEVERITY, details });
+    const severity = isLate ? {} : { severity: REFUSED_SEVERITY };
+    await leaveTrace(request, { ...trace, outcome: 'failure', ...severity, details });
     throw refusal;
   }
   return changeWithTrace(request, trace, async () => {

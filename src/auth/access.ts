@@ -84,6 +84,8 @@ function guardOf(
 ): Guard {
   const { admit } = options;
   return (request, _reply, done) => {
+    // Node remembers it from the first look on: so the trail names it also of who is gone before his call is done.
+    void request.ip;
     const refuse = (error: unknown): void => {
       done(error as Error);
     };
@@ -94,14 +96,17 @@ function guardOf(
         throw new Problem('forbidden', { detail: 'entries of all sites are in it' });
       return admit?.(caller, permission, request);
     };
+    let entered: void | Promise<void>;
     try {
       const caller = authenticate(request, options);
-      const entered = caller instanceof Promise ? caller.then(enter) : enter(caller);
-      if (entered instanceof Promise) entered.then(() => done(), refuse);
-      else done();
+      entered = caller instanceof Promise ? caller.then(enter) : enter(caller);
     } catch (error) {
       refuse(error);
+      return;
     }
+    // Not in the above: what fails behind the door is not refused at it.
+    if (entered instanceof Promise) entered.then(() => done(), refuse);
+    else done();
   };
 }
 

@@ -16,6 +16,7 @@
 import type { FastifyRequest } from 'fastify';
 import type { JsonObject } from '../chain/canonical.ts';
 import type { Category, Outcome } from '../chain/category.ts';
+import { isWithinShare } from '../chain/fair-share.ts';
 import { formatInstant } from '../chain/retain-until.ts';
 import type { Problem } from '../errors.ts';
 import type { Caller } from '../http/caller.ts';
@@ -147,7 +148,7 @@ export class Refusals {
       known.seen = performance.now();
       known.address = address;
       known.count = counted(known.count, once(refusal, now));
-    } else if ((caller === undefined ? of.sources.size : this.#known) >= SOURCES_MAX) {
+    } else if (!this.#hasRoom(of)) {
       addOthers(of.others, code, once(refusal, now));
       if (of.others.networks.size < OTHER_NETWORKS_MAX) of.others.networks.add(network);
     } else {
@@ -174,6 +175,12 @@ export class Refusals {
     const late = new AbortController();
     await Promise.race([last, pause(CLOSE_MAX_MS, late.signal)]);
     late.abort();
+  }
+
+  /** Callers of one tenant, from however many networks, leave some room for those of others, who would else be nobody in their own log. */
+  #hasRoom({ tenant, sources }: Book): boolean {
+    if (tenant === undefined) return sources.size < SOURCES_MAX;
+    return isWithinShare(sources.size, this.#known, 1, SOURCES_MAX);
   }
 
   #bookOf(tenant: string): Book {

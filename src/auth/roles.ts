@@ -23,6 +23,8 @@ export const PERMISSIONS = {
   'tenants:write': 'deployment',
   'rotations:read': 'deployment',
   'rotations:write': 'deployment',
+  'sinks:read': 'both',
+  'sinks:write': 'both',
 } as const satisfies Record<string, 'tenant' | 'deployment' | 'both'>;
 
 export type Permission = keyof typeof PERMISSIONS;
@@ -59,6 +61,8 @@ export const ROLES = {
       'api-keys:write',
       'rotations:read',
       'rotations:write',
+      'sinks:read',
+      'sinks:write',
     ],
   },
   auditor: {
@@ -71,6 +75,7 @@ export const ROLES = {
       'verifications:read',
       'api-keys:read',
       'rotations:read',
+      'sinks:read',
     ],
   },
   // Finds what an erasure is asked for; erasures themselves come with retention.

@@ -141,6 +141,8 @@ export interface SequencerOptions {
   /** Entries and bytes of one tenant that may wait when no other's do; more is refused with `busy`. Room for others is beside it. */
   readonly queueEntriesMax: number;
   readonly queueBytesMax: number;
+  /** Called when entries were committed. */
+  readonly onAppended?: () => void;
   /** Called with streams whose epoch was found closed: what is remembered of them is out of date. */
   readonly onClosed?: (streamIds: readonly number[]) => void;
   /** Recovery alone appends to a database that the signer has not accepted. */
@@ -276,9 +278,9 @@ export class Sequencer {
   }
 
   /**
-   * Says whether so much more of a tenant may wait. Alone it can fill the queue; beside others its share gets smaller, and there is always
-   * a quarter of the queue for whoever comes next. Who has nothing here yet always finds a place, so that a submission larger than its share passes, too:
-   * whatever he sends next is held to the share again.
+   * Says whether so much more of a tenant may wait. Alone it can fill the queue; beside others its share is smaller, and something is always
+   * free for whoever comes next (fair-share.ts). Who has nothing here yet may bring more than his share, up to twice the queue in all, or else
+   * a large submission would never pass beside a flood; whatever he sends next is held to his share again.
    */
   #hasRoom(tenantId: number, entries: number, bytes: number): boolean {
     // A submission larger than the queue passes when nothing else waits, else it never would.
@@ -331,6 +333,7 @@ export class Sequencer {
         if (result.kind === 'done') {
           for (const head of result.heads) this.#known.set(head.id, { size: head.size, head: toHex(head.head) });
           for (const [waiting, outcomes] of result.outcomes) this.#settle(waiting, () => waiting.resolve(outcomes));
+          if (result.heads.length > 0) this.#options.onAppended?.();
           log.debug(
             { entries, streams: result.heads.length, ms: Math.round(performance.now() - started) },
             'appended group',
@@ -720,5 +723,7 @@ function repeatMonths(stream: StreamRef, now: number, floor: number | undefined,
 
 /** What may be told of a failure that is no Problem: our own words, never another library's. */
 function reasonOf(error: unknown): string {
-  return error instanceof EvidenceError || error instanceof KeyUnavailableError ? error.message : 'appending failed';
+  // Its words name a stream, and so a tenant; and what is said here strangers read too (`/readyz`).
+  if (error instanceof KeyUnavailableError) return 'a key that entries are sealed with can not be had now';
+  return error instanceof EvidenceError ? error.message : 'appending failed';
 }

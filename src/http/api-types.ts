@@ -537,6 +537,88 @@ export type ApiKeyPage = {
   readonly next: string | null;
 };
 
+export type SinkId = string;
+
+/**
+ * `name`, `type` (`syslog`, or `webhook` with an optional `preset`), `url`, and what that kind takes besides; of all kinds `filter`
+ * (`categories`, `severityMin`, `actions`, `sites`), `from` (`now`, `beginning`, `{seq}`, `{time}`; of a new sink), `anchor` and `required`
+ */
+export type SinkRequest = { readonly [name: string]: unknown };
+
+export type SinkAct = {
+  readonly reason?: SinkReason;
+};
+
+export type SinkReplay = {
+  /** Absent, all that it follows */
+  readonly stream?: SinkStream;
+  /** `beginning`, `{seq}` of one stream, or `{time}` (when the log took it) */
+  readonly from: string | { readonly [name: string]: unknown };
+  readonly reason?: SinkReason;
+};
+
+export type SinkRetry = {
+  /** Absent, all that are parked */
+  readonly stream?: SinkStream;
+  readonly reason?: SinkReason;
+};
+
+export type SinkSkip = {
+  readonly stream: SinkStream;
+  readonly seq: number;
+  readonly reason: SinkReason;
+};
+
+export type SinkReason = string;
+
+export type SinkStream = string;
+
+export type SinkTest = {
+  /** The peer took it */
+  readonly ok: boolean;
+  /** What it said, for people */
+  readonly detail: string;
+};
+
+export type Sink = {
+  readonly id: SinkId;
+  /** As it was given, without its secrets; with them it is what a change takes */
+  readonly config: { readonly [name: string]: unknown };
+  /** The names of the secrets that it has */
+  readonly secrets: readonly string[];
+  /** `parked`: at least one stream waits for somebody (`parked`), and the others go on */
+  readonly state: 'running' | 'retrying' | 'parked' | 'paused' | 'disabled';
+  /** In a row */
+  readonly failures: number;
+  /** Null since a delivery */
+  readonly lastError: string | null;
+  readonly lastErrorAt: RecordedAt | null;
+  readonly retryAt: RecordedAt | null;
+  readonly lastDeliveryAt: RecordedAt | null;
+  /** How far it is behind what the log has for it, before its filter */
+  readonly lag: {
+    readonly entries: number;
+    /** Since the log took the oldest of them */
+    readonly seconds: number;
+  };
+  readonly parked: readonly {
+    readonly stream: string;
+    readonly seq: number;
+    readonly reason: string;
+    readonly at: RecordedAt;
+  }[];
+  /** The operator's file has it, which alone changes it */
+  readonly fromFile: boolean;
+  readonly createdAt: RecordedAt;
+  readonly createdBy: string;
+};
+
+export type SinkPage = {
+  readonly items: readonly Sink[];
+  /** The `cursor` of the next page; null when there is none */
+  readonly next: string | null;
+};
+
 export type Tenant = {
   readonly name: TenantName;
   /** `closed`: it takes no more events */
@@ -744,6 +826,21 @@ export interface Queries {
   readonly readApiKey: Readonly<Record<string, never>>;
   readonly rotateApiKey: Readonly<Record<string, never>>;
   readonly revokeApiKey: Readonly<Record<string, never>>;
+  readonly createSink: Readonly<Record<string, never>>;
+  readonly listSinks: {
+    readonly limit: number;
+    readonly cursor?: string;
+  };
+  readonly readSink: Readonly<Record<string, never>>;
+  readonly changeSink: Readonly<Record<string, never>>;
+  readonly deleteSink: Readonly<Record<string, never>>;
+  readonly testSink: Readonly<Record<string, never>>;
+  readonly pauseSink: Readonly<Record<string, never>>;
+  readonly resumeSink: Readonly<Record<string, never>>;
+  readonly disableSink: Readonly<Record<string, never>>;
+  readonly replaySink: Readonly<Record<string, never>>;
+  readonly retrySink: Readonly<Record<string, never>>;
+  readonly skipEntryOfSink: Readonly<Record<string, never>>;
   readonly healthz: Readonly<Record<string, never>>;
   readonly readyz: Readonly<Record<string, never>>;
   readonly metrics: Readonly<Record<string, never>>;
@@ -835,6 +932,38 @@ export interface PathParameters {
   };
   readonly revokeApiKey: {
     readonly id: ApiKeyId;
+  };
+  readonly createSink: Readonly<Record<string, never>>;
+  readonly listSinks: Readonly<Record<string, never>>;
+  readonly readSink: {
+    readonly id: SinkId;
+  };
+  readonly changeSink: {
+    readonly id: SinkId;
+  };
+  readonly deleteSink: {
+    readonly id: SinkId;
+  };
+  readonly testSink: {
+    readonly id: SinkId;
+  };
+  readonly pauseSink: {
+    readonly id: SinkId;
+  };
+  readonly resumeSink: {
+    readonly id: SinkId;
+  };
+  readonly disableSink: {
+    readonly id: SinkId;
+  };
+  readonly replaySink: {
+    readonly id: SinkId;
+  };
+  readonly retrySink: {
+    readonly id: SinkId;
+  };
+  readonly skipEntryOfSink: {
+    readonly id: SinkId;
   };
   readonly healthz: Readonly<Record<string, never>>;
   readonly readyz: Readonly<Record<string, never>>;

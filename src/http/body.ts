@@ -173,20 +173,22 @@ function holdLeaseWhileHandling(route: RouteOptions): void {
   const methods = [route.method].flat();
   if (methods.every((method) => method === 'GET' || method === 'HEAD')) return;
   const { handler } = route;
+  // What is deleted is in the address.
+  const needsBody = !methods.every((method) => method === 'DELETE');
 
   route.handler = function (this: FastifyInstance, request, reply) {
     const lease = request.bodyLease;
     // Without a body and a content type Fastify comes here directly.
-    if (lease === null) throw unsupported('The request has no body with a content type');
+    if (lease === null && needsBody) throw unsupported('The request has no body with a content type');
     let result: unknown;
     try {
       result = handler.call(this, request, reply);
     } catch (error) {
-      lease.end();
+      lease?.end();
       throw error;
     }
-    if (result instanceof Promise) return result.finally(() => lease.end());
-    lease.end();
+    if (result instanceof Promise) return result.finally(() => lease?.end());
+    lease?.end();
     return result;
   };
 }

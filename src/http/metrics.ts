@@ -5,6 +5,7 @@
  */
 import assert from 'node:assert/strict';
 import type { FastifyInstance } from 'fastify';
+import { shared } from './shared-answer.ts';
 
 export interface Metric {
   readonly name: string;
@@ -45,9 +46,10 @@ const TYPE = 'text/plain; version=0.0.4; charset=utf-8';
 
 export function metricsRoutes(metrics: readonly Metric[]) {
   for (const { name } of metrics) assert(/^sealog_[a-z][a-z0-9_]*$/.test(name), `${name} is no name of a metric`);
+  const text = shared(() => metricsText(metrics));
   return async function routes(app: FastifyInstance): Promise<void> {
     app.get('/metrics', { config: { permission: 'public' } }, async (_request, reply) => {
-      return reply.type(TYPE).send(await metricsText(metrics));
+      return reply.type(TYPE).send(await text());
     });
   };
 }

@@ -300,11 +300,13 @@ function exchange({ url, method, given, body, lookup, signals, until, agent }: E
     let isSettled = false;
     let response: IncomingMessage | undefined;
     const stop = AbortSignal.any([...signals]);
+    // Before there is a request: one connects at once.
+    if (stop.aborted) return reject(ended(url.origin));
     const request = (url.protocol === 'https:' ? httpsRequest : httpRequest)(options());
     const timer = setTimeout(() => {
       fail(new OutgoingError('timeout', `${url.origin}: no whole answer within ${timeoutMs} ms`));
     }, until - performance.now());
-    const stopped = (): void => fail(new OutgoingError('stopped', `${url.origin}: the call was ended`));
+    const stopped = (): void => fail(ended(url.origin));
     const settle = (isDone = false): void => {
       if (isSettled) return;
       isSettled = true;
@@ -324,13 +326,13 @@ function exchange({ url, method, given, body, lookup, signals, until, agent }: E
       fail(isStale ? new StaleConnection(error) : error);
     };
 
-    if (stop.aborted) return stopped();
     stop.addEventListener('abort', stopped);
     request.on('error', (error) => lose(asOutgoing(error, url.origin)));
     request.on('upgrade', () => fail(unreachable(url.origin, 'answered with another protocol')));
     request.on('close', () => {
       // Where the answer is whole this is the end of the call alone, and comes before its bytes are in our hands.
-      if (response?.complete !== true) lose(unreachable(url.origin, 'ended the connection before its answer was whole'));
+      if (response?.complete !== true)
+        lose(unreachable(url.origin, 'ended the connection before its answer was whole'));
     });
     request.on('response', (answer) => {
       response = answer;
@@ -377,12 +379,7 @@ type TlsRequestOptions = RequestOptions & {
   readonly rejectUnauthorized: true;
 };
 
-function readBody(
-  response: IncomingMessage,
-  bytesMax: number,
-  cuts: boolean,
-  origin: string,
-): Promise<Uint8Array> {
+function readBody(response: IncomingMessage, bytesMax: number, cuts: boolean, origin: string): Promise<Uint8Array> {
   const tooLarge = (): OutgoingError =>
     new OutgoingError('answer_too_large', `${origin}: the answer is larger than ${bytesMax} bytes`);
   return new Promise((fulfill, reject) => {
@@ -419,6 +416,10 @@ function asOutgoing(
   // Several addresses were tried: each failed in its way.
   const code = error.code ?? error.errors?.[0]?.code ?? error.name;
   return unreachable(origin, FAILURE_WORDS[code] ?? `failed (${code})`);
+}
+
+function ended(origin: string): OutgoingError {
+  return new OutgoingError('stopped', `${origin}: the call was ended`);
 }
 
 function unreachable(origin: string, what: string): OutgoingError {

@@ -127,7 +127,8 @@ export function createServer(options: ServerOptions): FastifyInstance {
     const permission = (route.config as { permission?: unknown } | undefined)?.permission;
     for (const method of [route.method].flat()) {
       assert(typeof permission === 'string', `the route ${method} ${route.url} declares no permission`);
-      const bodyTypes = route.config?.body?.types ?? (method === 'GET' ? [] : ['application/json']);
+      const bodyTypes =
+        route.config?.body?.types ?? (method === 'GET' || method === 'DELETE' ? [] : ['application/json']);
       app.registeredRoutes.push({ method, path: route.url, permission, bodyTypes });
     }
   });

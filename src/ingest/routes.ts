@@ -14,8 +14,10 @@ export interface IngestDeps {
   readonly openStream: OpenStream;
   /** Batches are worked out beside the main thread, see `batch-threads.ts`. */
   readonly batches: { answer(batch: Batch, onEvents: (events: number) => void): Promise<BatchAnswer> };
-  /** Counts the events of a request against its sender's quota. */
-  readonly charge: (request: FastifyRequest, events: number) => void;
+  /** Lets a request in by what it brought, where it did not say that before. Throws a Problem. */
+  readonly weigh: (request: FastifyRequest) => void;
+  /** Counts the events of a request, undefined where nobody can tell how many, and its bytes against its sender's quota. */
+  readonly charge: (request: FastifyRequest, events: number | undefined) => void;
   readonly wallClock: () => number;
   readonly limits: IngestLimits;
   /** Waits for a signed checkpoint that covers so many entries of a stream; undefined when there was none in time. */
@@ -28,7 +30,7 @@ export interface IngestLimits extends BatchLimits {
 }
 
 export function ingestRoutes(deps: IngestDeps) {
-  const { appender, openStream, batches, charge, wallClock, limits, checkpointOf } = deps;
+  const { appender, openStream, batches, weigh, charge, wallClock, limits, checkpointOf } = deps;
   return async function ingest(app: FastifyInstance): Promise<void> {
     const single = {
       permission: 'events:write',
@@ -50,11 +52,22 @@ export function ingestRoutes(deps: IngestDeps) {
       body: { types: ['application/json', 'application/x-ndjson'], limit: limits.batchBytesMax },
     } as const;
     app.post('/v1/events/batch', { config: batch }, async (request, reply) => {
+      weigh(request);
       const { atomic } = validateQuery('createEvents', request.query);
       const isLines = request.headers['content-type']?.startsWith('application/x-ndjson') === true;
       const sent = { body: bodyOf(request), isLines, atomic, sender: senderOf(request), now: wallClock() };
-      const { status, text } = await batches.answer(sent, (events) => charge(request, events));
-      return sendJson(reply, status, text);
+      let isCharged = false;
+      const onEvents = (events: number | undefined): void => {
+        if (!isCharged) charge(request, events);
+        isCharged = true;
+      };
+      try {
+        const { status, text } = await batches.answer(sent, onEvents);
+        return sendJson(reply, status, text);
+      } finally {
+        // What is no batch has bytes all the same, which its headers need not have told.
+        onEvents(undefined);
+      }
     });
   };
 }

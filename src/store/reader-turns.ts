@@ -37,7 +37,7 @@ export class ReaderTurns {
     return new Promise((resolve, reject) => {
       const timer = setTimeout(() => {
         waiting.isOver = true;
-        reject(new Problem('busy', { detail: 'too much is being read' }));
+        reject(new Problem('busy', { detail: 'too many wait for the database' }));
       }, this.#waitMaxMs);
       const start = (): void => {
         clearTimeout(timer);

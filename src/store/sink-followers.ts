@@ -35,6 +35,14 @@ export interface Hold {
   readonly revision: number;
 }
 
+/** Says whether there is a sink to follow. */
+export async function isAnySinkActive(writer: pg.Pool): Promise<boolean> {
+  const { rows } = await writer.query<{ found: boolean }>(
+    `SELECT EXISTS (SELECT FROM sealog.sink WHERE state = 'active') AS found`,
+  );
+  return rows[0]?.found === true;
+}
+
 /** Takes active sinks that nobody follows, or whose follower was silent for so long; at most `max`. Two takers at once get different ones. */
 export async function takeSinks(
   writer: pg.Pool,
@@ -62,6 +70,12 @@ export async function beat(writer: pg.Pool, owner: string): Promise<Map<string, 
     [owner],
   );
   return new Map(rows.map(({ id, revision }) => [id, revision]));
+}
+
+/** Returns all sinks that name the owner, also those that nobody is to follow now. */
+export async function heldSinks(writer: pg.Pool, owner: string): Promise<string[]> {
+  const { rows } = await writer.query<{ id: string }>('SELECT id FROM sealog.sink WHERE owner = $1', [owner]);
+  return rows.map(({ id }) => id);
 }
 
 /** Lets go of a sink, or of all: whoever is free goes on at once. */

@@ -155,5 +155,33 @@ export interface Tables {
     revoked_by: string | null;
     last_used_at: Date | null;
   };
+  'sealog.sink': {
+    id: Generated<string>;
+    tenant: number;
+    name: string;
+    config: unknown;
+    secret: Buffer | null;
+    secret_key: number | null;
+    state: Generated<'active' | 'paused' | 'disabled' | 'deleted'>;
+    revision: Generated<number>;
+    from_file: Generated<boolean>;
+    created_at: Generated<Date>;
+    created_by: string;
+    owner: string | null;
+    heartbeat: Date | null;
+    delivered_at: Date | null;
+    failures: Generated<number>;
+    error: string | null;
+    error_at: Date | null;
+    retry_at: Date | null;
+  };
+  'sealog.sink_cursor': {
+    sink: string;
+    tenant: number;
+    stream: number;
+    next_seq: number;
+    parked_at: Date | null;
+    parked_reason: string | null;
+  };
   'sealog.migration': { name: string; timestamp: string };
 }

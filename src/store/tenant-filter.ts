@@ -41,6 +41,8 @@ export const TENANT_COLUMNS = {
   'sealog.tenant_setting': 'tenant',
   'sealog.api_key': 'tenant',
   'sealog.proposal': 'tenant',
+  'sealog.sink': 'tenant',
+  'sealog.sink_cursor': 'tenant',
 } as const satisfies Record<TableOfTenants, string>;
 
 /** Returns the plugin that lets a kysely see the rows of one tenant alone. A statement that it can not hold to them throws a TypeError. */

@@ -10,7 +10,7 @@ import { join } from 'node:path';
 import pg from 'pg';
 import { type Logger, pino } from 'pino';
 import { expect } from 'vitest';
-import { type App, createApp, type VerificationOptions } from '../../src/app.ts';
+import { type App, type AppOptions, createApp, type VerificationOptions } from '../../src/app.ts';
 import type { Role } from '../../src/auth/roles.ts';
 import { generateSecret, signToken, type TokenOptions } from '../../src/auth/tokens.ts';
 import { type Config, readConfig } from '../../src/config.ts';
@@ -34,6 +34,8 @@ export interface ServiceOptions {
   readonly environment?: Readonly<Record<string, string | undefined>>;
   /** There is no scrubber unless this asks for one. */
   readonly verification?: VerificationOptions;
+  /** Sinks are not followed unless this asks for it. */
+  readonly exporting?: AppOptions['exporting'];
   /** Whether it tells of its start and stop, as `sealog serve` does. */
   readonly tellsStart?: true;
   /** How long refused calls are counted before they are told; a minute unless said otherwise. */
@@ -144,6 +146,7 @@ export async function startService(options: ServiceOptions = {}): Promise<TestSe
       tokens,
       log: options.log ?? silent,
       verification: { scrubber: false, ...options.verification },
+      exporting: options.exporting ?? false,
       ...(options.wallClock === undefined ? {} : { wallClock: options.wallClock }),
       ...(options.refusalWindowMs === undefined ? {} : { refusalWindowMs: options.refusalWindowMs }),
       ...(options.tenantFilter === undefined ? {} : { tenantFilter: options.tenantFilter }),

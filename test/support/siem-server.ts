@@ -17,8 +17,6 @@ export interface Received {
   /** Inflated, where it was compressed. */
   readonly text: string;
   readonly bytesSent: number;
-  /** Which connection it came on, from 0. */
-  readonly connection: number;
 }
 
 export interface Answer {
@@ -47,10 +45,10 @@ export interface SiemServer {
 export async function startSiem(play: Play, tls?: ServerOptions): Promise<SiemServer> {
   const requests: Received[] = [];
   const faults: Fault[] = [];
-  const sockets = new Map<Socket, number>();
+  const sockets = new Set<Socket>();
   let connections = 0;
   const listener = (request: IncomingMessage, response: ServerResponse): void => {
-    read(request, sockets.get(request.socket) ?? -1).then(
+    read(request).then(
       (received) => {
         requests.push(received);
         const fault = faults.shift() ?? ((one: ServerResponse) => give(one, play(received)));
@@ -63,7 +61,7 @@ export async function startSiem(play: Play, tls?: ServerOptions): Promise<SiemSe
   // It is the client that decides how long a connection is kept, unless a test says otherwise.
   server.keepAliveTimeout = 60_000;
   server.on(tls === undefined ? 'connection' : 'secureConnection', (socket: Socket) => {
-    sockets.set(socket, connections);
+    sockets.add(socket);
     connections += 1;
     socket.on('error', () => {});
     socket.on('close', () => sockets.delete(socket));
@@ -79,14 +77,14 @@ export async function startSiem(play: Play, tls?: ServerOptions): Promise<SiemSe
     connections: () => connections,
     async stop() {
       if (!server.listening) return;
-      for (const socket of sockets.keys()) socket.destroy();
+      for (const socket of sockets) socket.destroy();
       server.close();
       await once(server, 'close');
     },
   };
 }
 
-async function read(request: IncomingMessage, connection: number): Promise<Received> {
+async function read(request: IncomingMessage): Promise<Received> {
   const chunks: Buffer[] = [];
   for await (const chunk of request) chunks.push(chunk as Buffer);
   const sent = Buffer.concat(chunks);
@@ -99,7 +97,6 @@ async function read(request: IncomingMessage, connection: number): Promise<Recei
     headers: request.headers,
     text,
     bytesSent: sent.length,
-    connection,
   };
 }
 
@@ -130,6 +127,8 @@ export const cuts: Fault = (response, _, play) => {
 /** Takes what came, begins its answer, and cuts the connection. */
 export const answersHalf: Fault = (response, _, play) => {
   const { status } = play();
+  // An answer without a body is whole with its header.
+  if (status === 204) return void response.socket!.write('HTTP/1.1 204 No Con', () => response.socket!.destroy());
   response.writeHead(status, { 'content-length': '1000', 'content-type': 'application/json' });
   response.write('{"code":0,"items":[', () => response.socket!.destroy());
 };

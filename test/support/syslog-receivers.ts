@@ -10,7 +10,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
-import { existsSync, openSync, readdirSync, readFileSync } from 'node:fs';
+import { closeSync, existsSync, openSync, readdirSync, readFileSync, readSync } from 'node:fs';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -68,6 +68,8 @@ export interface Receiver {
   readonly pid: number;
   /** All that arrived at a door since `forget`, once there are `count` of them, or `waitMs` have passed. */
   received(door: Door, count?: number, waitMs?: number): Promise<ReceivedMessage[]>;
+  /** All that is in the file of a door since `forget`, lines that were torn by a kill too. */
+  text(door: Door): string;
   /** Counts from here on. */
   forget(door: Door): void;
   /** What the receiver says about itself. */
@@ -83,7 +85,8 @@ export interface Receiver {
 
 const START_MAX_MS = 40_000;
 const MESSAGE_BYTES = 128 * 1024;
-const NAMES = ['priority', 'time', 'hostname', 'appName', 'procId', 'msgId', 'structuredData', 'text'] as const;
+/** Columns of a line in a door's file. */
+const COLUMNS = 8;
 
 export async function startReceiver(kind: ReceiverKind, options: ReceiverOptions = {}): Promise<Receiver> {
   const folder = await mkdtemp(join(tmpdir(), `sealog-test-${kind}-`));
@@ -96,7 +99,6 @@ export async function startReceiver(kind: ReceiverKind, options: ReceiverOptions
     options,
   );
   await writeFile(join(folder, 'conf'), configuration);
-  const seen = new Map<Door, number>();
   let child: ChildProcess;
   let closed: Promise<unknown>;
 
@@ -134,21 +136,7 @@ export async function startReceiver(kind: ReceiverKind, options: ReceiverOptions
       .map((path) => readFileSync(path, 'utf8'))
       .join('');
 
-  const all = (door: Door): ReceivedMessage[] => {
-    const path = join(folder, door);
-    if (!existsSync(path)) return [];
-    const text = readFileSync(path, 'utf8');
-    // The last line may be in the making.
-    return text
-      .split('\n')
-      .slice(0, -1)
-      .map((line) => {
-        const columns = line.split('\t');
-        if (columns.length !== NAMES.length) throw new Error(`${kind} wrote ${JSON.stringify(line.slice(0, 500))}`);
-        const fields = Object.fromEntries(NAMES.map((name, index) => [name, columns[index]!]));
-        return { ...fields, priority: Number(columns[0]) } as unknown as ReceivedMessage;
-      });
-  };
+  const arrivals = new Map(doors.map((door) => [door, new Arrivals(join(folder, door))]));
 
   try {
     await start();
@@ -164,13 +152,12 @@ export async function startReceiver(kind: ReceiverKind, options: ReceiverOptions
     },
     async received(door, count = 0, waitMs = 20_000) {
       const deadline = Date.now() + waitMs;
-      for (;;) {
-        const messages = all(door).slice(seen.get(door) ?? 0);
-        if (messages.length >= count || Date.now() > deadline) return messages;
-        await sleep(50);
-      }
+      const arrived = arrivals.get(door)!;
+      while (arrived.count() < count && Date.now() < deadline) await sleep(50);
+      return arrived.lines().map(readLine);
     },
-    forget: (door) => void seen.set(door, all(door).length),
+    text: (door) => arrivals.get(door)!.text(),
+    forget: (door) => arrivals.get(door)!.forget(),
     complaints,
     signal: (signal) => void child.kill(signal),
     end,
@@ -179,6 +166,70 @@ export async function startReceiver(kind: ReceiverKind, options: ReceiverOptions
       if (child.exitCode === null && child.signalCode === null) await end('SIGKILL');
       await rm(folder, { recursive: true, force: true });
     },
+  };
+}
+
+/** The lines that come to a file; each byte is read once. */
+class Arrivals {
+  readonly #path: string;
+  #read = 0;
+  #chunks: Buffer[] = [];
+  #count = 0;
+
+  constructor(path: string) {
+    this.#path = path;
+  }
+
+  count(): number {
+    if (!existsSync(this.#path)) return 0;
+    const file = openSync(this.#path, 'r');
+    try {
+      for (;;) {
+        const chunk = Buffer.alloc(1024 * 1024);
+        const bytes = readSync(file, chunk, 0, chunk.length, this.#read);
+        if (bytes === 0) return this.#count;
+        this.#read += bytes;
+        this.#chunks.push(chunk.subarray(0, bytes));
+        for (let at = chunk.indexOf(LF); at >= 0 && at < bytes; at = chunk.indexOf(LF, at + 1)) this.#count += 1;
+      }
+    } finally {
+      closeSync(file);
+    }
+  }
+
+  text(): string {
+    this.count();
+    return Buffer.concat(this.#chunks).toString();
+  }
+
+  lines(): string[] {
+    // Behind the last end of a line may be one in the making.
+    return this.text().split('\n').slice(0, -1);
+  }
+
+  forget(): void {
+    this.count();
+    const rest = Buffer.concat(this.#chunks);
+    this.#chunks = [rest.subarray(rest.lastIndexOf(LF) + 1)];
+    this.#count = 0;
+  }
+}
+
+const LF = 0x0a;
+
+function readLine(line: string): ReceivedMessage {
+  const columns = line.split('\t');
+  if (columns.length !== COLUMNS) throw new Error(`a receiver wrote ${JSON.stringify(line.slice(0, 500))}`);
+  const [priority, time, hostname, appName, procId, msgId, structuredData, text] = columns;
+  return {
+    priority: Number(priority),
+    time: time!,
+    hostname: hostname!,
+    appName: appName!,
+    procId: procId!,
+    msgId: msgId!,
+    structuredData: structuredData!,
+    text: text!,
   };
 }
 

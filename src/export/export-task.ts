@@ -1,0 +1,34 @@
+/** What goes between the main thread and the export thread. */
+import type pg from 'pg';
+import type { Logins } from '../store/database.ts';
+import type { FollowerTiming } from './sink-follower.ts';
+
+export interface ExportTask {
+  readonly connection: pg.ClientConfig;
+  readonly logins: Logins;
+  readonly monthKeysDir: string;
+  readonly allowAddresses: readonly string[];
+  /** Of the machine: who sends, in syslog. */
+  readonly hostname: string;
+  readonly timing: ExportTiming;
+  readonly followerTiming: Partial<FollowerTiming>;
+}
+
+export interface ExportTiming {
+  /** How often the thread says that it lives, and looks for sinks that nobody follows. */
+  readonly beatMs: number;
+  /** A follower that was silent for so long is given up. */
+  readonly silentMs: number;
+}
+
+export type ToThread = { readonly kind: 'close' };
+
+export type FromThread =
+  | {
+      readonly kind: 'log';
+      readonly level: 'info' | 'warn' | 'error';
+      readonly facts: object;
+      readonly message: string;
+    }
+  | { readonly kind: 'following'; readonly sinks: number }
+  | { readonly kind: 'closed' };

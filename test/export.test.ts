@@ -1,0 +1,289 @@
+/** Sinks, followed: what is appended arrives, in order and whole, whatever happens to receivers and replicas. */
+import { createServer as createHttpServer, type Server as HttpServer } from 'node:http';
+import { type AddressInfo, createServer, type Server, type Socket } from 'node:net';
+import { setTimeout as delay } from 'node:timers/promises';
+import { expect, onTestFinished, test } from 'vitest';
+import { type ServiceOptions, startService, type TestService } from './support/service.ts';
+
+const EXPORTING = {
+  timing: { beatMs: 100, silentMs: 1000 },
+  followerTiming: { lookMs: 500, retryMinMs: 50, retryMaxMs: 200 },
+};
+
+interface Receiver {
+  readonly url: string;
+  /** What arrived, in order. */
+  readonly events: {
+    readonly id: string;
+    readonly log: { readonly stream: string; readonly seq: number; readonly hash: string };
+  }[];
+  /** The status of the next answers. */
+  answer: number;
+}
+
+/** A webhook's receiver, of JSON arrays. */
+async function webhook(): Promise<Receiver> {
+  const server: HttpServer = createHttpServer((request, response) => {
+    const chunks: Buffer[] = [];
+    request.on('data', (chunk: Buffer) => chunks.push(chunk));
+    request.on('end', () => {
+      if (receiver.answer === 200) receiver.events.push(...JSON.parse(Buffer.concat(chunks).toString()));
+      response.writeHead(receiver.answer).end();
+    });
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  onTestFinished(() => {
+    server.closeAllConnections();
+    server.close();
+  });
+  const receiver: Receiver = {
+    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/in`,
+    events: [],
+    answer: 200,
+  };
+  return receiver;
+}
+
+interface SyslogReceiver extends Omit<Receiver, 'answer'> {
+  /** Cuts whoever is connected after so many bytes; undefined = nobody. */
+  cutAfter: number | undefined;
+}
+
+/** A syslog receiver over TCP: octet counting, JSON behind the structured data. Ends its side when it has read everything. */
+async function syslog(): Promise<SyslogReceiver> {
+  const server: Server = createServer({ allowHalfOpen: true }, (socket: Socket) => {
+    let read = Buffer.alloc(0);
+    let bytes = 0;
+    socket.on('error', () => {});
+    socket.on('data', (chunk: Buffer) => {
+      bytes += chunk.length;
+      if (receiver.cutAfter !== undefined && bytes > receiver.cutAfter) return socket.resetAndDestroy();
+      read = Buffer.concat([read, chunk]);
+      for (;;) {
+        const blank = read.indexOf(0x20);
+        if (blank === -1) return;
+        const length = Number(read.subarray(0, blank).toString());
+        if (read.length < blank + 1 + length) return;
+        const message = read.subarray(blank + 1, blank + 1 + length).toString();
+        receiver.events.push(JSON.parse(message.slice(message.indexOf('{'))));
+        read = read.subarray(blank + 1 + length);
+      }
+    });
+    socket.on('end', () => socket.end());
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  onTestFinished(() => void server.close());
+  const receiver: SyslogReceiver = {
+    url: `tcp://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    events: [],
+    cutAfter: undefined,
+  };
+  return receiver;
+}
+
+async function started(options: ServiceOptions = {}): Promise<TestService> {
+  const service = await startService({
+    exporting: EXPORTING,
+    ...options,
+    environment: { SEALOG_ALLOW_ADDRESSES: '127.0.0.1/32', ...options.environment },
+  });
+  onTestFinished(() => service.stop());
+  return service;
+}
+
+async function makeSink(service: TestService, sink: object): Promise<string> {
+  const token = await service.token('it_security_admin');
+  const { status, body } = await service.post('/v1/sinks', sink, { token });
+  expect(status, JSON.stringify(body)).toBe(201);
+  return body.id;
+}
+
+async function act(service: TestService, path: string, body: object = {}): Promise<void> {
+  const answer = await service.post(path, body, { token: await service.token('it_security_admin') });
+  expect(answer.status, answer.text).toBeLessThan(300);
+}
+
+let sent = 0;
+async function send(service: TestService, count: number, category = 'system_operation'): Promise<string[]> {
+  const events = Array.from({ length: count }, () => ({
+    id: `e-${sent++}`,
+    category,
+    action: 'thing.act',
+    outcome: 'success',
+    ...(category === 'security_event' ? { severity: 5 } : {}),
+    occurredAt: '2026-01-01T00:00:00Z',
+    source: { service: 'mes' },
+    details: { text: 'x'.repeat(200) },
+  }));
+  const { status, body } = await service.post('/v1/events/batch', events);
+  expect([status, body.errors], JSON.stringify(body).slice(0, 300)).toEqual([200, false]);
+  return events.map(({ id }) => id);
+}
+
+async function until(condition: () => boolean | Promise<boolean>, what: string, ms = 15_000): Promise<void> {
+  const end = performance.now() + ms;
+  while (!(await condition())) {
+    if (performance.now() > end) throw new Error(`not within ${ms} ms: ${what}`);
+    await delay(25);
+  }
+}
+
+const ids = ({ events }: Pick<Receiver, 'events'>) => events.map(({ id }) => id);
+const has = (receiver: Pick<Receiver, 'events'>, wanted: readonly string[]) => () => {
+  const arrived = new Set(ids(receiver));
+  return wanted.every((id) => arrived.has(id));
+};
+
+/** Nothing missing, first arrivals in order of the log, and whatever came again came as it was. */
+function checkArrived(receiver: Pick<Receiver, 'events'>, wanted: readonly string[]): void {
+  const first = new Map<string, number>();
+  const hashes = new Map<string, string>();
+  for (const { id, log } of receiver.events) {
+    if (first.has(id)) expect([log.seq, log.hash]).toEqual([first.get(id), hashes.get(id)]);
+    else first.set(id, log.seq);
+    hashes.set(id, log.hash);
+  }
+  const mine = [...first.keys()].filter((id) => wanted.includes(id));
+  expect(mine).toEqual(wanted);
+}
+
+const FILTER = { filter: { categories: ['system_operation'] } };
+
+test('what was there and what comes arrives once, in order', async () => {
+  const service = await started();
+  const receiver = await webhook();
+  const before = await send(service, 700);
+  await makeSink(service, {
+    name: 'siem',
+    type: 'webhook',
+    url: receiver.url,
+    format: 'json',
+    from: 'beginning',
+    ...FILTER,
+  });
+  await until(has(receiver, before), 'what was there');
+  const after = await send(service, 50);
+  await until(has(receiver, after), 'what came');
+  expect(ids(receiver)).toEqual([...before, ...after]);
+});
+
+test('from now on means from now on', async () => {
+  const service = await started();
+  const receiver = await webhook();
+  await send(service, 20);
+  await makeSink(service, { name: 'siem', type: 'webhook', url: receiver.url, format: 'json', from: 'now', ...FILTER });
+  const after = await send(service, 5);
+  await until(has(receiver, after), 'what came');
+  expect(ids(receiver)).toEqual(after);
+});
+
+test('a receiver that fails gets everything when it is back, and the sink says what is wrong meanwhile', async () => {
+  const service = await started();
+  const receiver = await webhook();
+  receiver.answer = 503;
+  const id = await makeSink(service, {
+    name: 'siem',
+    type: 'webhook',
+    url: receiver.url,
+    format: 'json',
+    from: 'beginning',
+    ...FILTER,
+  });
+  const events = await send(service, 100);
+  const view = async () => (await service.get(`/v1/sinks/${id}`)).body;
+  await until(async () => (await view()).state === 'retrying', 'retrying');
+  expect(receiver.events).toEqual([]);
+  receiver.answer = 200;
+  await until(has(receiver, events), 'everything');
+  expect(ids(receiver)).toEqual(events);
+  await until(async () => (await view()).state === 'running', 'running');
+});
+
+test('a syslog receiver that cuts connections misses nothing', async () => {
+  const service = await started();
+  const receiver = await syslog();
+  await makeSink(service, {
+    name: 'siem',
+    type: 'syslog',
+    url: receiver.url,
+    format: 'json',
+    from: 'beginning',
+    ...FILTER,
+  });
+  const events = await send(service, 300);
+  receiver.cutAfter = 20_000;
+  events.push(...(await send(service, 300)));
+  await delay(500);
+  receiver.cutAfter = undefined;
+  await until(has(receiver, events), 'everything');
+  checkArrived(receiver, events);
+});
+
+test('a paused sink waits, and goes on where it stood', async () => {
+  const service = await started();
+  const receiver = await webhook();
+  const id = await makeSink(service, {
+    name: 'siem',
+    type: 'webhook',
+    url: receiver.url,
+    format: 'json',
+    from: 'beginning',
+    ...FILTER,
+  });
+  const first = await send(service, 10);
+  await until(has(receiver, first), 'the first');
+  await act(service, `/v1/sinks/${id}/pause`);
+  await delay(400);
+  const second = await send(service, 10);
+  await delay(400);
+  expect(ids(receiver)).toEqual(first);
+  await act(service, `/v1/sinks/${id}/resume`);
+  await until(has(receiver, second), 'the second');
+  expect(ids(receiver)).toEqual([...first, ...second]);
+});
+
+test('a replica that goes hands its sinks to another, and nothing is missing', async () => {
+  const service = await started();
+  const receiver = await webhook();
+  await makeSink(service, {
+    name: 'siem',
+    type: 'webhook',
+    url: receiver.url,
+    format: 'json',
+    from: 'beginning',
+    ...FILTER,
+  });
+  const events = await send(service, 50);
+  await until(has(receiver, events), 'the first');
+  const second = await started({ beside: service });
+  await service.app.close();
+  events.push(...(await send(second, 50)));
+  await until(has(receiver, events), 'the second');
+  checkArrived(receiver, events);
+});
+
+test('a dead receiver does not keep another sink, or ingest, waiting', async () => {
+  const service = await started();
+  const dead = await webhook();
+  dead.answer = 500;
+  const live = await webhook();
+  await makeSink(service, {
+    name: 'dead',
+    type: 'webhook',
+    url: dead.url,
+    format: 'json',
+    from: 'beginning',
+    ...FILTER,
+  });
+  await makeSink(service, {
+    name: 'live',
+    type: 'webhook',
+    url: live.url,
+    format: 'json',
+    from: 'beginning',
+    ...FILTER,
+  });
+  const events = await send(service, 200);
+  await until(has(live, events), 'the live one');
+  expect(dead.events).toEqual([]);
+});
