@@ -9,7 +9,7 @@ export default defineConfig({
     // Processes, not threads: tests kill, signal and measure what they start.
     pool: 'forks',
     // On two processors: tests wait more than they work.
-    maxWorkers: 3,
+    maxWorkers: 4,
     testTimeout: 60_000,
     hookTimeout: 60_000,
   },

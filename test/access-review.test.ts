@@ -242,6 +242,26 @@ describe('a flood', () => {
     }
   });
 
+  it('of bundles that one tenant asks for leaves the others a place', async () => {
+    for (const tenant of ['slow', 'calm']) {
+      const token = await tokenOf(tenant, 'service');
+      expect((await service.post('/v1/events', event(), { token })).status).toBe(201);
+    }
+    const bundle = async (tenant: string): Promise<Response> => {
+      const headers = { authorization: `Bearer ${await tokenOf(tenant, 'auditor')}` };
+      return fetch(`${service.url}/v1/bundle?category=system_operation`, { headers });
+    };
+    await until(async () => {
+      const answers = [await bundle('slow'), await bundle('calm')];
+      await Promise.all(answers.map((answer) => answer.arrayBuffer()));
+      return answers.every(({ status }) => status === 200);
+    }, 'a checkpoint of both');
+    const flood = Array.from({ length: 6 }, () => bundle('slow'));
+    const answers = await Promise.all([...flood, bundle('calm')]);
+    expect(answers.at(-1)!.status).toBe(200);
+    await Promise.all(answers.map((answer) => answer.arrayBuffer()));
+  });
+
   it('of refused calls in one tenant does not make those of another anonymous', async () => {
     const told: RefusalEntry[] = [];
     const refusals = new Refusals({

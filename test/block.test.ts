@@ -1,7 +1,10 @@
 import { randomBytes } from 'node:crypto';
 import zlib from 'node:zlib';
+import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { packPayload, unpackPayload } from '../src/chain/block.ts';
+import { utf8 } from '../src/chain/bytes.ts';
+import { decodeRecord, encodeRecord, partsHashIn, type Rec } from '../src/chain/record.ts';
 import { EvidenceError } from '../src/errors.ts';
 
 const text = (length: number) =>
@@ -78,4 +81,53 @@ test('anything behind the frame, or missing from it, is refused', () => {
 test('a frame that would open to more than any payload has is refused', () => {
   const bomb = zlib.zstdCompressSync(Buffer.alloc(17 * 1024 * 1024));
   expect(() => unpackPayload(Buffer.concat([Buffer.of(1), bomb]))).toThrow(EvidenceError);
+});
+
+test('the parts hash is found in a record as reading all of it finds it, whatever its texts look like', () => {
+  const hash = fc.string({ unit: fc.constantFrom(...'0123456789abcdef'), minLength: 64, maxLength: 64 });
+  const snare = fc.constantFrom(
+    '","parts":"',
+    `","parts":"${'f'.repeat(64)}"`,
+    '\\',
+    '"',
+    '\u2028',
+    'ä',
+    '{"action":"',
+  );
+  const text = fc.array(fc.oneof(snare, fc.string({ unit: 'binary' })), { maxLength: 4 }).map((all) => all.join(''));
+  const record = fc.record<Rec>(
+    {
+      ...{ stream: text, id: text, action: text, occurredAt: text, parts: hash, previous: hash },
+      outcome: fc.constantFrom('success', 'failure', 'unknown'),
+      severity: fc.integer({ min: 0, max: 10 }),
+      evidence: fc.constant('incomplete' as const),
+      source: fc.record({ service: text, site: text }),
+      seq: fc.nat(),
+      recordedAt: fc.constant('2026-11-22T21:04:05.000Z'),
+    },
+    {
+      requiredKeys: [
+        'stream',
+        'id',
+        'action',
+        'occurredAt',
+        'parts',
+        'previous',
+        'outcome',
+        'source',
+        'seq',
+        'recordedAt',
+      ],
+    },
+  );
+  fc.assert(
+    fc.property(record, (one) => {
+      const bytes = utf8(encodeRecord(one));
+      expect(partsHashIn(bytes)).toBe(one.parts);
+      expect(decodeRecord(bytes).parts).toBe(one.parts);
+    }),
+    { numRuns: 500 },
+  );
+  for (const broken of [new Uint8Array(0), Buffer.of(0xff, 0xfe), utf8('{}'), utf8('{"parts":"'), utf8('[]')])
+    expect(() => partsHashIn(broken)).toThrow(EvidenceError);
 });

@@ -4,7 +4,7 @@ import type { JsonObject } from '../src/chain/canonical.ts';
 import { entryText } from '../src/chain/entry-view.ts';
 import { OCSF_CLASSES, ocsfText } from '../src/export/ocsf.ts';
 import { TooLongError } from '../src/export/too-long-error.ts';
-import { corpusEvents, TEST_DATA } from './support/corpus.ts';
+import { corpusEvents, manyOf, TEST_DATA } from './support/corpus.ts';
 import { generateEvents } from './support/events.ts';
 import { type EntryOptions, exportedEntry, exportedStream } from './support/exported.ts';
 import { hostileEvent } from './support/hostile-events.ts';
@@ -63,7 +63,7 @@ describe.skipIf(TEST_DATA === undefined)('every event is valid', () => {
       classes.set(event.class_uid, (classes.get(event.class_uid) ?? 0) + 1);
       count += 1;
     }
-    expect(count).toBeGreaterThan(80_000);
+    expect(count).toBeGreaterThan(manyOf(80_000));
     expect([...classes.keys()].sort()).toEqual([2004, 3001, 3002, 3004, 3006, 6002, 6003]);
   });
 
@@ -100,10 +100,10 @@ describe.skipIf(TEST_DATA === undefined)('every event is valid', () => {
       ).toEqual([]);
   });
 
-  it('of 10,000 hostile ones, whole and shortened', { timeout: 120_000 }, () => {
+  it('of hostile ones, whole and shortened', { timeout: 120_000 }, () => {
     const random = seededRandom(20_261_122);
     let shortened = 0;
-    for (let i = 0; i < 10_000; i++) {
+    for (let i = 0; i < manyOf(10_000); i++) {
       const exported = exportedEntry(hostileEvent(random));
       const text = ocsfText(exported);
       expect(text).not.toMatch(/[\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]/);
@@ -117,7 +117,7 @@ describe.skipIf(TEST_DATA === undefined)('every event is valid', () => {
         expect(error).toBeInstanceOf(TooLongError);
       }
     }
-    expect(shortened).toBeGreaterThan(2000);
+    expect(shortened).toBeGreaterThan(manyOf(2000));
   });
 
   it.each([

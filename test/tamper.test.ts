@@ -433,6 +433,9 @@ describe('every column of every table of entries', () => {
     'verification',
     'tenant_setting',
     'api_key',
+    'proposal',
+    'sink',
+    'sink_cursor',
   ];
   /** What verification of the stream must say when the column is changed, or why it may say nothing. */
   const WORTH: Readonly<Record<string, 'tampered' | 'incomplete' | `no evidence: ${string}`>> = {

@@ -4,7 +4,7 @@ import { decodeParts, decodeRecords, type StoredBlock, unpackPayload } from './b
 import { fromHex, toHex } from './bytes.ts';
 import { leafHash } from './merkle.ts';
 import { type Part, partsHashOf } from './part.ts';
-import { decodeRecord, type Rec } from './record.ts';
+import { decodeRecord, partsHashIn, type Rec } from './record.ts';
 import { openSealed } from './seal.ts';
 
 /** An entry whose parts are those that its record commits to. */
@@ -18,10 +18,14 @@ export interface Entry {
 
 /** Returns a block's records, decoded, with their bytes. Throws `EvidenceError`. */
 export function openRecords(block: StoredBlock): { bytes: Uint8Array; record: Rec }[] {
+  return recordsIn(block).map((bytes) => ({ bytes, record: decodeRecord(bytes) }));
+}
+
+function recordsIn(block: StoredBlock): Uint8Array[] {
   const records = decodeRecords(unpackPayload(block.records));
   if (records.length !== block.entries)
     throw new EvidenceError(`the block says ${block.entries} entries and holds ${records.length}`);
-  return records.map((bytes) => ({ bytes, record: decodeRecord(bytes) }));
+  return records;
 }
 
 /** Returns the parts of each entry of a block, not yet checked against its record. Throws `EvidenceError`. */
@@ -52,16 +56,14 @@ export function openBlock(
   dataKey: Uint8Array,
   wanted?: ReadonlySet<number>,
 ): Entry[] {
-  const records = openRecords(block);
-  const parts = openParts(
-    block,
-    stream,
-    dataKey,
-    records.map(({ record }) => record),
-  );
+  const all = recordsIn(block);
+  const isWanted = (index: number): boolean => wanted === undefined || wanted.has(block.firstSeq + index);
+  // Of the others only what the block is sealed with.
+  const records = all.map((bytes, index) => (isWanted(index) ? decodeRecord(bytes) : { parts: partsHashIn(bytes) }));
+  const parts = openParts(block, stream, dataKey, records);
   const entries: Entry[] = [];
-  for (const [index, { bytes, record }] of records.entries()) {
-    if (wanted !== undefined && !wanted.has(block.firstSeq + index)) continue;
+  for (const [index, record] of records.entries()) {
+    if (!('seq' in record)) continue;
     if (record.stream !== stream || record.seq !== block.firstSeq + index) {
       throw new EvidenceError(
         `the record at ${stream} ${block.firstSeq + index} says that it is ${record.stream} ${record.seq}`,
@@ -69,6 +71,7 @@ export function openBlock(
     }
     const own = parts[index]!;
     checkParts(record, own);
+    const bytes = all[index]!;
     entries.push({ record, bytes, hash: toHex(leafHash(bytes)), parts: own });
   }
   return entries;

@@ -116,6 +116,27 @@ const WRITTEN = new RegExp(
     .replaceAll('(I)', '([-0-9T:.Z]{24})'),
 );
 
+/** How a record begins, up to the hash of its parts. No text in it can look like what follows: quotes are escaped there. */
+const UP_TO_PARTS = new RegExp(
+  '^{"action":"T",(?:"evidence":"incomplete",)?"id":"T","occurredAt":"T","outcome":"[a-z]+","parts":"([0-9a-f]{64})"'
+    .replace('{', '\\{')
+    .replaceAll('T', '[^"\\\\\\u0000-\\u001f]*'),
+);
+
+/**
+ * Returns the hash of the parts that a record names, of one that is otherwise not needed: a third of the cost of reading it. Throws
+ * `EvidenceError` where it names none.
+ */
+export function partsHashIn(bytes: Uint8Array): string {
+  let text = '';
+  try {
+    text = fromUtf8(bytes);
+  } catch {
+    // Then it is no record, which the other way of reading says.
+  }
+  return UP_TO_PARTS.exec(text)?.[1] ?? decodeRecord(bytes).parts;
+}
+
 /** Texts of sources that are canonical. They repeat: a few services send most of what is sent. */
 const knownSources = new Set<string>();
 const SOURCES_REMEMBERED = 1000;

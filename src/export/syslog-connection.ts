@@ -23,7 +23,7 @@
 import assert from 'node:assert/strict';
 import { connect as connectTcp, isIP, type LookupFunction, type Socket } from 'node:net';
 import { Duplex } from 'node:stream';
-import { setTimeout as sleep } from 'node:timers/promises';
+import { setImmediate, setTimeout as sleep } from 'node:timers/promises';
 import { type ConnectionOptions, connect as connectTls, type TLSSocket } from 'node:tls';
 import { FAILURE_WORDS, OutgoingError } from '../http/outgoing.ts';
 import { TransportError } from './transport.ts';
@@ -267,6 +267,8 @@ class Line {
     const over = new AbortController();
     try {
       await Promise.race([sleep(ms, undefined, { signal: over.signal }), this.#failed.promise]);
+      // Where this process itself was late, what came meanwhile is still to be seen: timers come before sockets.
+      await Promise.race([setImmediate(), this.#failed.promise]);
     } finally {
       over.abort();
     }

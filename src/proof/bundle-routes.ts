@@ -25,17 +25,20 @@ export interface BundleDeps extends Omit<BundleSources, 'ask'> {
   /** Returns how to ask for one tenant, or undefined when there is no such tenant. */
   readonly tenant: (name: string) => Promise<AsTenant | undefined>;
   readonly bounds?: BundleBounds;
-  /** For tests: how many are made or sent at once. */
-  readonly atOnceMax?: number;
 }
 
-/** Each holds two temporary files of up to a GiB together, and reads as fast as the database gives. */
-const AT_ONCE_MAX = 2;
+/**
+ * Each holds two temporary files of up to a GiB together, and reads as fast as the database gives. Whoever reads his slowly has it for hours: so
+ * one tenant has no more than half of them.
+ */
+const AT_ONCE_MAX = 4;
+const OF_TENANT_MAX = 2;
 const BUSY_RETRY_SECONDS = 10;
 const LAST_INSTANT = Date.UTC(9999, 11, 31, 23, 59, 59, 999);
 
-export function bundleRoutes({ tenant, bounds = BUNDLE_BOUNDS, atOnceMax = AT_ONCE_MAX, ...sources }: BundleDeps) {
-  let underWay = 0;
+export function bundleRoutes({ tenant, bounds = BUNDLE_BOUNDS, ...sources }: BundleDeps) {
+  /** What is made or sent. */
+  const underWay = new Set<BundleRequest>();
   return async function bundles(app: FastifyInstance): Promise<void> {
     const config = { permission: 'bundles:read', ofAllSites: () => true } as const;
     app.get('/v1/bundle', { config }, async (request, reply) => {
@@ -43,19 +46,23 @@ export function bundleRoutes({ tenant, bounds = BUNDLE_BOUNDS, atOnceMax = AT_ON
       leaveTrace(request, traceOf(asked));
       const ask = await tenant(asked.tenant);
       if (ask === undefined) throw new Problem('not_found');
-      if (underWay >= atOnceMax)
+      const own = [...underWay].filter((one) => one.tenant === asked.tenant).length;
+      if (own >= OF_TENANT_MAX || underWay.size >= AT_ONCE_MAX)
         throw new Problem('busy', { detail: 'other bundles are being made', retryAfter: BUSY_RETRY_SECONDS });
-      underWay += 1;
+      underWay.add(asked);
+      const done = (): void => {
+        underWay.delete(asked);
+      };
       const gone = new AbortController();
       const onClose = (): void => gone.abort();
       reply.raw.once('close', onClose);
+      // Before he was let in; that is not said again.
+      if (reply.raw.destroyed) gone.abort();
       try {
         const bundle = await writeBundle({ ...sources, ask }, asked, bounds, gone.signal);
-        send(reply, asked, bundle, () => {
-          underWay -= 1;
-        });
+        send(reply, asked, bundle, done);
       } catch (error) {
-        underWay -= 1;
+        done();
         throw gone.signal.aborted
           ? new Problem('request_timeout', { detail: 'the client went away', cause: error })
           : error;

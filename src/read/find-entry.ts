@@ -39,14 +39,12 @@ export async function findEntry(ask: AsTenant, keys: Keys, wanted: EntryId): Pro
 
 /** Returns for each category the newest entry with this id. */
 async function findById(ask: AsTenant, keys: Keys, { id, category, sites }: EntryId): Promise<FoundEntry[]> {
-  const streams = (await ask(listStreams)).filter((stream) => category === undefined || stream.category === category);
-  const places = await ask((database) =>
-    placesOfId(
-      database,
-      streams.map((stream) => stream.id),
-      entryIdHash(id),
-    ),
-  );
+  const { streams, places } = await ask(async (database) => {
+    const all = await listStreams(database);
+    const streams = all.filter((stream) => category === undefined || stream.category === category);
+    const ids = streams.map((stream) => stream.id);
+    return { streams, places: await placesOfId(database, ids, entryIdHash(id)) };
+  });
   const newest = new Map<string, FoundEntry>();
   for (const stream of streams.toSorted((a, b) => b.epoch - a.epoch)) {
     if (newest.has(stream.category)) continue;
