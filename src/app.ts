@@ -521,12 +521,18 @@ export async function createApp(options: AppOptions): Promise<App> {
     );
     const sinkDeps = { allowAddresses, hostname: hostname(), log };
     const sinkStore = {
-      create: (sink: NewSinkRow, max: number) => createSink(database.writer, sink, max),
-      change: (...given: OnWriter<typeof changeSink>) => changeSink(database.writer, ...given),
-      setState: (...given: OnWriter<typeof setSinkState>) => setSinkState(database.writer, ...given),
-      remove: (...given: OnWriter<typeof deleteSink>) => deleteSink(database.writer, ...given),
-      replay: (...given: OnWriter<typeof replaySink>) => replaySink(database.writer, ...given),
-      unpark: (...given: OnWriter<typeof unparkSink>) => unparkSink(database.writer, ...given),
+      create: (sink: NewSinkRow, max: number) =>
+        changes.run(sink.tenantId, () => createSink(database.writer, sink, max)),
+      change: (...given: OnWriter<typeof changeSink>) =>
+        changes.run(given[0].tenantId, () => changeSink(database.writer, ...given)),
+      setState: (...given: OnWriter<typeof setSinkState>) =>
+        changes.run(given[0].tenantId, () => setSinkState(database.writer, ...given)),
+      remove: (...given: OnWriter<typeof deleteSink>) =>
+        changes.run(given[0].tenantId, () => deleteSink(database.writer, ...given)),
+      replay: (...given: OnWriter<typeof replaySink>) =>
+        changes.run(given[0].tenantId, () => replaySink(database.writer, ...given)),
+      unpark: (...given: OnWriter<typeof unparkSink>) =>
+        changes.run(given[0].tenantId, () => unparkSink(database.writer, ...given)),
     };
     const sealSink = async (of: string, sinkId: string, secret: JsonObject) => {
       const key = await keyring.keysFor(await directory.open(of, 'log_administration'), KEPT_FOR_EVER);

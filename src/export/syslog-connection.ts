@@ -61,9 +61,17 @@ export interface SyslogTiming {
   readonly confirmMs: number;
   /** The while in which a refusal would show; longer where the connection took longer. */
   readonly quietMs: number;
+  /** From the beginning of a connection to that of the next, where batches are small: handshakes cost, and receivers log each. */
+  readonly paceMs: number;
 }
 
-export const SYSLOG_TIMING: SyslogTiming = { connectMs: 5000, stallMs: 10_000, confirmMs: 20_000, quietMs: 50 };
+export const SYSLOG_TIMING: SyslogTiming = {
+  connectMs: 5000,
+  stallMs: 10_000,
+  confirmMs: 20_000,
+  quietMs: 50,
+  paceMs: 400,
+};
 
 /** A connection may take long for reasons that are no distance, such as a lost packet. */
 const QUIET_MAX_MS = 500;

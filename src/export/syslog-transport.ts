@@ -4,6 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import type { LookupFunction } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { type EntryFormat, writerOf } from './entry-format.ts';
 import type { ExportedEntry, WriteEntry } from './exported-entry.ts';
 import {
@@ -61,8 +62,8 @@ const BATCH_MESSAGES_MAX = 20_000;
  */
 const BATCH_BYTES = { least: 64 * 1024, first: 1024 * 1024, most: 8 * 1024 * 1024 };
 
-/** A test waits longer for what a receiver does not like: somebody is looking. */
-const TEST_QUIET_MS = 500;
+/** Somebody waits for a test's verdict: it takes longer for what a receiver does not like, and less for one that does not answer. */
+const TEST_TIMING = { quietMs: 500, confirmMs: 10_000 };
 
 export function syslogTransport(options: SyslogTransportOptions): Transport {
   return new SyslogTransport(options);
@@ -76,6 +77,8 @@ class SyslogTransport implements Transport {
   readonly #framing: Framing;
   readonly #closed = new AbortController();
   #batchBytes = BATCH_BYTES.first;
+  /** By `performance.now()`. */
+  #lastBegan = Number.NEGATIVE_INFINITY;
 
   constructor(options: SyslogTransportOptions) {
     const { target, framing = 'octet-counting', maxBytes = SYSLOG_MAX_BYTES[target.protocol] } = options;
@@ -122,6 +125,7 @@ class SyslogTransport implements Transport {
       const sent = await sendDatagrams(this.#way, payloads, stop);
       return sent.map((isSent, index) => (isSent ? DELIVERED : tooLong(batch[index]!.payload)));
     }
+    await this.#pace(batch, stop);
     try {
       await deliverFrames(this.#way, payloads, stop);
     } catch (error) {
@@ -132,6 +136,16 @@ class SyslogTransport implements Transport {
     return batch.map(() => DELIVERED);
   }
 
+  /** Waits where connections would follow each other too fast, and what comes meanwhile had better be one batch. The first goes at once. */
+  async #pace(batch: readonly Message[], stop: AbortSignal): Promise<void> {
+    const bytes = batch.reduce((sum, { payload }) => sum + payload.length, 0);
+    const isSmall = bytes < BATCH_BYTES.least && batch.length < BATCH_MESSAGES_MAX / 2;
+    const waitMs = this.#lastBegan + this.#way.timing.paceMs - performance.now();
+    // What ends the wait ends the delivery, which says so.
+    if (isSmall && waitMs > 0) await sleep(waitMs, undefined, { signal: stop }).catch(() => {});
+    this.#lastBegan = performance.now();
+  }
+
   /** Two messages: a short one, and one as long as any may be, since there are receivers that end the connection over it. */
   async test(signal: AbortSignal): Promise<string> {
     const entry = testEntry(Date.now());
@@ -140,8 +154,9 @@ class SyslogTransport implements Transport {
       this.encode(entry),
       this.#encode(entry, (exported, max) => padded(this.#write(exported, max), max!)),
     ];
-    const timing = { ...this.#way.timing, quietMs: Math.max(TEST_QUIET_MS, this.#way.timing.quietMs) };
-    const way: SyslogWay = { ...this.#way, timing };
+    const { timing } = this.#way;
+    const confirmMs = Math.min(timing.confirmMs, TEST_TIMING.confirmMs);
+    const way: SyslogWay = { ...this.#way, timing: { ...timing, ...TEST_TIMING, confirmMs } };
     const stop = AbortSignal.any([signal, this.#closed.signal]);
     const where = whereOf(way.target);
     const what = `a message that says it is a test, and the same filled up to ${maxBytes} bytes`;
