@@ -22,7 +22,7 @@ import { addressGuard } from '../src/http/address-guard.ts';
 import { guardedLookup } from '../src/http/outgoing.ts';
 import { decodeCef } from './support/cef-decoder.ts';
 import { startTlsAuthority, type TlsAuthority, type TlsFiles } from './support/certificates.ts';
-import { corpusEvents, manyOf, TEST_DATA } from './support/corpus.ts';
+import { corpusEvents, TEST_DATA } from './support/corpus.ts';
 import { generateEvents } from './support/events.ts';
 import { exportedEntry, exportedStream } from './support/exported.ts';
 import { hostileEvent } from './support/hostile-events.ts';
@@ -272,21 +272,25 @@ withReceivers('both receivers', () => {
         count += entries.length;
       };
       let entries: ExportedEntry[] = [];
+      let seen = 0;
       for (const exported of exportedStream(corpusEvents())) {
-        entries.push(exported);
+        seen += 1;
+        if (HARD || seen % 4 === 0) entries.push(exported);
         if (entries.length < 15_000) continue;
         await pass(entries);
         entries = [];
       }
       await pass(entries);
-      expect(count).toBeGreaterThan(manyOf(80_000));
+      expect(count).toBeGreaterThan(HARD ? 80_000 : 2000);
     },
   );
 
   test.each(WAYS)('take hostile strings in every field as $format: $door', { timeout: 120_000 }, async (way) => {
     const isUdp = way.door === 'udp';
     const random = seededRandom(55 + DOORS.indexOf(way.door));
-    const entries = [...exportedStream(Array.from({ length: isUdp ? 400 : 2400 }, () => hostileEvent(random)))];
+    const entries = [
+      ...exportedStream(Array.from({ length: isUdp ? 400 : HARD ? 2400 : 600 }, () => hostileEvent(random))),
+    ];
     await arrives(receivers, way, entries, isUdp ? { maxBytes: 8192 } : {});
     if (!isUdp) await arrives(receivers, way, entries, { maxBytes: 120_000 });
   });
@@ -531,7 +535,7 @@ describe('a receiver that', () => {
   test('goes on where it was left when a delivery is stopped, or the sink closed', async () => {
     const peer = await fake(() => {});
     const stop = new AbortController();
-    const made = transport(peer.url);
+    const made = transport(peer.url, { timing: TIMING });
     const messages = messagesFor(made, FEW);
     setTimeout(() => stop.abort(), 100);
     expect(await failure(made.deliver(messages, stop.signal))).toMatchObject({ reason: 'stopped' });
@@ -781,7 +785,7 @@ function expectAll(
 }
 
 withReceivers.each(RECEIVERS)('%s, hurt:', (kind) => {
-  const doors = ['octets', 'tls'] as const;
+  const doors = HARD ? (['octets', 'tls'] as const) : (['octets'] as const);
   const entries = entriesOf(12_000, 3);
   /** For what takes long. */
   const some = entries.slice(0, HARD ? 12_000 : 5000);
@@ -867,11 +871,13 @@ withReceivers.each(RECEIVERS)('%s, hurt:', (kind) => {
       let incomplete = 0;
       for (const count of [6000, 8000, 10_000, 12_000]) {
         receiver.forget(door);
-        // From when the first message is about to be written, it can not read.
+        // From when the first message is about to be written, which is the second time that it is looked at, it can not read.
+        let looks = 0;
         const first = {
           ...messages[0]!,
           get payload() {
-            receiver.signal('SIGSTOP');
+            looks += 1;
+            if (looks === 2) receiver.signal('SIGSTOP');
             return messages[0]!.payload;
           },
         };
