@@ -3,6 +3,7 @@
  * The two ends of its conversation: `startClient` for the bench, `answerRequests` for the client. One request at a time.
  */
 import { fork } from 'node:child_process';
+import { setPriority } from 'node:os';
 
 /** The bench's end. */
 export interface Client<Request, Result> {
@@ -16,9 +17,13 @@ interface Answer {
   error?: string;
 }
 
-/** Starts `file` as a client. A failure in the client, or its end, fails the request that waits. */
-export function startClient<Request extends object, Result>(file: string): Client<Request, Result> {
+/**
+ * Starts `file` as a client. A failure in the client, or its end, fails the request that waits. A client of low priority (`nice`) gets the
+ * processors that nobody else wants.
+ */
+export function startClient<Request extends object, Result>(file: string, nice = 0): Client<Request, Result> {
   const child = fork(file, { stdio: 'inherit' });
+  if (nice !== 0 && child.pid !== undefined) setPriority(child.pid, nice);
   return {
     pid: child.pid ?? 0,
     ask: (request) =>

@@ -13,6 +13,7 @@ import { readEmbeddedConnection } from '../src/store/embedded-postgres.ts';
 import { type BaselineRequest, type BaselineResult, createTables, explainBaselines, withClient } from './baselines.ts';
 import { startClient } from './client-process.ts';
 import { EVENT_ORDERS, type EventOrder, type EventSource, hasCorpus, loadEvents } from './corpus.ts';
+import { EXPORTS, measureExport } from './export.ts';
 import { FAIRNESS, measureFairness } from './fairness.ts';
 import type { HttpRequest, HttpResult } from './http-load.ts';
 import { describeDatabase, describeMachine } from './machine.ts';
@@ -22,7 +23,14 @@ import { formatTable, type Row } from './report.ts';
 import { type Service, startService } from './service.ts';
 import { measureVerification } from './verification.ts';
 
-const NAMES: readonly string[] = ['disk', 'verify', ...THROUGHPUTS.map(({ name }) => name), ...PROOFS, ...FAIRNESS];
+const NAMES: readonly string[] = [
+  'disk',
+  'verify',
+  ...THROUGHPUTS.map(({ name }) => name),
+  ...PROOFS,
+  ...EXPORTS,
+  ...FAIRNESS,
+];
 
 const USAGE = `usage: npm run bench -- [options]
   --json       end with one line { "results": [{ name, value, unit, baseline, ratio }] }
@@ -129,6 +137,9 @@ async function benchService(service: Service, dataDir: string, options: Options,
     };
     const rows = await measure(stage, options, dataDir);
     rows.push(...(await measureProofs(service, (name) => isWanted(options.only, name), options.smoke)));
+    rows.push(
+      ...(await measureExport(service, { dataDir, database }, (name) => isWanted(options.only, name), options)),
+    );
     rows.push(...(await measureFairness(service, (name) => isWanted(options.only, name), options)));
     const stored = await service.countEntries(database);
     if (stored !== stage.acknowledged)

@@ -8,13 +8,15 @@ import { promisify } from 'node:util';
 import type { Client } from 'pg';
 import type { Address } from './http-load.ts';
 
+export type BenchRole = 'service' | 'auditor' | 'operator' | 'it_security_admin';
+
 export interface Service {
   readonly pid: number;
   readonly address: Address;
   /** Milliseconds from the start of the process until `/readyz` said so, on an empty data folder. */
   readonly readyAfter: number;
   /** A development token, for the tenant `bench` unless said otherwise. */
-  token(role: 'service' | 'auditor' | 'operator', tenant?: string): Promise<string>;
+  token(role: BenchRole, tenant?: string): Promise<string>;
   /** How many entries the streams of the tenant `bench` hold. Of the service's database, as its superuser. */
   countEntries(database: Pick<Client, 'query'>): Promise<number>;
   /** The last of what it printed. */
@@ -51,7 +53,7 @@ export async function startService(dataDir: string, logFile: string): Promise<Se
     clearTimeout(late);
   }
 
-  async function token(role: 'service' | 'auditor' | 'operator', tenant = TENANT): Promise<string> {
+  async function token(role: BenchRole, tenant = TENANT): Promise<string> {
     const args = [COMMAND, 'token', '--role', role, '--tenant', tenant];
     const { stdout } = await promisify(execFile)(process.execPath, args, { cwd: REPOSITORY, env });
     return stdout.trim();
@@ -75,12 +77,13 @@ export async function startService(dataDir: string, logFile: string): Promise<Se
   }
 }
 
-/** Our environment without any setting of Sealog's: no measurement may rest on a setting that the default has not. */
+/** Our environment without any setting of Sealog's but that receivers may be on this machine: no measurement may rest on a setting that the default has not. */
 function defaultEnvironment(dataDir: string): NodeJS.ProcessEnv {
   const inherited = Object.entries(process.env).filter(
     ([name]) => !name.startsWith('SEALOG_') && name !== 'DATABASE_URL',
   );
-  return { ...Object.fromEntries(inherited), SEALOG_DATA_DIR: dataDir, SEALOG_PORT: '0' };
+  const receivers = { SEALOG_ALLOW_ADDRESSES: '127.0.0.1/32' };
+  return { ...Object.fromEntries(inherited), ...receivers, SEALOG_DATA_DIR: dataDir, SEALOG_PORT: '0' };
 }
 
 /** The port is any free one, so the address is read from what the service prints. */

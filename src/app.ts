@@ -18,6 +18,7 @@ import { type CertifiedServices, readClientsFile } from './auth/clients-file.ts'
 import { KeySet } from './auth/key-set.ts';
 import { Quotas } from './auth/quotas.ts';
 import { Refusals, refusalOf } from './auth/refusals.ts';
+import { Strangers } from './auth/strangers.ts';
 import { TenantSettings } from './auth/tenant-settings.ts';
 import { type TokenOptions, tokenVerifier } from './auth/tokens.ts';
 import { TICK_ACTION } from './chain/anchor-tick.ts';
@@ -30,12 +31,15 @@ import { sealWith } from './chain/sealed-run.ts';
 import { Sequencer } from './chain/sequencer.ts';
 import type { Config } from './config.ts';
 import { Problem, SettingsError } from './errors.ts';
+import { exportRoutes } from './export/export-routes.ts';
 import type { ExportTask } from './export/export-task.ts';
 import { Exporter } from './export/exporter.ts';
+import { LineWriter } from './export/line-writer.ts';
 import { sinkRoutes } from './export/sink-routes.ts';
 import { KEPT_FOR_EVER, sealSinkSecret } from './export/sink-secret.ts';
 import { keepSinksOfFile, readSinksFile } from './export/sinks-file.ts';
 import { testSink } from './export/transport-of-sink.ts';
+import { addressOf } from './http/client-address.ts';
 import { healthRoutes } from './http/health.ts';
 import { LabelledCounter, metricsRoutes } from './http/metrics.ts';
 import { closeServer, createServer } from './http/server.ts';
@@ -79,11 +83,14 @@ import { SignerLease, signerRefusal } from './store/signer.ts';
 import { isAnySinkActive } from './store/sink-followers.ts';
 import {
   changeSink,
+  countSinks,
   createSink,
   deleteSink,
   type NewSinkRow,
   oneAtATime,
   replaySink,
+  type SeenSink,
+  secretOfSink,
   setSinkState,
   sinksFromFile,
   unparkSink,
@@ -380,7 +387,10 @@ export async function createApp(options: AppOptions): Promise<App> {
             timing,
           });
 
-    const refused = new LabelledCounter('code', ['unauthenticated', 'forbidden', 'tenant_closed', 'quota']);
+    const refused = new LabelledCounter('code', [
+      ...['unauthenticated', 'forbidden', 'second_person_required', 'tenant_closed', 'quota'],
+      ...['not_found', 'exists', 'key_ended', 'already_decided'],
+    ]);
     const refusals = new Refusals({
       append: async ({ tenant = OWN_TENANT, category, event }) => {
         try {
@@ -431,6 +441,7 @@ export async function createApp(options: AppOptions): Promise<App> {
       defaults: config.quota,
     });
     const admission = new Admission({ settings, quotas: new Quotas(), makeTenants: config.makeTenants });
+    const strangers = new Strangers();
     registerAccess(server, {
       admit: (caller, permission, request) => admission.admit(caller, permission, request),
       tokens: tokenVerifier(server, tokens, keySet),
@@ -443,6 +454,7 @@ export async function createApp(options: AppOptions): Promise<App> {
           isShownToToday: (socket) => tls.isShownToToday(socket),
           wallClock,
         }),
+      admitStranger: (request) => strangers.admit(addressOf(request)),
       onRefused: (request, problem) => refusals.note(refusalOf(request, problem)),
     });
     registerTrail(server, {
@@ -451,6 +463,7 @@ export async function createApp(options: AppOptions): Promise<App> {
         const actor = { type: ACTOR_TYPE[caller.credential], id: caller.subject, ip, roles: [...caller.roles] };
         await appendOwn(tenant, category ?? 'data_access', { ...event, actor });
       },
+      tellLater: (action, append) => void teller.tell(action, append),
       log,
     });
     await (metricsServer ?? server).register(
@@ -471,9 +484,10 @@ export async function createApp(options: AppOptions): Promise<App> {
         batches,
         weigh: (request) => admission.weigh(request),
         charge: (request, events) => admission.charge(request, events),
+        onForbidden: (request, events) => refusals.note(refusalOf(request, new Problem('forbidden'), events)),
         wallClock,
         limits: config.limits,
-        checkpointOf: (stream, size) => checkpoints.wait(stream, size),
+        checkpointOf: (of, stream, size) => checkpoints.wait(of, stream, size),
       }),
     );
     const tenant = async (name: string): Promise<AsTenant | undefined> => {
@@ -491,6 +505,8 @@ export async function createApp(options: AppOptions): Promise<App> {
       }),
     );
     await server.register(bundleRoutes({ origin, tenant, verifier: database.verifier, keys: keyring }));
+    const lines = new LineWriter(log);
+    await server.register(exportRoutes({ tenant, keys: keyring, write: (wanted) => lines.write(wanted), log }));
     const tenantWithId = async (name: string): Promise<{ id: number; ask: AsTenant } | undefined> => {
       const id = await directory.tenant(name);
       return id === undefined ? undefined : { id, ask: asking(id) };
@@ -520,19 +536,27 @@ export async function createApp(options: AppOptions): Promise<App> {
       }),
     );
     const sinkDeps = { allowAddresses, hostname: hostname(), log };
+    const changeOfSink = async <T>(tenantId: number, work: () => Promise<T>): Promise<T> => {
+      try {
+        return await changes.run(tenantId, work);
+      } finally {
+        exporter?.look();
+      }
+    };
     const sinkStore = {
       create: (sink: NewSinkRow, max: number) =>
-        changes.run(sink.tenantId, () => createSink(database.writer, sink, max)),
+        changeOfSink(sink.tenantId, () => createSink(database.writer, sink, max)),
       change: (...given: OnWriter<typeof changeSink>) =>
-        changes.run(given[0].tenantId, () => changeSink(database.writer, ...given)),
+        changeOfSink(given[0].tenantId, () => changeSink(database.writer, ...given)),
       setState: (...given: OnWriter<typeof setSinkState>) =>
-        changes.run(given[0].tenantId, () => setSinkState(database.writer, ...given)),
+        changeOfSink(given[0].tenantId, () => setSinkState(database.writer, ...given)),
       remove: (...given: OnWriter<typeof deleteSink>) =>
-        changes.run(given[0].tenantId, () => deleteSink(database.writer, ...given)),
+        changeOfSink(given[0].tenantId, () => deleteSink(database.writer, ...given)),
       replay: (...given: OnWriter<typeof replaySink>) =>
-        changes.run(given[0].tenantId, () => replaySink(database.writer, ...given)),
+        changeOfSink(given[0].tenantId, () => replaySink(database.writer, ...given)),
       unpark: (...given: OnWriter<typeof unparkSink>) =>
-        changes.run(given[0].tenantId, () => unparkSink(database.writer, ...given)),
+        changeOfSink(given[0].tenantId, () => unparkSink(database.writer, ...given)),
+      secretOf: (sink: SeenSink) => changes.run(sink.tenantId, () => secretOfSink(database.writer, sink)),
     };
     const sealSink = async (of: string, sinkId: string, secret: JsonObject) => {
       const key = await keyring.keysFor(await directory.open(of, 'log_administration'), KEPT_FOR_EVER);
@@ -568,7 +592,10 @@ export async function createApp(options: AppOptions): Promise<App> {
           anchors: () => anchors?.state() ?? [],
           ...verified,
           refused,
+          connectionsRefused: () => server.connectionWatch.refused,
           scrub: () => scrubber?.status,
+          sinks: () => countSinks(database.writer),
+          deliveries: () => exporter?.deliveries ?? { following: 0, delivered: 0, failures: 0 },
           keySet: () => keySet?.status,
           tls: () => tls?.status,
           tlsClients: () => tlsClients,
@@ -640,7 +667,7 @@ export async function createApp(options: AppOptions): Promise<App> {
       await Promise.all([server, metricsServer].map((one) => one && closeServer(one, GRACE_MS)));
       await apiKeys.close();
       await keySet?.close();
-      await Promise.all([verifying, exporter?.close()]);
+      await Promise.all([verifying, exporter?.close(), lines.close()]);
       await Promise.all([refusals.close(), life.stop()]);
       teller.close();
       await sequencer.close();

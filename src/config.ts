@@ -5,7 +5,7 @@
  */
 import { availableParallelism } from 'node:os';
 import { join, resolve } from 'node:path';
-import { claimProblems } from './auth/claims.ts';
+import { ABSENT, claimProblems } from './auth/claims.ts';
 import { keySetUrlProblem } from './auth/key-set.ts';
 import { SettingsError } from './errors.ts';
 import { cidrProblem } from './http/address-guard.ts';
@@ -53,6 +53,8 @@ export interface Config {
     readonly rolesClaim: string;
     readonly tenantClaim: string;
     readonly sitesClaim: string;
+    /** A value of that claim, or `absent`; undefined = every token lists sites. */
+    readonly allSites: string | undefined;
     /** Claim's value → tenant, and role; undefined = as it is. */
     readonly tenantMap: ReadonlyMap<string, string> | undefined;
     readonly rolesMap: ReadonlyMap<string, string> | undefined;
@@ -129,6 +131,7 @@ export const VARIABLES = [
   'SEALOG_JWT_ROLES_CLAIM',
   'SEALOG_JWT_TENANT_CLAIM',
   'SEALOG_JWT_SITES_CLAIM',
+  'SEALOG_JWT_ALL_SITES',
   'SEALOG_JWT_ROLES_MAP',
   'SEALOG_JWT_TENANT_MAP',
   'SEALOG_TENANTS',
@@ -306,6 +309,8 @@ export function readConfig(environment: Environment): Config {
       rolesClaim: text('SEALOG_JWT_ROLES_CLAIM') ?? 'roles',
       tenantClaim: text('SEALOG_JWT_TENANT_CLAIM') ?? 'tenant',
       sitesClaim: text('SEALOG_JWT_SITES_CLAIM') ?? 'sites',
+      // Where its name may be misspelled, that it is not there says nothing.
+      allSites: text('SEALOG_JWT_ALL_SITES') ?? (text('SEALOG_JWT_SITES_CLAIM') === undefined ? ABSENT : undefined),
       tenantMap: map('SEALOG_JWT_TENANT_MAP'),
       rolesMap: map('SEALOG_JWT_ROLES_MAP'),
     },

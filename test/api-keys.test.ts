@@ -652,6 +652,32 @@ describe('two replicas', () => {
     const list = (await one.get('/v1/api-keys', { token: await admin(one) })).body.items;
     expect(list.map(({ name }: { name: string }) => name)).toContain('lost');
   });
+
+  test('of which one loses the answer, and then the database: its caller hears that nobody knows, and so does the log in time', async () => {
+    const token = await admin(other);
+    let armed = false;
+    let away = false;
+    wire.rule = (statement) => {
+      if (statement === 'insert_api_key') armed = true;
+      if (away) return 'cut';
+      if (!armed || statement !== 'COMMIT') return 'pass';
+      away = true;
+      return 'cut_answer';
+    };
+    onTestFinished(() => {
+      wire.rule = passAll;
+    });
+    // That nothing was stored would be wrong: it was.
+    const created = await other.post('/v1/api-keys', { name: 'unheard' }, { token });
+    wire.rule = passAll;
+    expect([created.status, created.body.code]).toEqual([504, 'outcome_unknown']);
+    const list = (await one.get('/v1/api-keys', { token: await admin(one) })).body.items;
+    const made = list.filter(({ name }: { name: string }) => name === 'unheard');
+    expect(made).toHaveLength(1);
+    const outcomes = async () => (await trail(one, made[0].id)).map(({ outcome }) => outcome);
+    await until(async () => (await outcomes()).includes('unknown'), 'it is told', 10_000);
+    expect((await outcomes())[0]).toBe('success');
+  });
 });
 
 describe('what is remembered', () => {

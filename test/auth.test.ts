@@ -74,7 +74,14 @@ async function status(text: string): Promise<number> {
   return (await read(`Bearer ${text}`)).status;
 }
 
-const READS = ['events:read', 'streams:read', 'proofs:read', 'verifications:run', 'verifications:read'];
+const READS = [
+  'events:read',
+  'events:export',
+  'streams:read',
+  'proofs:read',
+  'verifications:run',
+  'verifications:read',
+];
 const KEEPS = ['streams:read', 'proofs:read', 'verifications:run', 'verifications:read'];
 
 /** Role → what it may in a tenant, and in the deployment. Written by hand from DESIGN section 7. */

@@ -23,6 +23,15 @@ function problems(environment: Record<string, string>): readonly string[] {
   }
 }
 
+test('a sites claim that is named must be there, unless it is said what its absence means', () => {
+  const allSites = (environment: Record<string, string>) => readConfig(environment).jwt.allSites;
+  expect(allSites({})).toBe('absent');
+  for (const name of ['plants', 'sites']) expect(allSites({ SEALOG_JWT_SITES_CLAIM: name })).toBeUndefined();
+  expect(allSites({ SEALOG_JWT_SITES_CLAIM: 'plants', SEALOG_JWT_ALL_SITES: 'absent' })).toBe('absent');
+  expect(allSites({ SEALOG_JWT_ALL_SITES: '*' })).toBe('*');
+  expect(() => readConfig({ SEALOG_JWT_ALL_SITES: 'x'.repeat(257) })).toThrow('SEALOG_JWT_ALL_SITES must be');
+});
+
 describe('an empty environment', () => {
   test('is the embedded mode, on this machine alone', () => {
     const config = readConfig({});

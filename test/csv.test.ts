@@ -6,6 +6,7 @@ import { CSV_COLUMNS, csvHeader, csvText } from '../src/export/csv.ts';
 import { jsonText } from '../src/export/json.ts';
 import { TooLongError } from '../src/export/too-long-error.ts';
 import { corpusEvents, manyOf, TEST_DATA } from './support/corpus.ts';
+import { readCsv } from './support/csv-reader.ts';
 import { exportedEntry, exportedStream } from './support/exported.ts';
 import { hostileEvent } from './support/hostile-events.ts';
 import { hostileString, seededRandom } from './support/hostile-strings.ts';
@@ -35,26 +36,6 @@ const EVENT: JsonObject = {
   details: { b: 1 },
   raw: 'one\r\ntwo',
 };
-
-/** The cells of one line. Throws where RFC 4180 does not allow it, and where there is more than a line. */
-function readCsv(line: string): string[] {
-  const cells: string[] = [];
-  let at = 0;
-  for (;;) {
-    if (line[at] !== '"') throw new Error('a cell without quotes');
-    let cell = '';
-    for (at += 1; line[at] !== '"' || line[at + 1] === '"'; at += 1) {
-      if (at >= line.length) throw new Error('a cell without an end');
-      if (line[at] === '"') at += 1;
-      cell += line[at];
-    }
-    cells.push(cell);
-    at += 1;
-    if (line.slice(at) === '\r\n') return cells;
-    if (line[at] !== ',') throw new Error('something behind a cell');
-    at += 1;
-  }
-}
 
 /** What was there before `'` was put in front. */
 function undone(cell: string): string {

@@ -33,37 +33,15 @@ interface May {
   readonly execute: readonly string[];
 }
 
-/** All that clients see of is read under row-level security. */
-const READ_BY_ALL = [
-  ...[
-    'deployment',
-    'tenant',
-    'tenant_setting',
-    'stream',
-    'data_key',
-    'block',
-    'tag',
-    'entry_id',
-    'tile',
-    'key_statement',
-  ],
-  ...[
-    'checkpoint',
-    'anchor_leaf',
-    'outside_evidence',
-    'verification',
-    'proposal',
-    'api_key',
-    'sink',
-    'sink_cursor',
-    'migration',
-  ],
-];
+const TREES = ['tenant', 'stream', 'block', 'tag', 'entry_id', 'tile', 'checkpoint', 'verification'];
+/** The deployment's, and what lies beneath proofs. */
+const OF_THE_DEPLOYMENT = ['deployment', 'tenant_setting', 'key_statement', 'anchor_leaf', 'outside_evidence'];
+const OF_CALLERS = ['proposal', 'api_key', 'sink', 'sink_cursor'];
 
 const MAY: Readonly<Record<AppRole, May>> = {
   // Appends what clients send, and stores what they ask for. Never again changes what was appended.
   sealog_writer: {
-    select: [...READ_BY_ALL, 'signer'],
+    select: [...TREES, ...OF_THE_DEPLOYMENT, ...OF_CALLERS, 'data_key', 'signer', 'migration'],
     insert: {
       deployment: ['origin'],
       tenant: ['name'],
@@ -126,13 +104,43 @@ const MAY: Readonly<Record<AppRole, May>> = {
     },
     execute: ['ensure_drop_month(integer)', 'is_tick(bytea)'],
   },
-  sealog_reader: { select: READ_BY_ALL, insert: {}, update: {}, execute: [] },
-  sealog_verifier: { select: [...READ_BY_ALL, 'signer'], insert: {}, update: {}, execute: ['is_tick(bytea)'] },
+  // Answers clients, one tenant at a time. Nothing secret: no hash of an API key, no sealed secret, no wrapped key.
+  sealog_reader: {
+    select: [
+      ...[...TREES, 'proposal', 'sink_cursor', 'migration'],
+      ['data_key', ['id', 'tenant', 'stream', 'drop_month']],
+      [
+        'api_key',
+        [
+          ...['id', 'tenant', 'name', 'categories', 'sites', 'created_at', 'created_by', 'expires_at', 'rotated_at'],
+          ...['previous_until', 'revoked_at', 'revoked_by', 'last_used_at'],
+        ],
+      ],
+      [
+        'sink',
+        [
+          ...['id', 'tenant', 'name', 'config', 'state', 'revision', 'from_file', 'created_at', 'created_by'],
+          ...['delivered_at', 'failures', 'error', 'error_at', 'retry_at'],
+        ],
+      ],
+    ],
+    insert: {},
+    update: {},
+    execute: [],
+  },
+  // Reads entries, their trees and what vouches for them.
+  sealog_verifier: {
+    select: [...TREES, ...OF_THE_DEPLOYMENT, 'data_key', 'signer', 'migration'],
+    insert: {},
+    update: {},
+    execute: ['is_tick(bytea)'],
+  },
   // Signs, anchors, and lets the database in. Never appends.
   sealog_signer: {
     select: [
       ...['deployment', 'tenant', 'stream', 'entry_id', 'tile', 'signer', 'key_statement', 'checkpoint', 'anchor_leaf'],
-      ...['outside_evidence', 'proposal'],
+      'outside_evidence',
+      ['proposal', ['id', 'number', 'kind', 'state', 'plan']],
       ['block', ['tenant', 'stream', 'first_seq', 'entries', 'drop_month', 'records']],
     ],
     insert: {

@@ -1,5 +1,5 @@
 import { request as httpRequest } from 'node:http';
-import { connect } from 'node:net';
+import { connect, type Socket } from 'node:net';
 import fc from 'fast-check';
 import type { FastifyInstance } from 'fastify';
 import { afterEach, describe, expect, it } from 'vitest';
@@ -389,6 +389,44 @@ describe('connections', () => {
     expect(answer.status).toBe(0);
     expect(answer.ms).toBeLessThan(3500);
     for (const socket of open) socket.destroy();
+  });
+
+  it('of one network beyond its number are closed, and others are served', async () => {
+    const asked = (localAddress: string): Promise<number> =>
+      new Promise((resolve) => {
+        const headers = { connection: 'close' };
+        httpRequest({ host: '127.0.0.1', port, path: '/things', localAddress, headers }, (answer) => {
+          answer.resume();
+          resolve(answer.statusCode ?? 0);
+        })
+          .on('error', () => resolve(0))
+          .end();
+      });
+    const held: Socket[] = [];
+    const hold = async (localAddress: string, count: number): Promise<void> => {
+      const begun = Array.from({ length: count }, () => connect({ host: '127.0.0.1', port, localAddress }));
+      held.push(...begun);
+      await until(() => begun.every((socket) => socket.readyState === 'open'));
+    };
+    await start({ networkConnectionsMax: 3 });
+    await hold('127.0.0.2', 3);
+    expect([await asked('127.0.0.2'), await asked('127.0.0.3')]).toEqual([0, 200]);
+    expect(app.connectionWatch.refused).toBe(1);
+    // What is closed gives its place back.
+    held.pop()!.destroy();
+    let status = 0;
+    for (const end = performance.now() + 4000; status !== 200 && performance.now() < end; )
+      status = await asked('127.0.0.2');
+    expect(status).toBe(200);
+    for (const socket of held.splice(0)) socket.destroy();
+    await closeServer(app, 100);
+
+    // A trusted proxy speaks for many.
+    await start({ networkConnectionsMax: 3 }, { trustProxy: ['127.0.0.2/32'] });
+    await hold('127.0.0.2', 10);
+    await hold('127.0.0.3', 3);
+    expect([await asked('127.0.0.2'), await asked('127.0.0.3')]).toEqual([200, 0]);
+    for (const socket of held) socket.destroy();
   });
 });
 

@@ -180,6 +180,7 @@ describe('a token of the shape of', () => {
       tenantClaim: 'tid',
       tenantMap: new Map([[directory, 'acme']]),
       sitesClaim: 'groups',
+      allSites: 'absent',
     });
     const body = {
       aud: registration,
@@ -327,7 +328,7 @@ describe('claims', () => {
   });
 
   test('are found also after names that make V8 misread others', async () => {
-    const { read, status } = await identity({ sitesClaim: 'a"b' });
+    const { read, status } = await identity({ sitesClaim: 'a"b', allSites: 'absent' });
     const poison = { ...claims, '\\': 1 };
     expect(await status(rsa.token(poison))).toBe(200);
     for (let round = 0; round < 5; round += 1) {
@@ -335,6 +336,36 @@ describe('claims', () => {
       const { body: caller } = await read(rsa.token({ ...claims, jti: `${round}`, 'a"b': ['plant-7'] }));
       expect(caller['sites']).toEqual(['plant-7']);
     }
+  });
+
+  test('of sites, once named, must be there: a misspelled name, or an attribute that nobody set, is not all sites', async () => {
+    // As Keycloak, Okta and Entra ID leave a claim out whose value is empty.
+    const { read, status } = await identity({ sitesClaim: 'plants' });
+    for (const role of ['auditor', 'it_security_admin', 'plant_manager'])
+      expect(await status(rsa.token({ ...claims, roles: [role] }))).toBe(401);
+    expect(await status(rsa.token({ ...claims, Plants: ['plant-7'] }))).toBe(401);
+    expect((await read(rsa.token({ ...claims, plants: ['plant-7'] }))).body['sites']).toEqual(['plant-7']);
+    // Without a value for it there is none that means all.
+    for (const all of ['*', 'absent', 'undefined'])
+      expect((await read(rsa.token({ ...claims, plants: [all] }))).body['sites']).toEqual([all]);
+    expect((await read(rsa.token({ ...claims, plants: [] }))).body['sites']).toEqual([]);
+  });
+
+  test('of sites may say that they are all, in the words of the operator: alone, and to the letter', async () => {
+    const { read, status } = await identity({ sitesClaim: '/plant/sites', allSites: '*' });
+    const with_ = (sites: unknown) => rsa.token({ ...claims, plant: { sites } });
+    const { status: answer, body: caller } = await read(with_(['*']));
+    expect(answer).toBe(200);
+    expect(caller).not.toHaveProperty('sites');
+    for (const sites of [['*', 'plant-7'], ['*', '*'], ['**'], []])
+      expect((await read(with_(sites))).body['sites']).toEqual(sites);
+    for (const sites of ['*', null, undefined, { 0: '*', length: 1 }, [['*']]])
+      expect(await status(with_(sites))).toBe(401);
+    // All sites is more than a plant_manager has.
+    expect(await status(rsa.token({ ...claims, roles: ['plant_manager'], plant: { sites: ['*'] } }))).toBe(403);
+    const absent = await identity({ sitesClaim: 'plants', allSites: 'absent' });
+    expect((await absent.read(rsa.token(claims))).body).not.toHaveProperty('sites');
+    expect((await absent.read(rsa.token({ ...claims, plants: ['absent'] }))).body['sites']).toEqual(['absent']);
   });
 
   test('with a map are what it says, and nothing else', async () => {
@@ -827,6 +858,11 @@ describe('settings', () => {
       sites: ['plant-7'],
       subject: 'dev',
     });
+    // Whom it holds to no sites, it must say in their words.
+    const { sites: _, ...all } = wanted;
+    await expect(signToken(options, all)).rejects.toThrow(/a token must name sites/);
+    const starred = await signToken({ ...options, allSites: '*' }, all);
+    expect(JSON.parse(Buffer.from(starred.split('.')[1] as string, 'base64url').toString()).plants).toEqual(['*']);
     await expect(signToken(options, { ...wanted, tenant: 'umbrella' })).rejects.toThrow(
       /translates nothing to "umbrella"/,
     );

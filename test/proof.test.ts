@@ -482,6 +482,27 @@ describe('who may see what', () => {
     expect((await fetch(`${open.url}/v1/logs/sealog/log_administration/checkpoint`)).status).toBe(404);
     expect((await fetch(`${open.url}/v1/logs/nobody/user_authentication/checkpoint`)).status).toBe(404);
   });
+
+  it('and nobody of them keeps the service busy: so many requests a second from one network', async () => {
+    const open = await startService({ beside: service, environment: { SEALOG_PUBLIC_LOGS: '1' } });
+    onTestFinished(() => open.stop());
+    const ask = (remoteAddress: string, url = '/v1/logs/nobody/user_authentication/checkpoint') =>
+      open.app.server.inject({ url, remoteAddress, headers: { host: 'x' } });
+    let answer = await ask('203.0.113.9');
+    for (let n = 0; n < 5000 && answer.statusCode === 404; n++) answer = await ask('203.0.113.9');
+    expect([answer.statusCode, answer.json().code]).toEqual([429, 'quota']);
+    expect(answer.headers).toMatchObject({ 'retry-after': '1', 'content-type': 'application/problem+json' });
+    // Others, callers and probes go on.
+    expect((await ask('203.0.113.10', `/v1/logs/${STREAM}/checkpoint`)).statusCode).toBe(200);
+    expect((await ask('203.0.113.9', '/healthz')).statusCode).toBe(200);
+    // Who needs a token is counted by his quota.
+    const closed = service.app.server;
+    const headers = { host: 'x', authorization: `Bearer ${await service.token('auditor')}` };
+    for (let n = 0; n < 3; n++) {
+      const url = `/v1/logs/${STREAM}/checkpoint`;
+      expect((await closed.inject({ url, remoteAddress: '203.0.113.9', headers })).statusCode).toBe(200);
+    }
+  });
 });
 
 describe('streams', () => {

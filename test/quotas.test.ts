@@ -1,6 +1,7 @@
 /** Quotas: the arithmetic, to the millisecond, and what a client gets to see of it. */
 import { afterEach, describe, expect, it } from 'vitest';
 import { type Asker, burstOf, type Quota, Quotas } from '../src/auth/quotas.ts';
+import { Strangers } from '../src/auth/strangers.ts';
 import { type StoredSetting, TenantSettings } from '../src/auth/tenant-settings.ts';
 import { Problem } from '../src/errors.ts';
 import { type Answer, startService, type TestService } from './support/service.ts';
@@ -10,6 +11,37 @@ const NONE: Quota = { eventsPerSecond: 0, burstEvents: 1, bytesPerSecond: 0, rea
 function asker(tenant = 'acme', subject = 'a', credential: Asker['credential'] = 'token'): Asker {
   return { tenant, subject, credential };
 }
+
+describe('strangers who read public logs', () => {
+  it('get so much from one network, and so much in all, from however many', () => {
+    let now = 1_000_000;
+    const strangers = new Strangers(() => now);
+    const admitted = (address: string, times = 1): number => {
+      let count = 0;
+      for (let n = 0; n < times; n++) {
+        try {
+          strangers.admit(address);
+          count += 1;
+        } catch (error) {
+          expect(error).toMatchObject({ code: 'quota', status: 429, retryAfter: 1 });
+        }
+      }
+      return count;
+    };
+    expect(admitted('203.0.113.9', 2000)).toBe(1000);
+    // A /64 is one sender, an address of IPv4 is one.
+    expect(admitted('2001:db8::1', 600) + admitted('2001:db8::2', 600)).toBe(1000);
+    expect(admitted('203.0.113.10')).toBe(1);
+    now += 1000;
+    expect(admitted('203.0.113.9', 2000)).toBe(100);
+    // What one network was refused costs the others nothing; what all have had is had, also once so many networks came that they are forgotten.
+    now += 3_600_000;
+    let all = 0;
+    for (let n = 0; n < 30_000; n++) all += admitted(`10.${n >> 16}.${(n >> 8) & 255}.${n & 255}`);
+    expect(all).toBe(10_000);
+    expect(strangers.held).toBeLessThanOrEqual(10_001);
+  });
+});
 
 describe('a quota', () => {
   let clock = { now: 0 };

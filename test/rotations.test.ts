@@ -378,7 +378,7 @@ describe('nobody approves what he proposed', () => {
         permissions: permissionsOf(roles, 'sealog', undefined),
       }),
     });
-    registerTrail(server, { append: async () => {}, log });
+    registerTrail(server, { append: async () => {}, tellLater: () => {}, log });
     const reached = (): never => {
       throw new Error('was asked');
     };

@@ -6,8 +6,10 @@ import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest';
 import type { Role } from '../src/auth/roles.ts';
 import { signToken } from '../src/auth/tokens.ts';
-import { SettingsError } from '../src/errors.ts';
-import { categoriesOf, readNewSink, termsOf, wantsOf } from '../src/export/sink.ts';
+import { Problem, SettingsError } from '../src/errors.ts';
+import { categoriesOf, followedBy, readNewSink, termsOf, wantsOf } from '../src/export/sink.ts';
+import { placesFrom, type SourceOfPlaces } from '../src/export/sink-places.ts';
+import { addedBy } from '../src/export/sink-routes.ts';
 import { openSinkSecret } from '../src/export/sink-secret.ts';
 import { readSinksFile } from '../src/export/sinks-file.ts';
 import { openSink } from '../src/export/transport-of-sink.ts';
@@ -16,6 +18,7 @@ import { fileMonthKeys } from '../src/keys/file-month-keys.ts';
 import { Keyring } from '../src/keys/keyring.ts';
 import { keyById } from '../src/store/data-keys.ts';
 import { advance, fail, park, takeSinks } from '../src/store/sink-followers.ts';
+import { secretOfSink } from '../src/store/sinks.ts';
 import { selfSigned } from './support/certificates.ts';
 import { exportedEntry } from './support/exported.ts';
 import { type Answer, startService, type TestService } from './support/service.ts';
@@ -304,6 +307,28 @@ describe('secrets', () => {
     await expect(openSinkSecret(keys, sinks[0].id, { ...first, sealed: damaged })).rejects.toThrow('do not open');
   });
 
+  test('are given out with the sink that they are for, and not once it was changed', async () => {
+    const sink = await made(webhook({ bearerToken: `${CANARY}-of-one` }));
+    const { writer } = service.app.database;
+    const { rows } = await service.adminPool.query(
+      'SELECT id, tenant AS "tenantId", revision FROM sealog.sink WHERE id = $1',
+      [sink.id],
+    );
+    const seen = rows[0];
+    const stored = await secretOfSink(writer, seen);
+    expect(await openSinkSecret(keysOf(service), sink.id, stored)).toEqual({ bearerToken: `${CANARY}-of-one` });
+    for (const other of [{ tenantId: seen.tenantId + 1 }, { revision: seen.revision + 1 }, { id: randomUUID() }])
+      await expect(secretOfSink(writer, { ...seen, ...other })).rejects.toMatchObject({ code: 'busy' });
+    // It goes elsewhere now: what was seen is not where its secret is for.
+    const moved = { ...sink.config, url: 'http://127.0.0.1:9/elsewhere', bearerToken: `${CANARY}-of-another` };
+    expect((await call('PUT', `/v1/sinks/${sink.id}`, moved)).status).toBe(200);
+    await expect(secretOfSink(writer, seen)).rejects.toMatchObject({ code: 'busy' });
+    // A role that answers clients does not get at it.
+    await expect(service.app.database.reader.query('SELECT secret FROM sealog.sink')).rejects.toMatchObject({
+      code: '42501',
+    });
+  });
+
   test('stay where a change does not name them, but not when the sink goes elsewhere', async () => {
     const sink = await made(webhook({ bearerToken: `${CANARY}1` }));
     const path = `/v1/sinks/${sink.id}`;
@@ -385,6 +410,41 @@ describe('a configuration', () => {
     expect(wants({ sites: ['plant-7'] }, {}, 'anchor')).toBe(false);
     expect(wants({ sites: ['plant-7'] }, {}, 'anchor', true)).toBe(true);
     expect(categoriesOf(termsOf({}))).toHaveLength(7);
+  });
+
+  test('does not keep an erasure from a sink that may have what was erased', () => {
+    const wants = (filter: object, streams: Json, action = 'erasure.completed', category = 'log_administration') => {
+      const details = { entries: streams };
+      const exported: Json = exportedEntry({ ...event(0), action, details });
+      return wantsOf({ filter, anchor: false })({ ...exported, stream: { ...exported.stream, category } });
+    };
+    const accesses = [{ stream: 'acme/data_access/e2', seq: 4, parts: ['actor'] }];
+    const filter = { categories: ['data_access'], severityMin: 9, actions: ['user.*'], sites: ['plant-7'] };
+    expect(wants(filter, accesses)).toBe(true);
+    expect(wants(filter, [{ stream: 'acme/security_event', seq: 4 }, ...accesses])).toBe(true);
+    expect(wants(filter, [{ stream: 'acme/security_event', seq: 4 }])).toBe(false);
+    expect(wants(filter, 'an unknown form')).toBe(true);
+    expect(wants(filter, accesses, 'erasure.proposed')).toBe(false);
+    // Anybody can send an event that is called so; only the log's own are believed.
+    expect(wants(filter, accesses, 'erasure.completed', 'data_access')).toBe(false);
+  });
+
+  test('that leaves out what the log tells of itself still reads it, for erasures', async () => {
+    expect(followedBy({ filter: { categories: ['data_access'] } })).toEqual(['data_access', 'log_administration']);
+    const added = (before: Json, after: Json) => addedBy({ filter: before }, { filter: after }).categories;
+    expect(added({ categories: ['data_access'] }, { categories: ['log_administration', 'security_event'] })).toEqual([
+      'security_event',
+    ]);
+    const own: SourceOfPlaces[] = (['data_access', 'log_administration'] as const).map((category, id) => ({
+      stream: { id, name: `acme/${category}`, category, epoch: 1, size: 10 },
+      ask: () => Promise.reject(new Error('nothing need be asked')),
+      isForErasures: category === 'log_administration',
+    }));
+    expect(await placesFrom(own, { seq: 4 }, 'from')).toEqual([
+      { streamId: 0, nextSeq: 4 },
+      { streamId: 1, nextSeq: 10 },
+    ]);
+    await expect(placesFrom(own, { seq: 11 }, 'from')).rejects.toThrow(Problem);
   });
 
   test('that is stored opens as a transport', async () => {

@@ -214,6 +214,13 @@ const PATHS: Readonly<Record<string, readonly string[]>> = {
   'GET /v1/logs/:tenant/:category/:epoch/consistency': ['/v1/logs/acme/data_access/e2/consistency?from=1&to=3'],
   'GET /v1/keys': ['/v1/keys'],
   'GET /v1/bundle': ['/v1/bundle?category=data_access'],
+  'GET /v1/export': [
+    '/v1/export',
+    '/v1/export?format=cef&site=plant-8',
+    '/v1/export?format=csv&category=data_access&fromSeq=0',
+    '/v1/export?format=ocsf&limit=500',
+    '/v1/export?cursor=acme/data_access:0',
+  ],
   'GET /v1/verifications': ['/v1/verifications'],
   'GET /v1/verifications/:id': ['/v1/verifications/00000000-0000-4000-8000-000000000000'],
 };

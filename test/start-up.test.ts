@@ -254,7 +254,7 @@ describe('the embedded mode', () => {
 
   test.each([
     ['README.md', [201, 200]],
-    ['docs/api.md', [201, ...Array(19).fill(200), 204]],
+    ['docs/api.md', [201, ...Array(20).fill(200), 204]],
   ])('the examples of %s work when pasted', async (page, statuses) => {
     const dataDir = await dataFolder();
     const service = await start({ SEALOG_DATA_DIR: dataDir, SEALOG_CHECKPOINT_MS: '50' });
@@ -270,7 +270,8 @@ describe('the embedded mode', () => {
       .replaceAll('verify --database', 'verify --database || [ $? -eq 2 ]')
       .replaceAll('http://127.0.0.1:8080', service.url)
       .replaceAll('events.ndjson', lines)
-      .replaceAll('evidence.tar', join(dirname(dataDir), 'evidence.tar'));
+      .replaceAll('evidence.tar', join(dirname(dataDir), 'evidence.tar'))
+      .replaceAll('data-access.csv', join(dirname(dataDir), 'data-access.csv'));
     const shown = `curl() { command curl -w '\\n[%{http_code}]\\n' "$@"; }\n${script}`;
     const { code, out, err } = await run('sh', ['-eu', '-c', shown], { SEALOG_DATA_DIR: dataDir });
     expect(code, err).toBe(0);

@@ -211,6 +211,20 @@ const ROUTES: Readonly<Record<string, () => Promise<Row>>> = {
       read('log.bundle', STREAM, { from: '2026-01-01T00:00:00.000Z', to: null, since: [1], withheld: ['actor'] }),
     ],
   }),
+  'GET /v1/export': async () => ({
+    path: '/v1/export?format=csv&category=user_authentication&toSeq=2&actor=u-1&from=2026-01-01T00:00:00Z&limit=9',
+    status: 200,
+    leaves: [
+      read(
+        'log.export',
+        { type: 'log', id: 'acme/user_authentication' },
+        {
+          ...{ format: 'csv', categories: ['user_authentication'], epoch: null, fromSeq: null, toSeq: 2 },
+          ...{ query: { actor: 'u-1', from: '2026-01-01T00:00:00Z' }, limit: 9, cursor: null },
+        },
+      ),
+    ],
+  }),
   'POST /v1/verifications': async () => ({
     path: '/v1/verifications',
     body: { category: 'user_authentication' },
@@ -983,6 +997,82 @@ describe('refused calls', () => {
     expect(await entries('sealog', { action: 'access.refused' }, refusing)).toEqual([]);
   });
 
+  it('that change something leave an entry also where there is nothing to change, or not in this way', async () => {
+    const of = refusing;
+    const [tenant, subject] = [`t-${randomUUID()}`, `clumsy-${randomUUID()}`];
+    const admin = { role: 'it_security_admin', tenant, subject, of } as const;
+    const operator = { role: 'operator', tenant: 'sealog', subject, of } as const;
+    const made = await call('POST', '/v1/api-keys', { ...admin, body: { name: 'one' } });
+    const { id } = (await made.json()) as Json;
+    expect((await call('POST', `/v1/api-keys/${id}/revoke`, { ...admin, body: {} })).status).toBe(200);
+    const nothing = '0123456789abcdef';
+    const tried = [
+      [admin, `/v1/api-keys/${nothing}/rotate`, {}, 404],
+      [admin, `/v1/api-keys/${nothing}/revoke`, {}, 404],
+      [admin, `/v1/api-keys/${id}/rotate`, {}, 409],
+      [admin, `/v1/sinks/${randomUUID()}/pause`, {}, 404],
+      [operator, '/v1/tenants/nowhere/close', { reason: 'x' }, 404],
+      [operator, '/v1/tenants', { name: tenant }, 409],
+    ] as const;
+    for (const [asking, path, body, status] of tried)
+      expect([path, (await call('POST', path, { ...asking, body })).status]).toEqual([path, status]);
+    const refusedOf = async (owner: string) => {
+      const counts = new Map<string, number>();
+      for (const { details, actor, severity } of await entries(
+        owner,
+        { action: 'access.refused', actor: subject },
+        of,
+      )) {
+        expect([actor.id, severity]).toEqual([subject, 3]);
+        counts.set(details.code, (counts.get(details.code) ?? 0) + details.count);
+      }
+      return Object.fromEntries(counts);
+    };
+    await until(async () => (await refusedOf(tenant))['not_found'] === 3, 'all are told');
+    expect(await refusedOf(tenant)).toEqual({ not_found: 3, key_ended: 1 });
+    await until(async () => (await refusedOf('sealog'))['exists'] === 1, 'all are told');
+    expect(await refusedOf('sealog')).toEqual({ not_found: 1, exists: 1 });
+    // What is only looked for is told as what was read.
+    expect((await call('GET', `/v1/api-keys/${nothing}`, admin)).status).toBe(404);
+    // What came behind an entry is told by another one like it.
+    const person = { role: 'it_security_admin', tenant: 'sealog', subject, of } as const;
+    const proposed = await call('POST', '/v1/keys/rotations', { ...person, body: { reason: 'x' } });
+    const withdraw = `/v1/keys/rotations/${((await proposed.json()) as Json).id}/withdraw`;
+    for (const status of [200, 409])
+      expect((await call('POST', withdraw, { ...person, body: {} })).status).toBe(status);
+    const steps = await entries('sealog', { action: 'key_rotation.withdrawn', actor: subject }, of);
+    expect(steps.map(({ outcome }) => outcome)).toEqual(['success', 'failure']);
+    await delay(2 * WINDOW_MS);
+    expect(await refusedOf('sealog')).toEqual({ not_found: 1, exists: 1 });
+    expect(await refusedOf(tenant)).toEqual({ not_found: 3, key_ended: 1 });
+  });
+
+  it('that a handler decides on leave an entry, and so do the events of a batch that is taken but for them', async () => {
+    const of = refusing;
+    const tenant = `t-${randomUUID()}`;
+    const admin = { role: 'it_security_admin', tenant, subject: 'admin', of } as const;
+    const body = { name: 'plant 7', categories: ['user_authentication'] };
+    const { key } = (await (await call('POST', '/v1/api-keys', { ...admin, body })).json()) as Json;
+    credentials.push(key);
+    const allowed = login('e-1');
+    const beyond = { ...login('e-2'), category: 'system_operation' };
+    const send = (path: string, events: unknown, asking = {}) =>
+      call('POST', path, { tenant, body: events as Json, headers: { authorization: `Bearer ${key}` }, of, ...asking });
+    expect((await send('/v1/events', beyond)).status).toBe(403);
+    const answer = (await (await send('/v1/events/batch', [allowed, beyond, beyond])).json()) as Json;
+    expect(answer.items.map(({ status }: Json) => status)).toEqual([201, 403, 403]);
+    expect((await send('/v1/events/batch?atomic=true', [allowed, beyond])).status).toBe(403);
+    // A batch in which all may be sent is none of it.
+    expect((await send('/v1/events/batch', [allowed])).status).toBe(200);
+    const refused = () => entries(tenant, { action: 'access.refused' }, of);
+    await until(async () => sum(await refused()) === 3, 'all are told');
+    await delay(2 * WINDOW_MS);
+    const found = await refused();
+    expect(sum(found)).toBe(3);
+    expect(found.reduce((total, { details }) => total + (details.events ?? 0), 0)).toBe(2);
+    for (const { actor, details } of found) expect([actor.type, details.code]).toEqual(['api_key', 'forbidden']);
+  });
+
   it('from 5,000 addresses are as many entries as a minute may have', async () => {
     const size = await sizeOf('sealog/user_authentication', refusing);
     const before = sum(await strangers());
@@ -1021,10 +1111,12 @@ describe('refused calls', () => {
     onTestFinished(() => closed.stop());
     expect((await call('GET', '/v1/streams', { role: 'service', tenant: 'stranger', of: closed })).status).toBe(403);
     await until(
-      async () => (await entries('sealog', { action: 'access.refused' }, refusing)).length === 1,
+      async () => (await entries('sealog', { action: 'access.refused', actor: 'somebody' }, refusing)).length === 1,
       'it is told',
     );
-    expect((await entries('sealog', { action: 'access.refused' }, refusing))[0].details).toMatchObject({
+    expect(
+      (await entries('sealog', { action: 'access.refused', actor: 'somebody' }, refusing))[0].details,
+    ).toMatchObject({
       code: 'forbidden',
       tenant: 'stranger',
     });

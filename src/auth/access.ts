@@ -25,7 +25,9 @@ export interface AccessOptions {
   readonly certificates?: ((request: FastifyRequest) => Caller | undefined) | undefined;
   /** Asked before the body is read; throws a Problem where the caller's tenant is closed or asks too much. */
   readonly admit?: (caller: Caller, permission: Permission, request: FastifyRequest) => void | Promise<void>;
-  /** Called with what was refused: 401, 403 and 429. */
+  /** Asked where a public route answers strangers out of the log; throws a Problem. */
+  readonly admitStranger?: (request: FastifyRequest) => void;
+  /** Called with what was refused: 401, 403 and 429, and a change that came to nothing before it left an entry: 404 and 409. */
   readonly onRefused?: (request: FastifyRequest, problem: Problem) => void;
 }
 
@@ -35,14 +37,17 @@ declare module 'fastify' {
     permission?: Permission | 'public';
     /** Whether what a request asks for is made of entries of all sites: whoever is held to some may not have it. */
     ofAllSites?: (request: FastifyRequest) => boolean;
+    /** Whether a public route answers out of the log, so that strangers can make the service work. */
+    isOfLog?: boolean;
   }
 }
 
 /** How API keys begin: scanners for leaked secrets find them by it. */
 export const API_KEY_PREFIX = 'sealog_';
 const SCHEME = 'Bearer ';
-/** The statuses that say that a call was refused. */
+/** The statuses that say that a call was refused; and those that say it of a change. */
 const REFUSED: ReadonlySet<number> = new Set([401, 403, 429]);
+const REFUSED_CHANGE: ReadonlySet<number> = new Set([404, 409]);
 const CREDENTIALS_LENGTH_MAX = 8192 + SCHEME.length;
 
 /**
@@ -54,15 +59,22 @@ export function registerAccess(app: FastifyInstance, options: AccessOptions): vo
   app.decorateRequest('caller', null);
   app.addHook('onRoute', (route) => {
     const permission = permissionOf(route);
-    const { onRefused } = options;
+    const { onRefused, admitStranger } = options;
     for (const method of [route.method].flat()) guarded.add(`${method} ${route.url}`);
-    if (permission === 'public') return;
+    if (permission === 'public') {
+      if (route.config?.isOfLog === true && admitStranger !== undefined)
+        route.onRequest = [strangersGuard(admitStranger), ...[route.onRequest ?? []].flat()];
+      return;
+    }
     // First, so that strangers learn nothing from what other hooks say.
     route.onRequest = [guardOf(permission, options, route.config?.ofAllSites), ...[route.onRequest ?? []].flat()];
     if (onRefused === undefined) return;
-    // Wherever it is refused: also where a handler finds that it is too much.
+    // Wherever it is refused: also where a handler finds that it is too much. Events that are sent change nothing that is there.
+    const changes = route.method !== 'GET' && permission !== 'events:write';
     const tell = (request: FastifyRequest, _reply: FastifyReply, error: Error, done: () => void): void => {
-      if (error instanceof Problem && REFUSED.has(error.status)) onRefused(request, error);
+      const isRefused = (status: number): boolean =>
+        REFUSED.has(status) || (changes && REFUSED_CHANGE.has(status) && request.trace === null);
+      if (error instanceof Problem && isRefused(error.status)) onRefused(request, error);
       done();
     };
     route.onError = [tell, ...[route.onError ?? []].flat()];
@@ -107,6 +119,18 @@ function guardOf(
     // Not in the above: what fails behind the door is not refused at it.
     if (entered instanceof Promise) entered.then(() => done(), refuse);
     else done();
+  };
+}
+
+function strangersGuard(admit: (request: FastifyRequest) => void): Guard {
+  return (request, _reply, done) => {
+    try {
+      admit(request);
+    } catch (error) {
+      done(error as Error);
+      return;
+    }
+    done();
   };
 }
 

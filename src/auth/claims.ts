@@ -1,7 +1,8 @@
 /**
  * What the claims of a token say (RFC 7519 section 4.1): that it is for us and for now, whose it is, and what he may.
  *
- * Nothing is taken for granted: `iss`, `aud`, `exp`, `iat`, `sub`, a tenant and roles are all there, each of its type, or the token is refused.
+ * Nothing is taken for granted: `iss`, `aud`, `exp`, `iat`, `sub`, a tenant and roles are all there, each of its type, or the token is refused;
+ * so are sites, where the operator says where they are.
  * A token is not older than its `exp` (no leeway), and not issued, or valid, more than a minute in the future.
  *
  * Providers name tenant, roles and sites in their own ways, so the operator says where they are, and may translate their values. With a
@@ -22,6 +23,11 @@ export interface ClaimRules {
   readonly rolesClaim?: string;
   /** Likewise; `sites` unless said otherwise. */
   readonly sitesClaim?: string;
+  /**
+   * How a token says that its holder is held to no sites: by one value of the sites claim, or `absent`, by not having the claim. Unless said
+   * otherwise, `absent` where no sites claim is named; where one is, a token without it is refused, since its name may be misspelled.
+   */
+  readonly allSites?: string | undefined;
   /** Claim's value → tenant. Undefined: the value is the tenant's name. */
   readonly tenantMap?: ReadonlyMap<string, string> | undefined;
   /** Claim's value → role. Undefined: the values are the roles' names. */
@@ -37,6 +43,8 @@ export interface TokenClaims {
   readonly ttlSeconds: number;
 }
 
+/** Says that no sites claim means all sites. */
+export const ABSENT = 'absent';
 /** For clocks that are not quite alike. */
 export const SKEW_SECONDS = 60;
 const TEXT_LENGTH_MAX = 256;
@@ -62,6 +70,7 @@ export function claimsReader(
 ): (claims: JsonMembers, nowSeconds: number) => Caller {
   const { issuer, audience, tenantMap, rolesMap } = rules;
   const paths = pathsOf(rules);
+  const allSites = allSitesOf(rules);
   return (claims, nowSeconds) => {
     const { iss, aud, sub, exp, iat, nbf } = claims;
     demand(iss === issuer);
@@ -83,8 +92,11 @@ export function claimsReader(
 
     // Sites narrow: that they are not told must never look as if there were none to tell.
     demand(!isToldElsewhere(claims, paths.sites));
-    const sites = at(claims, paths.sites);
-    demand(sites === undefined || (Array.isArray(sites) && sites.every(isText)));
+    const listed = at(claims, paths.sites);
+    demand(listed === undefined ? allSites === ABSENT : isTexts(listed));
+    // Beside others it is one of them: it never widens.
+    const isAll = allSites !== ABSENT && isTexts(listed) && listed.length === 1 && listed[0] === allSites;
+    const sites = isAll || !isTexts(listed) ? undefined : listed;
 
     const permissions = permissionsOf(roles, tenant, sites);
     const caller = { tenant, subject: sub, credential: 'token', roles, permissions } as const;
@@ -102,14 +114,22 @@ export function claimsOf(rules: ClaimRules, { tenant, roles, sites }: TokenClaim
     paths.roles,
     roles.map((role) => untranslated('SEALOG_JWT_ROLES_MAP', rules.rolesMap, role)),
   );
+  const allSites = allSitesOf(rules);
+  if (sites === undefined && allSites === undefined)
+    throw new SettingsError([
+      'a token must name sites: SEALOG_JWT_SITES_CLAIM is set, and SEALOG_JWT_ALL_SITES is not',
+    ]);
   if (sites !== undefined) put(claims, paths.sites, sites);
+  else if (allSites !== ABSENT) put(claims, paths.sites, [allSites]);
   return claims;
 }
 
 /** Says everything that is wrong with the settings, each with its name. */
 export function claimProblems(rules: ClaimRules): string[] {
-  const { tenantMap, rolesMap } = rules;
+  const { tenantMap, rolesMap, allSites } = rules;
   const problems: string[] = [];
+  if (allSites !== undefined && !isText(allSites))
+    problems.push('SEALOG_JWT_ALL_SITES must be a value of the sites claim, such as *, or absent');
   if (rules.issuer === '') problems.push('SEALOG_JWT_ISSUER is empty: name who issues the tokens');
   if (rules.audience === '') problems.push('SEALOG_JWT_AUDIENCE is empty: name what the tokens are for');
   const names = Object.entries(claimNames(rules)).map(([claim, name]) => [SETTINGS[claim as Claim], name] as const);
@@ -141,6 +161,10 @@ const SETTINGS = {
   roles: 'SEALOG_JWT_ROLES_CLAIM',
   sites: 'SEALOG_JWT_SITES_CLAIM',
 } as const satisfies Record<Claim, string>;
+
+function allSitesOf({ allSites, sitesClaim }: ClaimRules): string | undefined {
+  return allSites ?? (sitesClaim === undefined ? ABSENT : undefined);
+}
 
 function claimNames({ tenantClaim, rolesClaim, sitesClaim }: ClaimRules): Record<Claim, string> {
   return { tenant: tenantClaim ?? 'tenant', roles: rolesClaim ?? 'roles', sites: sitesClaim ?? 'sites' };
@@ -210,6 +234,10 @@ export function isText(value: unknown): value is string {
     !/\p{Cc}/u.test(value) &&
     value.isWellFormed()
   );
+}
+
+function isTexts(value: unknown): value is string[] {
+  return Array.isArray(value) && value.every(isText);
 }
 
 /** A NumericDate (RFC 7519 section 2): seconds. */

@@ -2,7 +2,8 @@
  * Refused calls, as the log tells them, so that strangers can not fill it.
  *
  * A call without a good credential (401) goes into the deployment's log, one that a good credential does not permit (403), or of which there
- * are too many (429), into its tenant's. The first from a source is an entry at once; more of them are counted, and become one entry at the end of
+ * are too many (429), into its tenant's; so does a change of what is not there, or not as it would have to be (404, 409), and a batch with events
+ * in it that its sender may not send. The first from a source is an entry at once; more of them are counted, and become one entry at the end of
  * the minute. A source is a network (networkOf), for callers that are known together with who it is and the code. In a minute a log takes at
  * most 60 such entries: what does not fit is counted in one more, `others`, with the number of its networks. So much of them is remembered,
  * too, and no more.
@@ -18,7 +19,7 @@ import type { JsonObject } from '../chain/canonical.ts';
 import type { Category, Outcome } from '../chain/category.ts';
 import { isWithinShare } from '../chain/fair-share.ts';
 import { formatInstant } from '../chain/retain-until.ts';
-import type { Problem } from '../errors.ts';
+import { PROBLEMS, type Problem, type ProblemCode } from '../errors.ts';
 import type { Caller } from '../http/caller.ts';
 import { addressOf, networkOf } from '../http/client-address.ts';
 
@@ -31,6 +32,8 @@ export interface Refusal {
   readonly address: string;
   /** Whose credential it was; undefined = a stranger. */
   readonly caller: Pick<Caller, 'tenant' | 'subject' | 'credential' | 'roles'> | undefined;
+  /** How many events of a batch were refused, where others of it were not. */
+  readonly events?: number;
 }
 
 /** An entry about refused calls. */
@@ -71,12 +74,15 @@ const COUNTED_MAX = 29;
 const OTHER_NETWORKS_MAX = 10_000;
 /** Stopping has an end. */
 const CLOSE_MAX_MS = 1000;
+/** Of who may not; and of who asks too much, or for what is not there. */
 const SEVERITY = 4;
-const SEVERITY_OF_QUOTA = 3;
+const SEVERITY_OF_MISTAKES = 3;
 
 /** What is counted and not told yet. */
 interface Count {
   calls: number;
+  /** Of batches that were taken but for these. */
+  events: number;
   firstAt: number;
   lastAt: number;
   readonly routes: Map<string, number>;
@@ -282,7 +288,7 @@ export class Refusals {
             roles: [...caller.roles],
           };
     const details = { code, ...factsOf(count), ...(from === address ? {} : { network }) };
-    return entry(of, code === 'quota' ? SEVERITY_OF_QUOTA : SEVERITY, actor, count, details);
+    return entry(of, severityOf(code), actor, count, details);
   }
 
   #entryOfOthers(of: Book, { count, codes, networks, remembered }: Others): RefusalEntry {
@@ -298,8 +304,9 @@ export class Refusals {
 }
 
 /** Returns what is noted of a request that was refused. */
-export function refusalOf(request: FastifyRequest, problem: Problem): Refusal {
+export function refusalOf(request: FastifyRequest, problem: Problem, events?: number): Refusal {
   return {
+    ...(events === undefined ? {} : { events }),
     code: problem.code,
     route: `${request.method} ${request.routeOptions.url ?? '*'}`,
     address: addressOf(request),
@@ -321,23 +328,29 @@ function entry({ tenant }: Book, severity: number, actor: JsonObject, count: Cou
     : { tenant, category: 'security_event', event: { ...event, action: 'access.refused', severity } };
 }
 
-function factsOf({ calls, firstAt, lastAt, routes }: Count): JsonObject {
+function severityOf(code: string): number {
+  return PROBLEMS[code as ProblemCode]?.status === 403 ? SEVERITY : SEVERITY_OF_MISTAKES;
+}
+
+function factsOf({ calls, events, firstAt, lastAt, routes }: Count): JsonObject {
   return {
     count: calls,
+    ...(events === 0 ? {} : { events }),
     firstAt: formatInstant(firstAt),
     lastAt: formatInstant(lastAt),
     ...(routes.size === 1 ? {} : { routes: Object.fromEntries(routes) }),
   };
 }
 
-function once({ route }: Refusal, now: number): Count {
-  return { calls: 1, firstAt: now, lastAt: now, routes: new Map([[route, 1]]) };
+function once({ route, events = 0 }: Refusal, now: number): Count {
+  return { calls: 1, events, firstAt: now, lastAt: now, routes: new Map([[route, 1]]) };
 }
 
 /** Adds to what was counted; `count` may be undefined. */
 function counted(count: Count | undefined, more: Count): Count {
   if (count === undefined) return { ...more, routes: new Map(more.routes) };
   count.calls += more.calls;
+  count.events += more.events;
   count.firstAt = Math.min(count.firstAt, more.firstAt);
   count.lastAt = Math.max(count.lastAt, more.lastAt);
   for (const [route, calls] of more.routes) count.routes.set(route, (count.routes.get(route) ?? 0) + calls);

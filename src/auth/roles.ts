@@ -12,6 +12,7 @@ import { OWN_TENANT } from '../chain/category.ts';
 export const PERMISSIONS = {
   'events:write': 'tenant',
   'events:read': 'both',
+  'events:export': 'both',
   'streams:read': 'both',
   'proofs:read': 'both',
   'bundles:read': 'both',
@@ -47,12 +48,13 @@ export const ROLES = {
   process_engineer: NOTHING,
   executive_viewer: NOTHING,
   plant_manager: {
-    may: ['events:read', 'streams:read', 'proofs:read', 'verifications:run', 'verifications:read'],
+    may: ['events:read', 'events:export', 'streams:read', 'proofs:read', 'verifications:run', 'verifications:read'],
     onlyOfSites: true,
   },
   it_security_admin: {
     may: [
       'events:read',
+      'events:export',
       'streams:read',
       'proofs:read',
       'verifications:run',
@@ -68,6 +70,7 @@ export const ROLES = {
   auditor: {
     may: [
       'events:read',
+      'events:export',
       'streams:read',
       'proofs:read',
       'bundles:read',

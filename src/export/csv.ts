@@ -8,7 +8,7 @@
  * whatever reads it. The exact form for machines is JSON.
  */
 import type { JsonObject, JsonValue } from '../chain/canonical.ts';
-import { erasedParts, partText, partValue } from '../chain/entry-view.ts';
+import { erasedParts, partText, partValue, textOrValue } from '../chain/entry-view.ts';
 import { asObject, type ExportedEntry } from './exported-entry.ts';
 import { visibleLine } from './unsafe-characters.ts';
 
@@ -46,10 +46,10 @@ const COLUMNS: Readonly<Record<string, (row: Row) => Cell>> = {
   'target.type': ({ target }) => target['type'],
   'target.id': ({ target }) => target['id'],
   'target.name': ({ target }) => target['name'],
-  reason: ({ exported }) => partValue(exported.entry, 'reason'),
+  reason: ({ exported }) => textOrValue(exported.entry, 'reason'),
   changes: ({ exported }) => partText(exported.entry, 'changes'),
   details: ({ exported }) => partText(exported.entry, 'details'),
-  raw: ({ exported }) => partValue(exported.entry, 'raw'),
+  raw: ({ exported }) => textOrValue(exported.entry, 'raw'),
   'log.hash': ({ exported }) => exported.entry.hash,
   'log.previous': ({ exported }) => exported.entry.record.previous,
   'log.retainUntil': ({ exported }) => exported.entry.record.retainUntil,
@@ -74,6 +74,11 @@ export function csvText(exported: ExportedEntry): string {
   return csvLine(Object.values(COLUMNS).map((cell) => textOfCell(cell(row))));
 }
 
+/** Returns the last line of a download: its first cell is one that no stream is called, its second what there is to say. */
+export function csvClosing(statement: string): string {
+  return csvLine(['#end', statement, ...CSV_COLUMNS.slice(2).map(() => '')]);
+}
+
 function textOfCell(cell: Cell): string {
   if (cell === undefined) return '';
   return typeof cell === 'string' ? cell : JSON.stringify(cell);
@@ -86,6 +91,11 @@ function csvLine(cells: readonly string[]): string {
 /** Where a spreadsheet may read a formula or a command, and where it would look as if we had put the `'` there. */
 const NEEDS_APOSTROPHE = /(^|;)(?='|["\s\u0000-\u001f]*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n])/g;
 
+/** Most cells begin with nothing of all that and have no `;`: those are not looked through. */
+const MAY_NEED_APOSTROPHE = /^['"\s\u0000-\u001f=+\-@\uff1d\uff0b\uff0d\uff20]/;
+
 function csvCell(text: string): string {
-  return `"${visibleLine(text.replace(NEEDS_APOSTROPHE, "$1'")).replaceAll('"', '""')}"`;
+  const mayNeed = MAY_NEED_APOSTROPHE.test(text) || text.includes(';');
+  const safe = mayNeed ? text.replace(NEEDS_APOSTROPHE, "$1'") : text;
+  return `"${visibleLine(safe).replaceAll('"', '""')}"`;
 }

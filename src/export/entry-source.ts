@@ -1,4 +1,5 @@
 /** Entries out of the log for a sink: read under row-level security of their tenant, opened with their keys. */
+import { setImmediate } from 'node:timers/promises';
 import { canonicalBytes } from '../chain/canonical.ts';
 import { openBlock } from '../chain/open-block.ts';
 import { type Part, SALT_BYTES } from '../chain/part.ts';
@@ -17,35 +18,51 @@ interface Keys {
 }
 
 /** Of 128 KiB each at most. */
-const BLOCKS_A_READ = 8;
+const BLOCKS_A_READ = 32;
 
-/** Returns entries from a seq on, in order; none where the stream ends before it. Throws `EvidenceError` where a block is not what was stored. */
-export async function readEntriesFrom(keys: Keys, source: SourceStream, fromSeq: number): Promise<ExportedEntry[]> {
+/**
+ * Gives entries from a seq on, in order, block by block, as far as the stream goes now. While blocks are opened the next ones are read already, and
+ * between two blocks whoever shares the thread has his turn. Throws `EvidenceError` where a block is not what was stored.
+ */
+export async function* entriesFrom(keys: Keys, source: SourceStream, fromSeq: number): AsyncGenerator<ExportedEntry[]> {
   const { id, stream, ask } = source;
-  const blocks = await ask((database) => blocksFrom(database, id, fromSeq, BLOCKS_A_READ));
-  const found: ExportedEntry[] = [];
-  for (const block of blocks) {
-    const { dataKey } = await keys.keysById(block.keyId);
-    for (const entry of openBlock(block, stream.name, dataKey)) {
-      // What a retention has taken away leaves no hole: a stream's oldest part goes first, and the cursor then stands behind it.
-      if (entry.record.seq >= fromSeq) found.push({ entry, stream });
+  const readFrom = (seq: number) => ask((database) => blocksFrom(database, id, seq, BLOCKS_A_READ));
+  let reading = readFrom(fromSeq);
+  for (;;) {
+    const blocks = await reading;
+    const last = blocks.at(-1);
+    if (last === undefined) return;
+    const isMore = blocks.length === BLOCKS_A_READ;
+    if (isMore) {
+      reading = readFrom(last.firstSeq + last.entries);
+      // It may be that nobody asks for them.
+      reading.catch(() => {});
     }
+    for (const block of blocks) {
+      const { dataKey } = await keys.keysById(block.keyId);
+      // What a retention has taken away leaves no hole: a stream's oldest part goes first, and the cursor then stands behind it.
+      yield openBlock(block, stream.name, dataKey)
+        .filter(({ record }) => record.seq >= fromSeq)
+        .map((entry) => ({ entry, stream }));
+      await setImmediate();
+    }
+    if (!isMore) return;
   }
-  return found;
 }
 
 /**
- * As `readEntriesFrom`, of the anchor stream: each tick as far as a checkpoint is signed that covers it, with the newest such checkpoint in
+ * As `entriesFrom`, of the anchor stream: each tick as far as a checkpoint is signed that covers it, with the newest such checkpoint in
  * `details.checkpoint`. So the receiver holds what was signed, and can show it when the log says something else one day.
  */
-export async function readTicksFrom(keys: Keys, source: SourceStream, fromSeq: number): Promise<ExportedEntry[]> {
+export async function* ticksFrom(keys: Keys, source: SourceStream, fromSeq: number): AsyncGenerator<ExportedEntry[]> {
   const [checkpoint] = await source.ask((database) => checkpointsOf(database, [source.id]));
-  if (checkpoint === undefined || checkpoint.size <= fromSeq) return [];
+  if (checkpoint === undefined || checkpoint.size <= fromSeq) return;
   const value = canonicalBytes({ checkpoint: checkpoint.note });
   // It is no part of the entry: nobody checks it against the record, and its own signature is what it is worth.
   const details: Part = { name: 'details', salt: new Uint8Array(SALT_BYTES), value };
-  const ticks = await readEntriesFrom(keys, source, fromSeq);
-  return ticks
-    .filter(({ entry }) => entry.record.seq < checkpoint.size)
-    .map(({ entry, stream }) => ({ entry: { ...entry, parts: [details] }, stream }));
+  for await (const ticks of entriesFrom(keys, source, fromSeq)) {
+    yield ticks
+      .filter(({ entry }) => entry.record.seq < checkpoint.size)
+      .map(({ entry, stream }) => ({ entry: { ...entry, parts: [details] }, stream }));
+  }
 }

@@ -21,7 +21,8 @@ export interface ExportTiming {
   readonly silentMs: number;
 }
 
-export type ToThread = { readonly kind: 'close' };
+/** `look`: sinks were changed. */
+export type ToThread = { readonly kind: 'close' | 'look' };
 
 export type FromThread =
   | {
@@ -30,5 +31,14 @@ export type FromThread =
       readonly facts: object;
       readonly message: string;
     }
-  | { readonly kind: 'following'; readonly sinks: number }
+  | ({ readonly kind: 'deliveries' } & Deliveries)
   | { readonly kind: 'closed' };
+
+/** What the thread does. */
+export interface Deliveries {
+  /** Sinks that it follows now. */
+  readonly following: number;
+  /** Entries that it delivered, and deliveries that failed and go again, since it began. */
+  readonly delivered: number;
+  readonly failures: number;
+}

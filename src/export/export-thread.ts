@@ -11,6 +11,7 @@ import { parentPort, workerData } from 'node:worker_threads';
 import { anchorEpoch } from '../chain/key-statement.ts';
 import { fileMonthKeys } from '../keys/file-month-keys.ts';
 import { Keyring } from '../keys/keyring.ts';
+import { lowerPriorityOfThread } from '../low-priority.ts';
 import { keyById } from '../store/data-keys.ts';
 import { asTenant, openDatabase } from '../store/database.ts';
 import { listenForEntries } from '../store/entry-notices.ts';
@@ -27,16 +28,17 @@ import {
   takeSinks,
 } from '../store/sink-followers.ts';
 import { streamsOf } from '../store/streams.ts';
-import { readEntriesFrom, readTicksFrom } from './entry-source.ts';
+import { entriesFrom, ticksFrom } from './entry-source.ts';
 import type { ExportTask, FromThread, ToThread } from './export-task.ts';
 import { SinkFollower, type StreamPosition } from './sink-follower.ts';
 import { type OpenedSink, openSink } from './transport-of-sink.ts';
 
 assert(parentPort !== null, 'runs as a worker thread');
+lowerPriorityOfThread();
 const main = parentPort;
 const task = workerData as ExportTask;
 
-/** Each has a batch of a few MB under way at most. */
+/** Each has two batches of a few MB at most: one under way, and the next. */
 const SINKS_MAX = 200;
 const READERS_MAX = 4;
 
@@ -62,8 +64,11 @@ class ExportThread {
   #timer: NodeJS.Timeout | undefined;
   readonly #notices = listenForEntries(task.logins.verifier ?? task.connection, () => this.#wake());
   #looking: Promise<void> | undefined;
+  #delivered = 0;
+  #failures = 0;
 
   start(): void {
+    clearTimeout(this.#timer);
     this.#looking ??= this.#look().finally(() => {
       this.#looking = undefined;
       if (!this.#closed) this.#timer = setTimeout(() => this.start(), task.timing.beatMs);
@@ -100,7 +105,12 @@ class ExportThread {
       if (room <= 0 || this.#closed) return;
       for (const sink of await takeSinks(database.writer, this.#owner, task.timing.silentMs, room))
         await this.#follow(sink);
-      tell({ kind: 'following', sinks: this.#followers.size });
+      tell({
+        kind: 'deliveries',
+        following: this.#followers.size,
+        delivered: this.#delivered,
+        failures: this.#failures,
+      });
     } catch (error) {
       log.warn({ reason: words(error) }, 'sinks can not be looked for');
     }
@@ -140,12 +150,17 @@ class ExportThread {
       },
       read: (stream, fromSeq) =>
         anchorEpoch(stream.name) === undefined
-          ? readEntriesFrom(keyring, source(stream), fromSeq)
-          : readTicksFrom(keyring, source(stream), fromSeq),
-      advance: (stream, nextSeq, delivered) =>
-        advance(database.writer, hold, { tenantId, streamId: stream.id, nextSeq, delivered }),
+          ? entriesFrom(keyring, source(stream), fromSeq)
+          : ticksFrom(keyring, source(stream), fromSeq),
+      advance: (stream, nextSeq, delivered) => {
+        this.#delivered += delivered;
+        return advance(database.writer, hold, { tenantId, streamId: stream.id, nextSeq, delivered });
+      },
       park: (stream, seq, reason) => park(database.writer, hold, { tenantId, streamId: stream.id, seq, reason }),
-      fail: (failures, error, retryInMs) => fail(database.writer, hold, { failures, error, retryInMs }),
+      fail: (failures, error, retryInMs) => {
+        this.#failures += 1;
+        return fail(database.writer, hold, { failures, error, retryInMs });
+      },
       failures: sink.failures,
       log: {
         info: (facts, message) => log.info({ sink: sink.id, ...facts }, message),
@@ -179,6 +194,9 @@ function words(error: unknown): string {
 const thread = new ExportThread();
 main.on('message', (message: ToThread) => {
   switch (message.kind) {
+    case 'look':
+      thread.start();
+      return;
     case 'close':
       void thread.close().finally(() => {
         tell({ kind: 'closed' });

@@ -1,6 +1,6 @@
 /** The main thread's side of the export: starts the thread that follows sinks, starts it anew where it dies, and tells all replicas of new entries. */
 import { Worker } from 'node:worker_threads';
-import type { ExportTask, FromThread, ToThread } from './export-task.ts';
+import type { Deliveries, ExportTask, FromThread, ToThread } from './export-task.ts';
 
 export interface ExporterOptions {
   readonly task: ExportTask;
@@ -20,13 +20,16 @@ const NOTICE_EVERY_MS = 50;
 /** How often to look for a first sink, and how long after its end the thread is started anew. */
 const LOOK_MS = 1000;
 const CLOSE_MAX_MS = 1500;
+const NOTHING: Deliveries = { following: 0, delivered: 0, failures: 0 };
 
 export class Exporter {
   readonly #options: ExporterOptions;
   #worker: Worker | undefined;
   #again: NodeJS.Timeout | undefined;
   #closed = false;
-  #following = 0;
+  /** Of the thread that runs, and of those that ended before it. */
+  #deliveries: Deliveries = NOTHING;
+  #before: Deliveries = NOTHING;
   #noticing: Promise<void> | undefined;
   #isNoticeDue = false;
 
@@ -34,9 +37,10 @@ export class Exporter {
     this.#options = options;
   }
 
-  /** Sinks that this replica follows. */
-  get following(): number {
-    return this.#following;
+  /** What this replica does for sinks, and has done since it began. */
+  get deliveries(): Deliveries {
+    const { following, delivered, failures } = this.#deliveries;
+    return { following, delivered: delivered + this.#before.delivered, failures: failures + this.#before.failures };
   }
 
   /** Starts the thread as soon as there is a sink. */
@@ -51,23 +55,33 @@ export class Exporter {
       });
   }
 
+  /** Sinks were changed: whoever follows them learns of it at once. */
+  look(): void {
+    if (this.#closed) return;
+    if (this.#worker === undefined) this.start();
+    else this.#worker.postMessage({ kind: 'look' } satisfies ToThread);
+  }
+
   #later(): void {
+    clearTimeout(this.#again);
     this.#again = setTimeout(() => this.start(), LOOK_MS);
     this.#again.unref();
   }
 
   #start(): void {
+    clearTimeout(this.#again);
+    if (this.#worker !== undefined) return;
     const { task, log } = this.#options;
     const worker = new Worker(new URL('./export-thread.ts', import.meta.url), { workerData: task });
     this.#worker = worker;
     worker.on('message', (message: FromThread) => {
       if (message.kind === 'log') log[message.level](message.facts, message.message);
-      else if (message.kind === 'following') this.#following = message.sinks;
+      else if (message.kind === 'deliveries') this.#deliveries = message;
     });
     worker.on('error', (error) => log.error({ err: error }, 'the export thread failed'));
     worker.on('exit', () => {
-      this.#following = 0;
-      if (this.#worker !== worker) return;
+      this.#before = { ...this.deliveries, following: 0 };
+      this.#deliveries = NOTHING;
       this.#worker = undefined;
       if (!this.#closed) this.#later();
     });

@@ -3,9 +3,9 @@
  *
  *     read from the cursor → filter → encode → deliver → move the cursor (durable) → …
  *
- * The log is the queue: nothing is kept here but the batch that is under way, and a pause of any length is only a cursor that waits. The cursor
- * moves behind a delivery, never before one, so everything goes at least once; a crash between the two sends a batch again, with the same ids and
- * seqs. Within a stream the order is the log's.
+ * The log is the queue: nothing is kept here but the batch that is under way and the one that is made ready meanwhile, and a pause of any length is
+ * only a cursor that waits. The cursor moves behind a delivery, never before one, so everything goes at least once; a crash between the two sends a
+ * batch again, with the same ids and seqs. No batch is sent before the one ahead of it is delivered, so within a stream the order is the log's.
  *
  * Three things can stop it. The peer can not be reached, or does not take the batch now: the same batch goes again after a pause that doubles, with
  * jitter, without end. The peer refuses one entry for good: that stream is parked there, visibly, and the others go on. The sink was changed or taken by
@@ -35,8 +35,8 @@ export interface FollowerOptions {
   /** Says whether the sink wants an entry, by its record. */
   readonly wants: (exported: ExportedEntry) => boolean;
   readonly streams: () => Promise<readonly StreamPosition[]>;
-  /** Returns entries from a seq on, in order: as many as are at hand in one short read; none at the end. */
-  readonly read: (stream: StreamPosition, fromSeq: number) => Promise<readonly ExportedEntry[]>;
+  /** Gives entries from a seq on, in order, some at once, as far as the stream goes. */
+  readonly read: (stream: StreamPosition, fromSeq: number) => AsyncIterable<readonly ExportedEntry[]>;
   /** Each returns false where the sink is not ours any more. */
   readonly advance: (stream: StreamPosition, nextSeq: number, delivered: number) => Promise<boolean>;
   readonly park: (stream: StreamPosition, seq: number, reason: string) => Promise<boolean>;
@@ -58,7 +58,9 @@ export interface FollowerTiming {
 
 const TIMING: FollowerTiming = { lookMs: 1000, retryMinMs: 500, retryMaxMs: 60_000, retryAfterMaxMs: 3_600_000 };
 /** In one turn, so that a stream with a million entries does not keep the others of the sink waiting. */
-const BATCHES_A_TURN = 4;
+const RUNS_A_TURN = 4;
+/** What is more is delivered at once, while the next stream is read. */
+const MIXED_BYTES_MAX = 256 * 1024;
 /** Entries that are passed over by the filter before the cursor is moved all the same. */
 const PASSED_OVER_MAX = 20_000;
 
@@ -119,79 +121,127 @@ export class SinkFollower {
   }
 
   /**
-   * Gives each stream its turn. Returns whether there is more. A stream that can not be read (a key, a block, the database) does not keep the
-   * others back; that is told when all had their turn.
+   * Gives each stream its turn: while a batch is delivered, the next is made ready. Returns whether there is more. A stream that can not be read (a
+   * key, a block, the database) does not keep the others back; that is told when all had their turn.
    */
   async #turn(): Promise<boolean> {
-    let more = false;
-    let unreadable: unknown;
-    for (const stream of await this.#options.streams()) {
+    await this.#pause(this.#options.transport.restMs ?? 0, false);
+    const turn: Turn = { parked: new Set(), more: false, unreadable: undefined };
+    const batches = this.#batches(turn);
+    try {
+      for (let next = batches.next(); ; ) {
+        const { value: batch } = await next;
+        if (batch === undefined) break;
+        next = batches.next();
+        next.catch(() => {});
+        await this.#take(batch, turn);
+      }
+    } finally {
+      await batches.return(undefined);
+    }
+    if (turn.unreadable !== undefined) throw turn.unreadable;
+    return turn.more;
+  }
+
+  /** The batches of a turn, in the order in which they are delivered: some runs of each stream. */
+  async *#batches(turn: Turn): AsyncGenerator<readonly Run[], undefined> {
+    const { streams, transport } = this.#options;
+    // What fails goes alone: it is only one stream's then.
+    const isMixed = transport.mixesStreams === true && this.#failures === 0;
+    let batch: Run[] = [];
+    for (const stream of await streams()) {
       if (stream.isParked || stream.nextSeq >= stream.size) continue;
       try {
-        more = (await this.#follow(stream)) || more;
+        let runs = 0;
+        for await (const run of this.#runsOf(stream)) {
+          if (batch.length > 0 && !isWithin(transport, [...batch, run])) {
+            yield batch;
+            batch = [];
+          }
+          batch.push(run);
+          runs += 1;
+          if (!isMixed || run.isFull || sizeOf(batch).bytes > MIXED_BYTES_MAX) {
+            yield batch;
+            batch = [];
+          }
+          const isOver = turn.parked.has(stream.id) || run.poison !== undefined;
+          turn.more ||= !isOver;
+          if (isOver || runs === RUNS_A_TURN) break;
+        }
       } catch (error) {
-        if (error instanceof Lost || error instanceof TransportError) throw error;
-        unreadable = error;
+        turn.unreadable = error;
       }
     }
-    if (unreadable !== undefined) throw unreadable;
-    return more;
+    if (batch.length > 0) yield batch;
   }
 
-  async #follow(stream: StreamPosition): Promise<boolean> {
-    let { nextSeq } = stream;
-    for (let batches = 0; batches < BATCHES_A_TURN; batches++) {
-      const gathered = await this.#gather(stream, nextSeq);
-      if (gathered.nextSeq === nextSeq && gathered.poison === undefined) return false;
-      const refused = await this.#deliver(gathered.messages);
-      const poison = refused ?? gathered.poison;
-      if (poison !== undefined) {
-        this.#options.log.warn(
-          { stream: stream.name, seq: poison.seq, reason: poison.reason },
-          'a sink is parked at an entry',
-        );
-        mustBeOurs(await this.#options.park(stream, poison.seq, poison.reason));
-        return false;
-      }
-      nextSeq = gathered.nextSeq;
-      mustBeOurs(await this.#options.advance(stream, nextSeq, gathered.messages.length));
-      this.#failures = 0;
-      if (nextSeq >= stream.size) return true;
-    }
-    return true;
-  }
-
-  /** Reads, filters and encodes as much as one delivery takes. */
-  async #gather(stream: StreamPosition, fromSeq: number): Promise<Gathered> {
+  /** Reads, filters and encodes: each run as much as one delivery takes. The last may be empty, and only pass entries over. */
+  async *#runsOf(stream: StreamPosition): AsyncGenerator<Run> {
     const { transport, wants, read } = this.#options;
-    const messages: Message[] = [];
-    let bytes = 0;
-    let nextSeq = fromSeq;
-    for (;;) {
-      const entries = await read(stream, nextSeq);
-      if (entries.length === 0) return { messages, nextSeq };
+    let run = { stream, messages: [] as Message[], bytes: 0, nextSeq: stream.nextSeq };
+    let fromSeq = run.nextSeq;
+    for await (const entries of read(stream, fromSeq)) {
       for (const exported of entries) {
         const { seq } = exported.entry.record;
         // More, where what stood between has expired.
-        assert(seq >= nextSeq, 'a sink would go back');
+        assert(seq >= run.nextSeq, 'a sink would go back');
         if (wants(exported)) {
           const encoded = encode(transport, exported);
-          if ('reason' in encoded) return { messages, nextSeq, poison: { seq, reason: encoded.reason } };
+          if ('reason' in encoded) {
+            yield { ...run, poison: { seq, reason: encoded.reason } };
+            return;
+          }
+          const { payload } = encoded;
+          const { messages, bytes, nextSeq } = run;
           const isFull =
-            messages.length >= transport.batchMessagesMax || bytes + encoded.payload.length > transport.batchBytesMax;
-          if (messages.length > 0 && isFull) return { messages, nextSeq };
-          messages.push({ exported, payload: encoded.payload });
-          bytes += encoded.payload.length;
+            messages.length >= transport.batchMessagesMax || bytes + payload.length > transport.batchBytesMax;
+          if (messages.length > 0 && isFull) {
+            yield { ...run, isFull: true };
+            run = { stream, messages: [], bytes: 0, nextSeq };
+            fromSeq = nextSeq;
+          }
+          run.messages.push({ exported, payload });
+          run.bytes += payload.length;
         }
-        nextSeq = seq + 1;
+        run.nextSeq = seq + 1;
       }
-      if (nextSeq - fromSeq >= PASSED_OVER_MAX) return { messages, nextSeq };
+      if (run.nextSeq - fromSeq >= PASSED_OVER_MAX) {
+        yield run;
+        fromSeq = run.nextSeq;
+        run = { stream, messages: [], bytes: 0, nextSeq: fromSeq };
+      }
+    }
+    if (run.nextSeq > fromSeq) yield run;
+  }
+
+  /** Delivers a batch and moves the cursors behind it, or parks a stream at what can not be delivered. */
+  async #take(batch: readonly Run[], turn: Turn): Promise<void> {
+    // It may have been made ready before a stream was parked.
+    const runs = batch.filter(({ stream }) => !turn.parked.has(stream.id));
+    const refused = await this.#deliver(runs.flatMap(({ messages }) => messages));
+    for (const { stream, messages, nextSeq, poison } of runs) {
+      const stopper = refused.get(stream.name) ?? poison;
+      if (stopper === undefined) {
+        mustBeOurs(await this.#options.advance(stream, nextSeq, messages.length));
+        this.#failures = 0;
+        continue;
+      }
+      const { seq, reason } = stopper;
+      this.#options.log.warn({ stream: stream.name, seq, reason }, 'a sink is parked at an entry');
+      turn.parked.add(stream.id);
+      mustBeOurs(await this.#options.park(stream, seq, reason));
     }
   }
 
-  /** Delivers a batch, and what of it must go again, until nothing must. Returns the first entry that the peer refuses for good. */
-  async #deliver(messages: readonly Message[]): Promise<Poison | undefined> {
-    let poison: Poison | undefined;
+  /**
+   * Delivers messages, and what of them must go again, until nothing must. Returns the first entry of each stream, by its name, that the peer refuses
+   * for good.
+   */
+  async #deliver(messages: readonly Message[]): Promise<ReadonlyMap<string, Poison>> {
+    const refused = new Map<string, Poison>();
+    // Behind an entry that parks the stream nothing need go: it comes again when the stream goes on.
+    const isBehind = ({ exported: { entry, stream } }: Message): boolean =>
+      entry.record.seq >= (refused.get(stream.name)?.seq ?? Number.POSITIVE_INFINITY);
     let left = messages;
     while (left.length > 0) {
       const fates = await this.#options.transport.deliver(left, this.#stop.signal);
@@ -199,19 +249,18 @@ export class SinkFollower {
       let why: (Fate & { readonly kind: 'again' }) | undefined;
       for (const [index, fate] of fates.entries()) {
         const message = left[index]!;
-        const { seq } = message.exported.entry.record;
         if (fate.kind === 'again') {
           again.push(message);
           why ??= fate;
-        } else if (fate.kind === 'refused' && (poison === undefined || seq < poison.seq)) {
-          poison = { seq, reason: fate.reason };
+        } else if (fate.kind === 'refused' && !isBehind(message)) {
+          const { entry, stream } = message.exported;
+          refused.set(stream.name, { seq: entry.record.seq, reason: fate.reason });
         }
       }
-      // Behind an entry that parks the stream nothing need go: it comes again when the stream goes on.
-      left = poison === undefined ? again : again.filter(({ exported }) => exported.entry.record.seq < poison!.seq);
+      left = again.filter((message) => !isBehind(message));
       if (left.length > 0) await this.#wait(why!.reason, why!.afterMs);
     }
-    return poison;
+    return refused;
   }
 
   async #retreat(error: unknown): Promise<void> {
@@ -236,6 +285,7 @@ export class SinkFollower {
 
   /** Waits so long, or until it is woken. */
   async #pause(ms: number, isWakeable: boolean): Promise<void> {
+    if (ms <= 0 || this.#stop.signal.aborted) return;
     const { promise: over, resolve } = Promise.withResolvers<void>();
     const timer = setTimeout(resolve, ms);
     const { signal } = this.#stop;
@@ -247,12 +297,39 @@ export class SinkFollower {
   }
 }
 
-interface Gathered {
+/** Consecutive entries of a stream, as far as they are wanted. A batch has several where the transport takes streams together. */
+interface Run {
+  readonly stream: StreamPosition;
   readonly messages: readonly Message[];
+  readonly bytes: number;
+  /** One delivery takes no more. */
+  readonly isFull?: boolean;
   /** Behind the last entry that is delivered, or passed over, with these messages. */
   readonly nextSeq: number;
   /** What stands at `nextSeq` and can not be encoded. */
   readonly poison?: Poison;
+}
+
+/** What the making ready and the delivering of a turn tell each other. */
+interface Turn {
+  /** Streams that were parked in it. */
+  readonly parked: Set<number>;
+  /** Whether there is more in the log than had its turn. */
+  more: boolean;
+  /** Why a stream could not be read. */
+  unreadable: unknown;
+}
+
+function sizeOf(batch: readonly Run[]): { readonly bytes: number; readonly messages: number } {
+  return {
+    bytes: batch.reduce((sum, { bytes }) => sum + bytes, 0),
+    messages: batch.reduce((sum, { messages }) => sum + messages.length, 0),
+  };
+}
+
+function isWithin({ batchBytesMax, batchMessagesMax }: Transport, batch: readonly Run[]): boolean {
+  const { bytes, messages } = sizeOf(batch);
+  return bytes <= batchBytesMax && messages <= batchMessagesMax;
 }
 
 interface Poison {

@@ -30,12 +30,22 @@ import {
   type SinkLag,
   type SinkPlace,
   type SinkRow,
+  type SinkSecret,
   type SinkState,
   sinkById,
   type unparkSink,
 } from '../store/sinks.ts';
 import type { ReadMembers } from './config-members.ts';
-import { categoriesOf, readBegin, readChangedSink, readNewSink, type SinkSettings, shownOf, termsOf } from './sink.ts';
+import {
+  categoriesOf,
+  followedBy,
+  readBegin,
+  readChangedSink,
+  readNewSink,
+  type SinkSettings,
+  shownOf,
+  termsOf,
+} from './sink.ts';
 import { placesFrom, type SourceOfPlaces, sourcesOf } from './sink-places.ts';
 import { openSinkSecret, type SealedSecret } from './sink-secret.ts';
 import type { StoredSink } from './transport-of-sink.ts';
@@ -58,6 +68,8 @@ export interface SinkDeps {
     readonly remove: (sink: Pick<SeenSink, 'id' | 'tenantId'>) => Promise<boolean>;
     readonly replay: (sink: SeenSink, places: readonly SinkPlace[]) => Promise<SinkRow | undefined>;
     readonly unpark: (...given: Tail<Parameters<typeof unparkSink>>) => ReturnType<typeof unparkSink>;
+    /** What is secret in it. Throws a Problem where the sink was changed since it was seen. */
+    readonly secretOf: (sink: SeenSink) => Promise<SinkSecret>;
   };
   readonly wallClock: () => number;
 }
@@ -215,7 +227,7 @@ export function sinkRoutes(deps: SinkDeps) {
       const given = deps.readJson(bodyOf(request));
       const { owner, sink, seen } = await find(request, id);
       mustNotBeOfFile(sink);
-      const secretNow = await opened(openSinkSecret(deps.keys, id, sink.secret));
+      const secretNow = await opened(openSinkSecret(deps.keys, id, await store.secretOf(seen)));
       const asking = valid(readChangedSink(given, callerOf(request), { config: sink.config, secret: secretNow }));
       const { name, config } = asking;
       const changes = { before: toldOf(sink), after: toldOf(asking) };
@@ -265,10 +277,10 @@ export function sinkRoutes(deps: SinkDeps) {
       const { id } = validatePath('testSink', request.params);
       validateQuery('testSink', request.query);
       const { reason } = asked<SinkAct>(request, 'SinkAct');
-      const { sink } = await find(request, id);
+      const { sink, seen } = await find(request, id);
       const trace = traceOf('tested', sink, { reason });
       await leaveTrace(request, trace);
-      const result = await opened(deps.test(sink));
+      const result = await opened(deps.test({ ...sink, secret: await store.secretOf(seen) }));
       if (!result.ok)
         leaveTrace(request, { ...trace, outcome: 'failure', details: { ...trace.details, detail: result.detail } });
       return result;
@@ -282,10 +294,13 @@ export function sinkRoutes(deps: SinkDeps) {
       if (begin === 'now') throw wrong('from', 'must be a place behind it: a replay passes over nothing');
       const { owner, sink, seen } = await find(request, id);
       const all = await sourcesFor(owner, sink.config);
-      const sources = stream === undefined ? all : all.filter((one) => one.stream.name === stream);
+      const isSeq = typeof begin === 'object' && 'seq' in begin;
+      const sources = all.filter((one) =>
+        stream === undefined ? !(isSeq && one.isForErasures) : one.stream.name === stream,
+      );
       if (stream !== undefined && sources.length === 0) throw wrong('stream', 'is none that the sink follows');
-      if (typeof begin === 'object' && 'seq' in begin) {
-        if (sources.length !== 1) throw wrong('stream', `must be named for a seq: the sink follows ${all.length}`);
+      if (isSeq) {
+        if (sources.length !== 1) throw wrong('stream', `must be named for a seq: the sink follows ${sources.length}`);
         const { id: streamId } = sources[0]!.stream;
         const next = (await owner.ask((database) => cursorsOf(database, id))).get(streamId) ?? 0;
         if (begin.seq > next) throw wrong('from.seq', `must be at most ${next}: a replay passes over nothing`);
@@ -340,7 +355,7 @@ export function sinkRoutes(deps: SinkDeps) {
 /** What a change of the configuration makes a sink follow that it did not. */
 export function addedBy(before: SinkRow['config'], after: JsonObject) {
   const [old, now] = [termsOf(before), termsOf(after)];
-  const known = categoriesOf(old);
+  const known = followedBy(old);
   const categories = categoriesOf(now).filter((category) => !known.includes(category));
   return { categories, anchor: now.anchor && !old.anchor };
 }

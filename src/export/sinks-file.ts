@@ -17,7 +17,7 @@ import { TENANT_PATTERN } from '../chain/category.ts';
 import { EvidenceError, KeyUnavailableError, Problem, SettingsError } from '../errors.ts';
 import { isJsonObject, type JsonMembers } from '../http/json-object.ts';
 import type { AsTenant } from '../store/database.ts';
-import type { NewSinkRow, SeenSink, SinkRow } from '../store/sinks.ts';
+import type { NewSinkRow, SeenSink, SinkRow, SinkSecret } from '../store/sinks.ts';
 import { type NewSink, readNewSink, secretMembersOf } from './sink.ts';
 import { placesFrom, sourcesOf } from './sink-places.ts';
 import { addedBy, SINKS_MAX, type SinkDeps, toldOf } from './sink-routes.ts';
@@ -64,13 +64,15 @@ export async function readSinksFile(path: string): Promise<FileSink[]> {
   throw new SettingsError(problems.slice(0, PROBLEMS_MAX).map((problem) => `SEALOG_SINKS_FILE: ${problem}`));
 }
 
+type SealedSinkRow = SinkRow & { readonly secret: SinkSecret; readonly tenantId: number };
+
 export interface SinksFileDeps extends Pick<SinkDeps, 'keys' | 'seal'> {
   /** Makes the tenant where it may; undefined where it was not opened. */
   readonly tenant: (name: string) => Promise<{ readonly id: number; readonly ask: AsTenant } | undefined>;
   /** Of the deployment, for the anchor stream. */
   readonly ofDeployment: () => Promise<AsTenant | undefined>;
   readonly store: Pick<SinkDeps['store'], 'create' | 'change' | 'remove'> & {
-    readonly fromFile: () => Promise<readonly (SinkRow & { readonly tenantId: number; readonly tenant: string })[]>;
+    readonly fromFile: () => Promise<readonly (SealedSinkRow & { readonly tenant: string })[]>;
   };
   /** Appends an entry to the tenant's log; resolves when it is durable. */
   readonly tell: (
@@ -138,7 +140,7 @@ export async function keepSinksOfFile(wanted: readonly FileSink[], deps: SinksFi
     log.info({ tenant, sink: name }, 'a sink of the file was made');
   }
 
-  async function change(known: SinkRow & { readonly tenantId: number }, tenant: string, sink: NewSink) {
+  async function change(known: SealedSinkRow, tenant: string, sink: NewSink) {
     const { name, config, secret } = sink;
     const isSame =
       canonicalText(known.config as JsonObject) === canonicalText(config) &&
@@ -157,7 +159,7 @@ export async function keepSinksOfFile(wanted: readonly FileSink[], deps: SinksFi
   }
 
   /** A secret that does not open any more is replaced. */
-  async function secretText({ id, secret }: SinkRow): Promise<string | undefined> {
+  async function secretText({ id, secret }: SealedSinkRow): Promise<string | undefined> {
     try {
       return canonicalText((await openSinkSecret(deps.keys, id, secret)) ?? null);
     } catch (error) {

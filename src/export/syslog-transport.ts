@@ -79,6 +79,7 @@ class SyslogTransport implements Transport {
   #batchBytes = BATCH_BYTES.first;
   /** By `performance.now()`. */
   #lastBegan = Number.NEGATIVE_INFINITY;
+  #wasSmall = false;
 
   constructor(options: SyslogTransportOptions) {
     const { target, framing = 'octet-counting', maxBytes = SYSLOG_MAX_BYTES[target.protocol] } = options;
@@ -108,6 +109,15 @@ class SyslogTransport implements Transport {
   /** Changes from batch to batch. */
   get batchBytesMax(): number {
     return this.#batchBytes;
+  }
+
+  /** A connection takes all streams, and is read as a whole or not at all. A datagram can be refused alone. */
+  get mixesStreams(): boolean {
+    return this.#framing !== 'datagram';
+  }
+
+  get restMs(): number {
+    return this.#wasSmall ? this.#lastBegan + this.#way.timing.paceMs - performance.now() : 0;
   }
 
   encode(exported: ExportedEntry): Uint8Array {
@@ -144,6 +154,7 @@ class SyslogTransport implements Transport {
     // What ends the wait ends the delivery, which says so.
     if (isSmall && waitMs > 0) await sleep(waitMs, undefined, { signal: stop }).catch(() => {});
     this.#lastBegan = performance.now();
+    this.#wasSmall = isSmall;
   }
 
   /** Two messages: a short one, and one as long as any may be, since there are receivers that end the connection over it. */

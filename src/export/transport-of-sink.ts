@@ -3,7 +3,7 @@ import { addressGuard } from '../http/address-guard.ts';
 import { guardedLookup, outgoing } from '../http/outgoing.ts';
 import type { FollowedSink } from '../store/sink-followers.ts';
 import type { ExportedEntry } from './exported-entry.ts';
-import { categoriesOf, type Sink, type SinkCategory, storedSink, wantsOf } from './sink.ts';
+import { followedBy, type Sink, type SinkCategory, storedSink, wantsOf } from './sink.ts';
 import { openSinkSecret } from './sink-secret.ts';
 import { type Transport, TransportError } from './transport.ts';
 
@@ -21,6 +21,7 @@ export interface SinkDeps {
 export interface OpenedSink {
   readonly transport: Transport;
   readonly wants: (exported: ExportedEntry) => boolean;
+  /** Those whose streams are read. */
   readonly categories: readonly SinkCategory[];
   /** It follows the anchor stream too. */
   readonly anchor: boolean;
@@ -40,7 +41,7 @@ const TEST_MAX_MS = 20_000;
 export async function openSink(stored: StoredSink, keys: Keys, deps: SinkDeps): Promise<OpenedSink> {
   const sink = storedSink(stored.config, await openSinkSecret(keys, stored.id, stored.secret));
   const { anchor } = sink;
-  return { transport: transportOf(sink, deps), wants: wantsOf(sink), categories: categoriesOf(sink), anchor };
+  return { transport: transportOf(sink, deps), wants: wantsOf(sink), categories: followedBy(sink), anchor };
 }
 
 export function transportOf(sink: Sink, { allowAddresses, hostname, log }: SinkDeps): Transport {

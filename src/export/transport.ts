@@ -18,6 +18,10 @@ export interface Transport {
   /** Of one batch; a batch has one message at least, whatever its size. */
   readonly batchMessagesMax: number;
   readonly batchBytesMax: number;
+  /** A batch may have messages of several streams, those of each in order: what is refused of one keeps no other waiting. */
+  readonly mixesStreams?: boolean;
+  /** How long to wait before the next batch is put together, so that what comes meanwhile goes with it. */
+  readonly restMs?: number;
   /** Throws a TooLongError where the peer's limit is less than the least form of the entry. */
   encode(exported: ExportedEntry): Uint8Array;
   /**

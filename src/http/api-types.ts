@@ -812,6 +812,27 @@ export interface Queries {
     readonly since?: string;
     readonly withhold?: string;
   };
+  readonly exportEvents: {
+    readonly format: 'ndjson' | 'cef' | 'csv' | 'ocsf';
+    readonly category?: string;
+    readonly epoch?: number;
+    readonly fromSeq?: number;
+    readonly toSeq?: number;
+    readonly action?: Action;
+    readonly outcome?: Outcome;
+    readonly actor?: string;
+    readonly target?: string;
+    readonly site?: SourceText;
+    readonly service?: SourceText;
+    readonly ip?: string;
+    readonly severityMin?: Severity;
+    readonly from?: Timestamp;
+    readonly to?: Timestamp;
+    readonly occurredFrom?: Timestamp;
+    readonly occurredTo?: Timestamp;
+    readonly limit?: number;
+    readonly cursor?: string;
+  };
   readonly requestVerification: Readonly<Record<string, never>>;
   readonly listVerifications: {
     readonly limit: number;
@@ -917,6 +938,7 @@ export interface PathParameters {
     readonly name: TenantName;
   };
   readonly readBundle: Readonly<Record<string, never>>;
+  readonly exportEvents: Readonly<Record<string, never>>;
   readonly requestVerification: Readonly<Record<string, never>>;
   readonly listVerifications: Readonly<Record<string, never>>;
   readonly readVerification: {

@@ -20,6 +20,7 @@ import https from 'node:https';
 import type { Socket } from 'node:net';
 import Fastify, { type FastifyBaseLogger, type FastifyInstance, type FastifyRequest, LogController } from 'fastify';
 import { Problem } from '../errors.ts';
+import { addressesIn } from './address-guard.ts';
 import { type BodyBudget, type BodyOptions, type BodyRules, registerBodies } from './body.ts';
 import { ConnectionWatch } from './connection-watch.ts';
 import { sendProblem, sendProblemOnSocket, setProtectingHeaders, toProblem } from './problem.ts';
@@ -42,6 +43,8 @@ export interface ServerLimits extends BodyOptions {
   readonly checkIntervalMs: number;
   /** Open at once; more are closed when they come. */
   readonly connectionsMax: number;
+  /** Of these, from one network (`networkOf`), but for proxies that are trusted. */
+  readonly networkConnectionsMax: number;
 }
 
 /** 256 KiB are an event's limit; the budget holds a dozen of the largest batches. */
@@ -58,6 +61,8 @@ export const DEFAULT_LIMITS: ServerLimits = {
   answerBytesPerSecondMin: 64 * 1024,
   checkIntervalMs: 1000,
   connectionsMax: 10_000,
+  // A plant behind one address has some hundred services.
+  networkConnectionsMax: 2500,
 };
 
 type Log = Pick<FastifyBaseLogger, 'warn' | 'error'>;
@@ -105,11 +110,12 @@ export function createServer(options: ServerOptions): FastifyInstance {
   const limits = { ...DEFAULT_LIMITS, ...options.limits };
   assert(limits.headersTimeoutMs < limits.requestTimeoutMs, 'Node would swap the two times');
 
+  const isProxy = addressesIn(trustProxy);
   let watch: ConnectionWatch | undefined;
   const app = Fastify({
     serverFactory: (handler) => {
       const server = makeServer(handler as http.RequestListener, limits, options);
-      watch = new ConnectionWatch(server, limits);
+      watch = new ConnectionWatch(server, limits, isProxy);
       return server;
     },
     routerOptions: { maxParamLength: PARAMETER_LENGTH_MAX, querystringParser: unparsed },

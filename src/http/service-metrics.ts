@@ -1,5 +1,6 @@
 /** The metrics of this service, from what its parts say of themselves. Each part is described here as far as it is measured. */
 import type { LabelledCounter, Metric, MetricSample } from './metrics.ts';
+import { shared } from './shared-answer.ts';
 
 export interface Measured {
   /** Events that wait to be stored. */
@@ -14,14 +15,33 @@ export interface Measured {
   readonly entries: LabelledCounter;
   /** Calls that were refused here, by code. */
   readonly refused: LabelledCounter;
+  /** Connections that were closed as they came, since their network had too many. */
+  readonly connectionsRefused: () => number;
   /** Undefined where there is no scrubber. */
   readonly scrub: () => MeasuredScrub | undefined;
+  readonly sinks: () => Promise<MeasuredSinks>;
+  /** What this replica did for the sinks that it follows. */
+  readonly deliveries: () => MeasuredDeliveries;
   /** Undefined where there is no TLS; `expiresAt` in milliseconds since 1970. */
   readonly tls?: () => { readonly expiresAt: number; readonly refused: boolean } | undefined;
   /** The operator's list of services with certificates; undefined where there is none. */
   readonly tlsClients?: () => { readonly refused: boolean } | undefined;
   /** Undefined where no identity provider makes the tokens. */
   readonly keySet?: () => MeasuredKeySet | undefined;
+}
+
+export interface MeasuredSinks {
+  readonly byState: Readonly<Record<string, number>>;
+  readonly parkedStreams: number;
+  readonly lagEntries: number;
+  readonly lagSeconds: number;
+}
+
+export interface MeasuredDeliveries {
+  /** Sinks that this replica follows now. */
+  readonly following: number;
+  readonly delivered: number;
+  readonly failures: number;
 }
 
 export interface MeasuredKeySet {
@@ -61,13 +81,24 @@ export interface MeasuredScrub {
 
 export function serviceMetrics(measured: Measured): Metric[] {
   const { queued, signer, signerRefusal, anchors, runs, entries, refused, scrub, keySet, tls, tlsClients } = measured;
+  const { connectionsRefused, deliveries } = measured;
+  const sinks = shared(measured.sinks);
   const byAnchor = (value: (anchor: MeasuredAnchor) => number) => (): MetricSample[] =>
     anchors().map((anchor) => ({ labels: { anchor: anchor.name }, value: value(anchor) }));
   return [
     gauge('sealog_queue_entries', 'Events that wait to be stored.', () => queued().entries),
     gauge('sealog_queue_bytes', 'Bytes of events that wait to be stored.', () => queued().bytes),
 
-    counter('sealog_refused_calls_total', 'Calls that were refused here: 401, 403 and 429.', () => refused.samples()),
+    counter(
+      'sealog_refused_calls_total',
+      'Calls that were refused here: 401, 403, 429; changes with 404 and 409, and batches with items of 403.',
+      () => refused.samples(),
+    ),
+    counter(
+      'sealog_refused_connections_total',
+      'Connections that were closed as they came, since their network had too many.',
+      connectionsRefused,
+    ),
 
     gauge('sealog_signer_leading', '1 where this replica signs.', () => Number(signer()?.isLeading ?? false)),
     gauge(
@@ -101,6 +132,32 @@ export function serviceMetrics(measured: Measured): Metric[] {
       'sealog_anchor_alarm',
       '1 while this anchor says what can not be, such as another history.',
       byAnchor(({ error }) => Number(error?.alarm ?? false)),
+    ),
+
+    gauge('sealog_sinks', 'Sinks of all tenants, by state.', async () =>
+      Object.entries((await sinks()).byState).map(([state, value]) => ({ labels: { state }, value })),
+    ),
+    gauge(
+      'sealog_sink_streams_parked',
+      'Streams that wait since a receiver refuses one entry for good.',
+      async () => (await sinks()).parkedStreams,
+    ),
+    gauge(
+      'sealog_sink_lag_entries',
+      'Entries that are still to be read for sinks that are not paused, in all.',
+      async () => (await sinks()).lagEntries,
+    ),
+    gauge(
+      'sealog_sink_lag_seconds',
+      'How long ago the log took the oldest of them.',
+      async () => (await sinks()).lagSeconds,
+    ),
+    gauge('sealog_sinks_followed', 'Sinks that this replica follows.', () => deliveries().following),
+    counter('sealog_sink_entries_delivered_total', 'Entries delivered from here.', () => deliveries().delivered),
+    counter(
+      'sealog_sink_failures_total',
+      'Deliveries from here that failed and go again.',
+      () => deliveries().failures,
     ),
 
     counter('sealog_verification_runs_total', 'Verifications that ended here, passes of the scrubber among them.', () =>

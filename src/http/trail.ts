@@ -44,17 +44,21 @@ declare module 'fastify' {
   }
   interface FastifyInstance {
     readonly appendTrace: AppendTrace;
+    readonly traceLater: TrailOptions['tellLater'];
   }
 }
 
 export interface TrailOptions {
   readonly append: AppendTrace;
+  /** Tries to append until it is done, or the service stops; for what has happened already. */
+  readonly tellLater: (action: string, append: () => Promise<void>) => void;
   readonly log: { error(facts: object, message: string): void };
 }
 
 /** Must come before the routes. */
-export function registerTrail(app: FastifyInstance, { append, log }: TrailOptions): void {
+export function registerTrail(app: FastifyInstance, { append, tellLater, log }: TrailOptions): void {
   app.decorate('appendTrace', append);
+  app.decorate('traceLater', tellLater);
   app.decorateRequest('trace', null);
   app.addHook('onRoute', (route) => {
     const { permission } = route.config ?? {};
@@ -85,16 +89,31 @@ export function registerTrail(app: FastifyInstance, { append, log }: TrailOption
  */
 export function leaveTrace(request: FastifyRequest, trace: Trace): Promise<void> {
   const appended = request.server.appendTrace(callerOf(request), addressOf(request), trace);
+  awaitBeforeAnswer(request, appended);
+  return appended;
+}
+
+/** Tells how a change ended that stands in the log. Where that can not be stored now it is tried again, and the answer stays what it is. */
+function leaveOutcome(request: FastifyRequest, trace: Trace): void {
+  const [caller, ip] = [callerOf(request), addressOf(request)];
+  const append = (): Promise<void> => request.server.appendTrace(caller, ip, trace);
+  awaitBeforeAnswer(
+    request,
+    append().catch(() => request.server.traceLater(trace.action, append)),
+  );
+}
+
+function awaitBeforeAnswer(request: FastifyRequest, appended: Promise<void>): void {
   const before = request.trace;
   request.trace = before === null ? appended : Promise.all([before, appended]).then(() => {});
   // The answer's wait tells; a handler that fails before has its own error to tell.
   request.trace.catch(() => {});
-  return appended;
 }
 
 /**
- * Makes a change behind its entry: nothing changes that was not told before, and where the change then fails, another entry says so. Throws
- * what the change throws.
+ * Makes a change behind its entry: nothing changes that was not told before, and where the change then fails, or nobody knows whether it was
+ * made, another entry says so. Throws what the change throws, and the caller hears that: whoever made something of which nobody knows must not
+ * be told that nothing was stored, as an entry that fails would.
  */
 export async function changeWithTrace<T>(request: FastifyRequest, trace: Trace, change: () => Promise<T>): Promise<T> {
   await leaveTrace(request, trace);
@@ -103,7 +122,7 @@ export async function changeWithTrace<T>(request: FastifyRequest, trace: Trace, 
   } catch (error) {
     const code = error instanceof Problem ? error.code : 'internal';
     const outcome = code === 'outcome_unknown' ? 'unknown' : 'failure';
-    leaveTrace(request, { ...trace, outcome, details: { ...trace.details, problem: code } });
+    leaveOutcome(request, { ...trace, outcome, details: { ...trace.details, problem: code } });
     throw error;
   }
 }

@@ -25,6 +25,8 @@ export interface BatchAnswer {
   readonly status: 200 | 201;
   /** The JSON text of the answer. */
   readonly text: string;
+  /** How many of its events the sender may not send. */
+  readonly forbidden: number;
 }
 
 export interface BatchDeps {
@@ -56,16 +58,16 @@ export async function answerBatch(
     }
   }
   const valid = taken.filter((one): one is TakenEvent => !(one instanceof Problem));
+  const forbidden = taken.filter((one) => one instanceof Problem && one.code === 'forbidden').length;
   if (atomic) {
-    if (valid.length < taken.length) {
-      const isForbidden = taken.some((one) => one instanceof Problem && one.code === 'forbidden');
-      throw new Problem(isForbidden ? 'forbidden' : 'invalid_batch', { errors: errorsOf(taken) });
-    }
-    return { status: 201, text: answerText(await appender.appendAll(valid)) };
+    if (valid.length < taken.length)
+      throw new Problem(forbidden > 0 ? 'forbidden' : 'invalid_batch', { errors: errorsOf(taken) });
+    return { status: 201, text: answerText(await appender.appendAll(valid)), forbidden };
   }
   const answers = await appender.append(valid);
   let next = 0;
-  return { status: 200, text: answerText(taken.map((one) => (one instanceof Problem ? one : answers[next++]!))) };
+  const text = answerText(taken.map((one) => (one instanceof Problem ? one : answers[next++]!)));
+  return { status: 200, text, forbidden };
 }
 
 /** What is wrong with an item is its own; everything else is the whole call's, also a tenant that takes no events: that names no field. */

@@ -18,10 +18,12 @@ export interface IngestDeps {
   readonly weigh: (request: FastifyRequest) => void;
   /** Counts the events of a request, undefined where nobody can tell how many, and its bytes against its sender's quota. */
   readonly charge: (request: FastifyRequest, events: number | undefined) => void;
+  /** Called with how many events of a batch, which is taken but for them, its sender may not send. */
+  readonly onForbidden: (request: FastifyRequest, events: number) => void;
   readonly wallClock: () => number;
   readonly limits: IngestLimits;
-  /** Waits for a signed checkpoint that covers so many entries of a stream; undefined when there was none in time. */
-  readonly checkpointOf: (stream: string, size: number) => Promise<string | undefined>;
+  /** Waits for a signed checkpoint that covers so many entries of a tenant's stream; undefined when there was none in time. */
+  readonly checkpointOf: (tenant: string, stream: string, size: number) => Promise<string | undefined>;
 }
 
 export interface IngestLimits extends BatchLimits {
@@ -30,7 +32,7 @@ export interface IngestLimits extends BatchLimits {
 }
 
 export function ingestRoutes(deps: IngestDeps) {
-  const { appender, openStream, batches, weigh, charge, wallClock, limits, checkpointOf } = deps;
+  const { appender, openStream, batches, weigh, charge, onForbidden, wallClock, limits, checkpointOf } = deps;
   return async function ingest(app: FastifyInstance): Promise<void> {
     const single = {
       permission: 'events:write',
@@ -43,7 +45,8 @@ export function ingestRoutes(deps: IngestDeps) {
       const [answer] = await appender.append([taken]);
       if (answer instanceof Problem) throw answer;
       const { status, receipt } = answer!;
-      const checkpoint = wait === undefined ? undefined : await checkpointOf(receipt.stream, receipt.seq + 1);
+      const checkpoint =
+        wait === undefined ? undefined : await checkpointOf(callerOf(request).tenant, receipt.stream, receipt.seq + 1);
       return sendJson(reply, status, JSON.stringify({ ...receipt, checkpoint }));
     });
 
@@ -62,7 +65,8 @@ export function ingestRoutes(deps: IngestDeps) {
         isCharged = true;
       };
       try {
-        const { status, text } = await batches.answer(sent, onEvents);
+        const { status, text, forbidden } = await batches.answer(sent, onEvents);
+        if (forbidden > 0) onForbidden(request, forbidden);
         return sendJson(reply, status, text);
       } finally {
         // What is no batch has bytes all the same, which its headers need not have told.

@@ -61,8 +61,8 @@ const compress = promisify(gzip);
 
 export function proofRoutes({ origin, tenant, findEntry, keyStatements, publicLogs }: ProofDeps) {
   const permission = publicLogs ? 'public' : 'proofs:read';
-  const logs = { config: { permission } } as const;
-  const tiles = { config: { permission, ofAllSites: isEntryBundle } } as const;
+  const logs = { config: { permission, isOfLog: true } } as const;
+  const tiles = { config: { permission, isOfLog: true, ofAllSites: isEntryBundle } } as const;
   // No cache that others share may keep what needed a token, and no browser may give it to the next one.
   const forGood = `${publicLogs ? 'public' : 'private'}, max-age=31536000, immutable`;
   const variesBy = publicLogs ? [] : ['authorization'];

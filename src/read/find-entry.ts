@@ -1,12 +1,12 @@
 /** An event by the id that its sender gave it. */
 import { entryIdHash } from '../chain/entry.ts';
+import { isOfSites } from '../chain/entry-filter.ts';
 import type { Entry } from '../chain/open-block.ts';
 import { Problem } from '../errors.ts';
 import type { AsTenant } from '../store/database.ts';
 import { placesOfId } from '../store/log-reader.ts';
 import { listStreams, type StreamRow } from '../store/streams.ts';
 import { type Keys, readEntries } from './entries.ts';
-import { isOfSites } from './entry-filter.ts';
 
 export interface FoundEntry {
   readonly entry: Entry;

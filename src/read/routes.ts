@@ -4,6 +4,7 @@ import type { Kysely } from 'kysely';
 import { toHex } from '../chain/bytes.ts';
 import type { JsonObject } from '../chain/canonical.ts';
 import { entryText } from '../chain/entry-view.ts';
+import { type Instant, instantOf } from '../chain/instant.ts';
 import { decodeFrontier, frontierRoot } from '../chain/merkle.ts';
 import { formatInstant } from '../chain/retain-until.ts';
 import { Problem } from '../errors.ts';
@@ -17,7 +18,6 @@ import type { Tables } from '../store/tables.ts';
 import { decodeCursor, encodeCursor } from './cursor.ts';
 import type { Keys } from './entries.ts';
 import { findEntry } from './find-entry.ts';
-import { type Instant, instantOf } from './instant.ts';
 import { search } from './search.ts';
 
 export interface ReadDeps {

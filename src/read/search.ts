@@ -11,14 +11,14 @@
  */
 import type { StoredBlock } from '../chain/block.ts';
 import { CATEGORIES } from '../chain/category.ts';
+import { blockFilter, type EntryQuery, matches } from '../chain/entry-filter.ts';
+import { compareInstants, type Instant } from '../chain/instant.ts';
 import { type Entry, openBlock } from '../chain/open-block.ts';
 import type { AsTenant } from '../store/database.ts';
 import { blockOf, monthsOf, scanBlocks, seqAtInstant } from '../store/log-reader.ts';
 import type { StreamRow } from '../store/streams.ts';
 import type { Positions } from './cursor.ts';
 import { type Keys, openKeys } from './entries.ts';
-import { blockFilter, type EntryQuery, matches } from './entry-filter.ts';
-import { compareInstants, type Instant } from './instant.ts';
 
 /** In a cursor oldest first: the newest recordedAt when the search began. */
 const UNTIL = 'until';

@@ -4,6 +4,7 @@
  */
 import { type Kysely, sql } from 'kysely';
 import { BLOCK_ENTRIES_MAX, type StoredBlock } from '../chain/block.ts';
+import type { BlockFilter } from '../chain/entry-filter.ts';
 import { type BlockRow, storedBlock } from './block-row.ts';
 import type { Tables } from './tables.ts';
 
@@ -67,19 +68,6 @@ export async function blocksFrom(
     .limit(limit)
     .execute();
   return rows.map(storedBlock);
-}
-
-export interface BlockFilter {
-  /** Milliseconds since 1970; a block passes when an entry of it may lie between. */
-  readonly recordedFrom?: number | undefined;
-  readonly recordedTo?: number | undefined;
-  readonly occurredFrom?: number | undefined;
-  readonly occurredTo?: number | undefined;
-  readonly severityMin?: number | undefined;
-  /** Bit of an outcome. */
-  readonly outcome?: number | undefined;
-  /** For each condition the tags of which one must be the block's; the condition that fewest blocks meet first. */
-  readonly tags: readonly (readonly bigint[])[];
 }
 
 export interface BlockScan {

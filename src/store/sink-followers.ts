@@ -72,16 +72,19 @@ export async function beat(writer: pg.Pool, owner: string): Promise<Map<string, 
   return new Map(rows.map(({ id, revision }) => [id, revision]));
 }
 
-/** Returns all sinks that name the owner, also those that nobody is to follow now. */
+/** Returns all sinks that name the owner, also those that nobody is to follow now. Of a deleted one nothing changes any more, the owner's name neither. */
 export async function heldSinks(writer: pg.Pool, owner: string): Promise<string[]> {
-  const { rows } = await writer.query<{ id: string }>('SELECT id FROM sealog.sink WHERE owner = $1', [owner]);
+  const { rows } = await writer.query<{ id: string }>(
+    `SELECT id FROM sealog.sink WHERE owner = $1 AND state <> 'deleted'`,
+    [owner],
+  );
   return rows.map(({ id }) => id);
 }
 
 /** Lets go of a sink, or of all: whoever is free goes on at once. */
 export async function releaseSinks(writer: pg.Pool, owner: string, sink?: string): Promise<void> {
   await writer.query(
-    `UPDATE sealog.sink SET owner = NULL, heartbeat = NULL WHERE owner = $1 AND ($2::uuid IS NULL OR id = $2)`,
+    `UPDATE sealog.sink SET owner = NULL, heartbeat = NULL WHERE owner = $1 AND state <> 'deleted' AND ($2::uuid IS NULL OR id = $2)`,
     [owner, sink ?? null],
   );
 }

@@ -17,7 +17,6 @@ export interface SinkRow {
   readonly id: string;
   readonly name: string;
   readonly config: { readonly [name: string]: unknown };
-  readonly secret: { readonly sealed: Uint8Array; readonly keyId: string } | undefined;
   readonly state: SinkState;
   readonly revision: number;
   readonly fromFile: boolean;
@@ -29,6 +28,9 @@ export interface SinkRow {
   readonly errorAt: Date | null;
   readonly retryAt: Date | null;
 }
+
+/** What is secret in a sink, sealed under a data key; undefined = nothing. */
+export type SinkSecret = { readonly sealed: Uint8Array; readonly keyId: string } | undefined;
 
 /** How far a sink is behind the log, in the streams that the reader may see. */
 export interface SinkLag {
@@ -56,7 +58,7 @@ export interface SinkPlace {
 interface SinkContent {
   readonly name: string;
   readonly config: object;
-  readonly secret: { readonly sealed: Uint8Array; readonly keyId: string } | undefined;
+  readonly secret: SinkSecret;
 }
 
 export interface NewSinkRow extends SinkContent {
@@ -75,14 +77,19 @@ export interface SeenSink {
   readonly revision: number;
 }
 
-const SHOWN = `s.id, s.name, s.config, s.secret, s.secret_key::text AS "secretKey", s.state, s.revision, s.from_file AS "fromFile",
+const SHOWN = `s.id, s.name, s.config, s.state, s.revision, s.from_file AS "fromFile",
   s.created_at AS "createdAt", s.created_by AS "createdBy", s.delivered_at AS "deliveredAt", s.failures, s.error, s.error_at AS "errorAt",
   s.retry_at AS "retryAt"`;
 
 /** Of what was before a change, nothing is said of what is behind it. */
 const AFRESH = 'revision = s.revision + 1, failures = 0, error = NULL, error_at = NULL, retry_at = NULL';
 
-type Shown = Omit<SinkRow, 'secret'> & { readonly secret: Buffer | null; readonly secretKey: string | null };
+const SECRET = 's.secret, s.secret_key::text AS "secretKey"';
+
+interface Sealed {
+  readonly secret: Buffer | null;
+  readonly secretKey: string | null;
+}
 
 // ---- Reading ----
 
@@ -92,10 +99,10 @@ export async function sinkById(
   id: string,
   sites: readonly string[] | undefined,
 ): Promise<SinkRow | undefined> {
-  const { rows } = await sql<Shown>`
+  const { rows } = await sql<SinkRow>`
     SELECT ${sql.raw(SHOWN)} FROM ${sql.table('sealog.sink')} AS s
     WHERE s.id = ${id} AND s.state <> 'deleted' AND ${heldTo(sites)}`.execute(database);
-  return rows[0] && sinkRow(rows[0]);
+  return rows[0];
 }
 
 /** Returns sinks that the connection's role may see, by name, from behind one on; where `sites` are given, only those held to some of them. */
@@ -105,11 +112,11 @@ export async function listSinks(
   sites: readonly string[] | undefined,
   limit: number,
 ): Promise<SinkRow[]> {
-  const { rows } = await sql<Shown>`
+  const { rows } = await sql<SinkRow>`
     SELECT ${sql.raw(SHOWN)} FROM ${sql.table('sealog.sink')} AS s
     WHERE s.state <> 'deleted' AND ${heldTo(sites)} AND ${behind === undefined ? sql`true` : sql`s.name COLLATE "C" > ${behind}`}
     ORDER BY s.name COLLATE "C" LIMIT ${limit}`.execute(database);
-  return rows.map(sinkRow);
+  return rows;
 }
 
 /** Returns how far sinks are behind, each in the streams of its categories. */
@@ -143,6 +150,7 @@ export async function parkedOf(database: Kysely<Tables>, sinks: readonly string[
 export interface StreamOfSink {
   readonly id: number;
   readonly name: string;
+  readonly category: Category;
   readonly epoch: number;
   readonly size: number;
 }
@@ -151,7 +159,8 @@ export interface StreamOfSink {
 export async function streamsIn(database: Kysely<Tables>, categories: readonly Category[]): Promise<StreamOfSink[]> {
   return database
     .selectFrom('sealog.stream')
-    .select(['id', 'name', 'epoch', 'size'])
+    .select(['id', 'name', 'category', 'epoch', 'size'])
+    .$narrowType<{ category: Category }>()
     .where('category', 'in', categories)
     .orderBy('category')
     .orderBy('epoch')
@@ -183,12 +192,83 @@ export async function firstSeqEndingFrom(
 /** Returns the sinks that the operator's files have made, of all tenants, as the writer sees them. */
 export async function sinksFromFile(
   writer: pg.Pool,
-): Promise<(SinkRow & { readonly tenantId: number; readonly tenant: string })[]> {
-  const { rows } = await writer.query<Shown & { tenantId: number; tenant: string }>(
-    `SELECT ${SHOWN}, s.tenant AS "tenantId", t.name AS tenant FROM sealog.sink AS s JOIN sealog.tenant AS t ON t.id = s.tenant
+): Promise<(SinkRow & { readonly secret: SinkSecret; readonly tenantId: number; readonly tenant: string })[]> {
+  const { rows } = await writer.query<SinkRow & Sealed & { tenantId: number; tenant: string }>(
+    `SELECT ${SHOWN}, ${SECRET}, s.tenant AS "tenantId", t.name AS tenant FROM sealog.sink AS s JOIN sealog.tenant AS t ON t.id = s.tenant
      WHERE s.from_file AND s.state <> 'deleted' ORDER BY s.created_at, s.id`,
   );
-  return rows.map((row) => ({ ...sinkRow(row), tenantId: row.tenantId, tenant: row.tenant }));
+  return rows.map(({ secretKey, ...row }) => ({ ...row, secret: secretOf({ ...row, secretKey }) }));
+}
+
+/**
+ * Returns what is secret in a sink, as the writer alone sees it. Throws a Problem `busy` where the sink was changed since it was seen: what is
+ * secret must not go with another address than the one that it is for.
+ */
+export async function secretOfSink(writer: pg.Pool, seen: SeenSink): Promise<SinkSecret> {
+  const { rows } = await withClient(writer, (client) =>
+    client.query<Sealed>(
+      `SELECT ${SECRET} FROM sealog.sink AS s WHERE s.id = $1 AND s.tenant = $2 AND s.revision = $3 AND s.state <> 'deleted'`,
+      seenOf(seen),
+    ),
+  ).catch((cause: unknown) => {
+    throw refusalOf(cause, 'not_ready');
+  });
+  if (rows[0] === undefined) throw new Problem('busy', { detail: 'somebody else changed this sink at the same time' });
+  return secretOf(rows[0]);
+}
+
+export interface SinkCounts {
+  /** Sinks, by the state that is shown. */
+  readonly byState: Readonly<Record<ShownSinkState, number>>;
+  /** Streams that wait at an entry. */
+  readonly parkedStreams: number;
+  /** Of all sinks that are to be followed: entries that are to be read for them, and how long ago the log took the oldest. */
+  readonly lagEntries: number;
+  readonly lagSeconds: number;
+}
+
+export type ShownSinkState = 'running' | 'retrying' | 'parked' | 'paused' | 'disabled';
+
+/** Counts the sinks of all tenants, and how far they are behind. */
+export async function countSinks(writer: pg.Pool): Promise<SinkCounts> {
+  const { rows } = await writer.query<{
+    state: ShownSinkState;
+    sinks: number;
+    parked: number;
+    lag: number;
+    oldest: number | null;
+    now: number;
+  }>(
+    `SELECT CASE WHEN s.state <> 'active' THEN s.state WHEN s.failures > 0 THEN 'retrying' WHEN a.parked > 0 THEN 'parked' ELSE 'running' END AS state,
+       count(*) AS sinks, coalesce(sum(a.parked), 0)::bigint AS parked, coalesce(sum(a.lag), 0)::bigint AS lag, min(a.oldest) AS oldest,
+       floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now
+     FROM sealog.sink AS s, LATERAL (
+       SELECT count(c.parked_at) AS parked, sum(st.size - coalesce(c.next_seq, 0)) AS lag, min(b.recorded_from) AS oldest
+       FROM sealog.stream AS st LEFT JOIN sealog.sink_cursor AS c ON c.sink = s.id AND c.stream = st.id
+       LEFT JOIN LATERAL (
+         SELECT o.recorded_from FROM sealog.block AS o
+         WHERE s.state = 'active' AND st.size > coalesce(c.next_seq, 0) AND o.stream = st.id AND o.first_seq <= coalesce(c.next_seq, 0)
+         ORDER BY o.first_seq DESC LIMIT 1) AS b ON true
+       WHERE CASE WHEN st.category = 'anchor' THEN coalesce((s.config ->> 'anchor')::boolean, false)
+         ELSE st.tenant = s.tenant AND coalesce(s.config #> '{filter,categories}' ? st.category, true) END
+     ) AS a
+     WHERE s.state <> 'deleted' GROUP BY 1`,
+  );
+  const followed = rows.filter(({ state }) => state !== 'paused' && state !== 'disabled');
+  const ages = followed.flatMap(({ oldest, now }) => (oldest === null ? [] : [Math.max(0, now - oldest) / 1000]));
+  const sinksIn = (state: ShownSinkState): number => rows.find((row) => row.state === state)?.sinks ?? 0;
+  return {
+    byState: {
+      running: sinksIn('running'),
+      retrying: sinksIn('retrying'),
+      parked: sinksIn('parked'),
+      paused: sinksIn('paused'),
+      disabled: sinksIn('disabled'),
+    },
+    parkedStreams: rows.reduce((sum, { parked }) => sum + parked, 0),
+    lagEntries: followed.reduce((sum, { lag }) => sum + lag, 0),
+    lagSeconds: Math.max(0, ...ages),
+  };
 }
 
 // ---- Changing ----
@@ -200,7 +280,7 @@ export async function sinksFromFile(
 export async function createSink(writer: pg.Pool, sink: NewSinkRow, max: number): Promise<SinkRow | undefined> {
   return change(writer, async (client) => {
     await client.query(`SELECT pg_advisory_xact_lock(hashtextextended('sealog.sink', $1))`, [sink.tenantId]);
-    const { rows } = await client.query<Shown>(
+    const { rows } = await client.query<SinkRow>(
       `INSERT INTO sealog.sink AS s (id, tenant, name, config, secret, secret_key, from_file, created_by)
        SELECT $1::uuid, $2::integer, $3::text, $4::jsonb, $5::bytea, $6::bigint, $7::boolean, $8::text
        WHERE (SELECT count(*) FROM sealog.sink AS other WHERE other.tenant = $2 AND other.state <> 'deleted') < $9
@@ -221,7 +301,7 @@ export async function createSink(writer: pg.Pool, sink: NewSinkRow, max: number)
          SELECT $1, $2, p.stream, p.seq FROM unnest($3::integer[], $4::bigint[]) AS p (stream, seq)`,
         [sink.id, sink.tenantId, ...placesOf(sink.begin)],
       );
-    return sinkRow(made);
+    return made;
   });
 }
 
@@ -236,7 +316,7 @@ export async function changeSink(
   added: { readonly categories: readonly Category[]; readonly anchor: boolean },
 ): Promise<SinkRow | undefined> {
   return change(writer, async (client) => {
-    const { rows } = await client.query<Shown>(
+    const { rows } = await client.query<SinkRow>(
       `UPDATE sealog.sink AS s SET name = $4, config = $5, secret = $6, secret_key = $7, ${AFRESH}
        WHERE s.id = $1 AND s.tenant = $2 AND s.revision = $3 AND s.state <> 'deleted' RETURNING ${SHOWN}`,
       [...seenOf(seen), ...contentOf(content)],
@@ -250,7 +330,7 @@ export async function changeSink(
        ON CONFLICT (sink, stream) DO UPDATE SET next_seq = excluded.next_seq, parked_at = NULL, parked_reason = NULL`,
       [seen.id, seen.tenantId, [...added.categories], added.anchor],
     );
-    return sinkRow(changed);
+    return changed;
   });
 }
 
@@ -261,11 +341,11 @@ export async function setSinkState(
   state: SinkState,
 ): Promise<SinkRow | undefined> {
   return change(writer, async (client) => {
-    const { rows } = await client.query<Shown>(
+    const { rows } = await client.query<SinkRow>(
       `UPDATE sealog.sink AS s SET state = $3, ${AFRESH} WHERE s.id = $1 AND s.tenant = $2 AND s.state <> 'deleted' RETURNING ${SHOWN}`,
       [id, tenantId, state],
     );
-    return rows[0] && sinkRow(rows[0]);
+    return rows[0];
   });
 }
 
@@ -360,11 +440,11 @@ async function lock(client: pg.PoolClient, seen: SeenSink): Promise<boolean> {
 }
 
 async function raise(client: pg.PoolClient, seen: SeenSink): Promise<SinkRow | undefined> {
-  const { rows } = await client.query<Shown>(
+  const { rows } = await client.query<SinkRow>(
     `UPDATE sealog.sink AS s SET ${AFRESH} WHERE s.id = $1 AND s.tenant = $2 AND s.revision = $3 AND s.state <> 'deleted' RETURNING ${SHOWN}`,
     seenOf(seen),
   );
-  return rows[0] && sinkRow(rows[0]);
+  return rows[0];
 }
 
 function seenOf({ id, tenantId, revision }: SeenSink): [string, number, number] {
@@ -380,11 +460,8 @@ function placesOf(places: readonly SinkPlace[]): [number[], number[]] {
   return [places.map(({ streamId }) => streamId), places.map(({ nextSeq }) => nextSeq)];
 }
 
-function sinkRow({ secret, secretKey, ...row }: Shown): SinkRow {
-  return {
-    ...row,
-    secret: secret === null || secretKey === null ? undefined : { sealed: secret, keyId: secretKey },
-  };
+function secretOf({ secret, secretKey }: Sealed): SinkSecret {
+  return secret === null || secretKey === null ? undefined : { sealed: secret, keyId: secretKey };
 }
 
 /** A sink for all sites is held to none, and not within any. */

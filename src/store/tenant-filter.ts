@@ -5,7 +5,7 @@
  * What reads for one tenant does so through a kysely with this plugin (`asTenant`), and each table that a statement names becomes
  * `(SELECT * FROM <table> WHERE tenant = <id>)`, which PostgreSQL plans like the table. So no function can forget it. A statement that
  * names a table in a way that the plugin does not see, or one that is of no tenant, is refused before it is sent: in raw SQL a table is
- * written `${sql.table('sealog.block')} AS b`.
+ * written `${sql.table('sealog.block')} AS b`. Of tables with secrets in them it is the columns without.
  */
 import assert from 'node:assert/strict';
 import {
@@ -22,9 +22,11 @@ import type { Tables } from './tables.ts';
 
 const SCHEMA = 'sealog';
 
+/** Has rows of tenants, and no reader sees them (migrations/0009_column_grants.sql). */
+type Unread = 'sealog.anchor_leaf' | 'sealog.tenant_setting';
 type TableOfTenants =
   | 'sealog.tenant'
-  | { [T in keyof Tables]: 'tenant' extends keyof Tables[T] ? T : never }[keyof Tables];
+  | Exclude<{ [T in keyof Tables]: 'tenant' extends keyof Tables[T] ? T : never }[keyof Tables], Unread>;
 
 /** Which column of a table says whose a row is. */
 export const TENANT_COLUMNS = {
@@ -36,14 +38,25 @@ export const TENANT_COLUMNS = {
   'sealog.entry_id': 'tenant',
   'sealog.tile': 'tenant',
   'sealog.checkpoint': 'tenant',
-  'sealog.anchor_leaf': 'tenant',
   'sealog.verification': 'tenant',
-  'sealog.tenant_setting': 'tenant',
   'sealog.api_key': 'tenant',
   'sealog.proposal': 'tenant',
   'sealog.sink': 'tenant',
   'sealog.sink_cursor': 'tenant',
 } as const satisfies Record<TableOfTenants, string>;
+
+/** What a reader may read of a table that is not all his to read (migrations/0009_column_grants.sql). */
+const OPEN_COLUMNS: { readonly [T in TableOfTenants]?: readonly (keyof Tables[T])[] } = {
+  'sealog.data_key': ['id', 'tenant', 'stream', 'drop_month'],
+  'sealog.api_key': [
+    ...(['id', 'tenant', 'name', 'categories', 'sites', 'created_at', 'created_by', 'expires_at'] as const),
+    ...(['rotated_at', 'previous_until', 'revoked_at', 'revoked_by', 'last_used_at'] as const),
+  ],
+  'sealog.sink': [
+    ...(['id', 'tenant', 'name', 'config', 'state', 'revision', 'from_file', 'created_at', 'created_by'] as const),
+    ...(['delivered_at', 'failures', 'error', 'error_at', 'retry_at'] as const),
+  ],
+};
 
 /** Returns the plugin that lets a kysely see the rows of one tenant alone. A statement that it can not hold to them throws a TypeError. */
 export function tenantFilter(tenantId: number): KyselyPlugin {
@@ -67,9 +80,10 @@ class TenantTransformer extends OperationNodeTransformer {
     const { schema, identifier } = node.table;
     // An alias, which stands for what was filtered where it was given: the search path has no table of ours.
     if (schema === undefined) return node;
-    const column = columnOf(`${schema.name}.${identifier.name}`);
+    const table = tableOf(`${schema.name}.${identifier.name}`);
+    const column = TENANT_COLUMNS[table];
     const rows = RawNode.create(
-      ['(SELECT * FROM ', ' WHERE ', ' = ', ')'],
+      [`(SELECT ${OPEN_COLUMNS[table]?.join(', ') ?? '*'} FROM `, ' WHERE ', ' = ', ')'],
       [node, IdentifierNode.create(column), ValueNode.createImmediate(this.#tenantId)],
     );
     switch (this.nodeStack.at(-2)?.kind) {
@@ -99,9 +113,9 @@ class TenantTransformer extends OperationNodeTransformer {
   }
 }
 
-function columnOf(table: string): string {
-  if (!Object.hasOwn(TENANT_COLUMNS, table)) throw new TypeError(`${table} is not read for one tenant`);
-  return TENANT_COLUMNS[table as keyof typeof TENANT_COLUMNS];
+function tableOf(name: string): TableOfTenants {
+  if (!Object.hasOwn(TENANT_COLUMNS, name)) throw new TypeError(`${name} is not read for one tenant`);
+  return name as TableOfTenants;
 }
 
 /** The compiler of statements goes by a node's kind; only the type of the method knows tables alone. */

@@ -1,11 +1,10 @@
-/** What a search asks for, as conditions on blocks (to pass over those that can not match) and on entries (to decide). */
-import type { JsonObject, JsonValue } from '../chain/canonical.ts';
-import { OUTCOMES, type Outcome } from '../chain/category.ts';
-import { partValue } from '../chain/entry-view.ts';
-import type { Entry } from '../chain/open-block.ts';
-import { type Mark, marksOf, normalizeEmail, normalizeIp, tagOf } from '../chain/tag.ts';
-import type { BlockFilter } from '../store/log-reader.ts';
+/** What a search or a download asks for, as conditions on blocks (to pass over those that can not match) and on entries (to decide). */
+import type { JsonObject, JsonValue } from './canonical.ts';
+import { OUTCOMES, type Outcome } from './category.ts';
+import { partValue } from './entry-view.ts';
 import { compareInstants, type Instant, instantOf } from './instant.ts';
+import type { Entry } from './open-block.ts';
+import { type Mark, marksOf, normalizeEmail, normalizeIp, tagOf } from './tag.ts';
 
 export interface EntryQuery {
   readonly action?: string | undefined;
@@ -23,6 +22,20 @@ export interface EntryQuery {
   readonly to?: Instant | undefined;
   readonly occurredFrom?: Instant | undefined;
   readonly occurredTo?: Instant | undefined;
+}
+
+/** Conditions on a block that can be told without opening it: those that do not meet them have nothing that is asked for. */
+export interface BlockFilter {
+  /** Milliseconds since 1970; a block passes when an entry of it may lie between. */
+  readonly recordedFrom?: number | undefined;
+  readonly recordedTo?: number | undefined;
+  readonly occurredFrom?: number | undefined;
+  readonly occurredTo?: number | undefined;
+  readonly severityMin?: number | undefined;
+  /** Bit of an outcome. */
+  readonly outcome?: number | undefined;
+  /** For each condition the tags of which one must be the block's; the condition that fewest blocks meet first. */
+  readonly tags: readonly (readonly bigint[])[];
 }
 
 /**

@@ -1,0 +1,211 @@
+/**
+ * A download: what a caller may see of a range of the log, as lines, chunk by chunk.
+ *
+ * The streams follow each other by category and epoch, each in the order of its seqs. How far each goes is fixed at the beginning, by its size:
+ * entries are never changed, so that is a snapshot without a transaction, and each read is one of its own. Nothing is made ahead of
+ * the reader but a few blocks.
+ *
+ * The closing line vouches that nothing is missing between the first and the last seq. So where all entries of a range are asked for, a block
+ * that is not there ends the download, like one that was tampered with; where a filter chooses, blocks are found by their tags, which
+ * are an index and no evidence.
+ */
+import type { StoredBlock } from '../chain/block.ts';
+import { utf8 } from '../chain/bytes.ts';
+import type { Category } from '../chain/category.ts';
+import { blockFilter, type EntryQuery } from '../chain/entry-filter.ts';
+import { compareInstants } from '../chain/instant.ts';
+import { EvidenceError, KeyUnavailableError, Problem } from '../errors.ts';
+import type { AsTenant } from '../store/database.ts';
+import { blockOf, monthsOf, scanBlocks, seqAtInstant } from '../store/log-reader.ts';
+import { listStreams, type StreamRow } from '../store/streams.ts';
+import { type DownloadCursor, formatCursor } from './download-cursor.ts';
+import { closingLine, type DownloadedStream, type DownloadFormat } from './download-format.ts';
+import type { Lines, LinesWanted } from './line-writer.ts';
+
+export interface DownloadRequest {
+  readonly tenant: string;
+  readonly format: DownloadFormat;
+  /** Undefined: all. */
+  readonly categories: readonly Category[] | undefined;
+  /** Of the one category; undefined: all. */
+  readonly epoch: number | undefined;
+  /** Of each stream: this seq and later, and before that. */
+  readonly fromSeq: number | undefined;
+  readonly toSeq: number | undefined;
+  readonly query: EntryQuery;
+  /** No more entries than that. */
+  readonly limit: number | undefined;
+  readonly cursor: DownloadCursor | undefined;
+}
+
+export interface DownloadSources {
+  readonly ask: AsTenant;
+  readonly keys: Keys;
+  readonly write: (wanted: LinesWanted) => Promise<Lines>;
+}
+
+interface Keys {
+  keysById(id: string): Promise<{ readonly dataKey: Uint8Array; readonly tagKey: Uint8Array }>;
+}
+
+interface Month {
+  readonly dropMonth: number;
+  readonly keyId: string;
+}
+
+/** Of one stream: the entries from `first` on and before `end`. */
+interface Walk {
+  readonly stream: StreamRow;
+  readonly months: readonly Month[];
+  readonly first: number;
+  readonly end: number;
+  /** The client has what is before `first`: what comes MUST join on. */
+  readonly isContinued: boolean;
+  readonly query: EntryQuery;
+}
+
+/** Of 128 KiB each at most, before compression: what one download holds, twice where the database is quicker than the reader. */
+const BLOCKS_A_READ = 8;
+
+/**
+ * Yields the lines, the closing one last. Throws a Problem where the cursor is of another log, or something can not be had now, and an
+ * EvidenceError where what is stored can not be what was written.
+ */
+export async function* download(
+  sources: DownloadSources,
+  request: DownloadRequest,
+  signal: AbortSignal,
+): AsyncGenerator<Uint8Array> {
+  const { ask, keys, write } = sources;
+  const { tenant, format, cursor, limit = Number.POSITIVE_INFINITY } = request;
+  const streams = (await ask(listStreams)).filter((stream) => isAsked(stream, request)).sort(inOrder);
+  const until = cursor?.until ?? Math.max(0, ...streams.map(({ recordedAt }) => recordedAt));
+  const query = cursor?.until === undefined ? request.query : upTo(request.query, until);
+  const started = cursor === undefined ? 0 : streams.findIndex(({ name }) => name === cursor.stream);
+  if (started === -1) throw foreignCursor();
+  const ids = streams.map(({ id }) => id);
+  const months = await ask((database) => monthsOf(database, ids));
+  const done: Mutable<DownloadedStream>[] = [];
+  let total = 0;
+  for (const stream of streams.slice(started)) {
+    const isContinued = stream.name === cursor?.stream && cursor.seq + 1 >= (request.fromSeq ?? 0);
+    const of: Mutable<DownloadedStream> = { stream: stream.name, entries: 0, firstSeq: null, lastSeq: null };
+    done.push(of);
+    const walk: Walk = {
+      ...{ stream, query, isContinued },
+      months: months.filter(({ streamId }) => streamId === stream.id),
+      first: isContinued ? cursor!.seq + 1 : (request.fromSeq ?? 0),
+      end: Math.min(stream.size, request.toSeq ?? stream.size),
+    };
+    for await (const block of blocksOf(ask, keys, walk, signal)) {
+      const { dataKey } = await keysOf(keys, block.keyId);
+      const lines = await write({
+        block: { firstSeq: block.firstSeq, entries: block.entries, records: block.records, parts: block.parts },
+        stream: { name: stream.name, category: stream.category, tenant },
+        ...{ dataKey, query, format, first: walk.first, end: walk.end, limit: limit - total },
+      });
+      signal.throwIfAborted();
+      if (lines.first === undefined || lines.last === undefined) continue;
+      of.entries += lines.entries;
+      of.firstSeq ??= lines.first;
+      of.lastSeq = lines.last;
+      total += lines.entries;
+      yield lines.bytes;
+      if (total < limit) continue;
+      const next = formatCursor({ stream: stream.name, seq: lines.last, until });
+      yield utf8(closingLine(format, { complete: false, entries: total, streams: done, cursor: next }));
+      return;
+    }
+  }
+  yield utf8(closingLine(format, { complete: true, entries: total, streams: done, cursor: null }));
+}
+
+type Mutable<T> = { -readonly [K in keyof T]: T[K] };
+
+function isAsked({ category, epoch, size }: StreamRow, request: DownloadRequest): boolean {
+  if (size === 0) return false;
+  if (request.categories !== undefined && !request.categories.includes(category)) return false;
+  return request.epoch === undefined || request.epoch === epoch;
+}
+
+/** By category, as it is written, and epoch. A client goes on from a line that he has, so this order MUST stay. */
+function inOrder(a: StreamRow, b: StreamRow): number {
+  if (a.category !== b.category) return a.category < b.category ? -1 : 1;
+  return a.epoch - b.epoch;
+}
+
+function upTo(query: EntryQuery, until: number): EntryQuery {
+  const end = { ms: until + 1, nanos: 0 };
+  return query.to !== undefined && compareInstants(query.to, end) < 0 ? query : { ...query, to: end };
+}
+
+/** The blocks of a walk that can have what is asked for, in order. */
+async function* blocksOf(ask: AsTenant, keys: Keys, walk: Walk, signal: AbortSignal): AsyncGenerator<StoredBlock> {
+  const { stream, months, query, isContinued } = walk;
+  const isWhole = choosesNothing(query);
+  let end = walk.end;
+  let seq = walk.first;
+  /** Where the next block must begin; undefined = not known yet, since what has expired is gone from the beginning on. */
+  let expected: number | undefined;
+  if (isContinued && isWhole && seq < end) {
+    const begun = await ask((database) => blockOf(database, stream.id, seq));
+    if (begun === undefined) throw missing(stream, seq);
+    expected = begun.firstSeq;
+  }
+  for (const { dropMonth, keyId } of months) {
+    if (seq >= end) break;
+    const bounds = await ask(async (database) => ({
+      begun: seq === 0 ? undefined : await blockOf(database, stream.id, seq, dropMonth),
+      before: query.from && (await seqAtInstant(database, stream.id, dropMonth, { before: query.from.ms })),
+      after: query.to && (await seqAtInstant(database, stream.id, dropMonth, { after: query.to.ms })),
+    }));
+    seq = bounds.begun?.firstSeq ?? seq;
+    if (bounds.before !== undefined && bounds.before > seq) {
+      seq = bounds.before;
+      expected = seq;
+    }
+    if (bounds.after !== undefined) end = Math.min(end, bounds.after);
+    const filter = isWhole ? { tags: [] } : blockFilter(query, (await keysOf(keys, keyId)).tagKey);
+    for (let isMore = true; isMore && seq < end; ) {
+      signal.throwIfAborted();
+      const from = seq;
+      const scan = await ask((database) =>
+        scanBlocks(database, stream.id, dropMonth, filter, 'asc', from, BLOCKS_A_READ),
+      );
+      for (const block of scan.blocks) {
+        if (isWhole && expected !== undefined && block.firstSeq !== expected) throw missing(stream, expected);
+        if (block.firstSeq >= end) return;
+        expected = block.firstSeq + block.entries;
+        yield block;
+      }
+      if (scan.lastFirstSeq !== undefined) seq = scan.lastFirstSeq + 1;
+      isMore = scan.looked === BLOCKS_A_READ;
+    }
+    if (bounds.after !== undefined) break;
+  }
+  if (isWhole && expected !== undefined && expected < end) throw missing(stream, expected);
+}
+
+/** Says whether a query is for all entries of a range, so that none may be missing. */
+function choosesNothing({ from: _, to: __, ...others }: EntryQuery): boolean {
+  return Object.values(others).every((wanted) => wanted === undefined);
+}
+
+async function keysOf(keys: Keys, id: string): ReturnType<Keys['keysById']> {
+  try {
+    return await keys.keysById(id);
+  } catch (cause) {
+    if (cause instanceof KeyUnavailableError)
+      throw new Problem('not_ready', { detail: 'a key that entries are sealed with can not be had now', cause });
+    throw cause;
+  }
+}
+
+function missing({ name }: StreamRow, seq: number): EvidenceError {
+  return new EvidenceError(`entry ${seq} of ${name} is not stored`);
+}
+
+function foreignCursor(): Problem {
+  const message = 'names no stream of this download: send the same parameters with it';
+  return new Problem('invalid_request', { errors: [{ field: 'cursor', message }] });
+}

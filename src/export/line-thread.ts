@@ -1,0 +1,40 @@
+/** The thread that makes the lines of downloads: a stored block and its key in, lines out. */
+import assert from 'node:assert/strict';
+import { parentPort } from 'node:worker_threads';
+import { matches } from '../chain/entry-filter.ts';
+import { openBlock } from '../chain/open-block.ts';
+import { EvidenceError } from '../errors.ts';
+import { lowerPriorityOfThread } from '../low-priority.ts';
+import { downloadWriter } from './download-format.ts';
+import type { Lines, LinesAnswer, LinesAsked, LinesWanted } from './line-writer.ts';
+
+assert(parentPort !== null, 'runs as a worker thread');
+lowerPriorityOfThread();
+const main = parentPort;
+const encoder = new TextEncoder();
+
+function linesOf({ block, stream, dataKey, query, format, first, end, limit }: LinesWanted): Lines {
+  const { line } = downloadWriter(format);
+  // What openBlock looks at.
+  const stored = block as Parameters<typeof openBlock>[0];
+  const entries = openBlock(stored, stream.name, dataKey)
+    .filter((entry) => entry.record.seq >= first && entry.record.seq < end && matches(query, entry))
+    .slice(0, limit);
+  const bytes = encoder.encode(entries.map((entry) => line({ entry, stream })).join(''));
+  return { bytes, entries: entries.length, first: entries[0]?.record.seq, last: entries.at(-1)?.record.seq };
+}
+
+main.on('message', (asked: LinesAsked) => {
+  if (asked === undefined) {
+    main.close();
+    return;
+  }
+  const { id, ...wanted } = asked;
+  try {
+    const lines = linesOf(wanted);
+    main.postMessage({ ...lines, id } satisfies LinesAnswer, [lines.bytes.buffer as ArrayBuffer]);
+  } catch (error) {
+    const failure = error instanceof Error ? error.message : String(error);
+    main.postMessage({ id, failure, isEvidence: error instanceof EvidenceError } satisfies LinesAnswer);
+  }
+});
