@@ -11,7 +11,6 @@ import { parentPort, workerData } from 'node:worker_threads';
 import { anchorEpoch } from '../chain/key-statement.ts';
 import { fileMonthKeys } from '../keys/file-month-keys.ts';
 import { Keyring } from '../keys/keyring.ts';
-import { lowerPriorityOfThread } from '../low-priority.ts';
 import { keyById } from '../store/data-keys.ts';
 import { asTenant, openDatabase } from '../store/database.ts';
 import { listenForEntries } from '../store/entry-notices.ts';
@@ -34,7 +33,6 @@ import { SinkFollower, type StreamPosition } from './sink-follower.ts';
 import { type OpenedSink, openSink } from './transport-of-sink.ts';
 
 assert(parentPort !== null, 'runs as a worker thread');
-lowerPriorityOfThread();
 const main = parentPort;
 const task = workerData as ExportTask;
 
@@ -130,7 +128,6 @@ class ExportThread {
       setTimeout(() => this.#unopened.delete(sink.id), retryInMs).unref();
       return;
     }
-    const others = opened.anchor ? await this.#anchorStreams() : [];
     const streams = new Map<number, number>();
     const source = (stream: StreamPosition) => {
       const owner = streams.get(stream.id)!;
@@ -144,6 +141,8 @@ class ExportThread {
       transport: opened.transport,
       wants: opened.wants,
       streams: async () => {
+        // Each time: the anchor stream may have had no tick yet, and a recovery begins another epoch.
+        const others = opened.anchor ? await this.#anchorStreams() : [];
         const found = await streamsOfSink(database.writer, { id: sink.id, tenantId }, opened.categories, others);
         for (const stream of found) streams.set(stream.id, stream.tenantId);
         return found;

@@ -9,14 +9,12 @@ import type { Entry } from '../chain/open-block.ts';
 import { addMonths, dropMonthOf } from '../chain/retain-until.ts';
 import { type KeysFor, type StreamKeys, sealRuns, sealWith } from '../chain/sealed-run.ts';
 import type { Outcome } from '../chain/sequencer.ts';
-import { lowerPriorityOfThread } from '../low-priority.ts';
 import { Appender } from './appender.ts';
 import { answerBatch, type Batch, type BatchAnswer, type BatchLimits } from './batch.ts';
 import { encodeEntries, encodeRun, type RunColumns, type SealedColumns } from './batch-wire.ts';
 import { ThreadCalls } from './thread-calls.ts';
 
 assert(parentPort !== null, 'runs as a worker thread');
-lowerPriorityOfThread();
 
 /** Streams and keys that are remembered; both are asked for again when they were forgotten. */
 const REMEMBERED_MAX = 10_000;
