@@ -11,6 +11,7 @@ import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { readEmbeddedConnection } from '../src/store/embedded-postgres.ts';
 import { type BaselineRequest, type BaselineResult, createTables, explainBaselines, withClient } from './baselines.ts';
+import { BROKEN_SINK, measureBrokenSink } from './broken-sink.ts';
 import { startClient } from './client-process.ts';
 import { EVENT_ORDERS, type EventOrder, type EventSource, hasCorpus, loadEvents } from './corpus.ts';
 import { EXPORTS, measureExport } from './export.ts';
@@ -29,6 +30,7 @@ const NAMES: readonly string[] = [
   ...THROUGHPUTS.map(({ name }) => name),
   ...PROOFS,
   ...EXPORTS,
+  ...BROKEN_SINK,
   ...FAIRNESS,
 ];
 
@@ -140,6 +142,7 @@ async function benchService(service: Service, dataDir: string, options: Options,
     rows.push(
       ...(await measureExport(service, { dataDir, database }, (name) => isWanted(options.only, name), options)),
     );
+    rows.push(...(await measureBrokenSink(service, (name) => isWanted(options.only, name), options)));
     rows.push(...(await measureFairness(service, (name) => isWanted(options.only, name), options)));
     const stored = await service.countEntries(database);
     if (stored !== stage.acknowledged)

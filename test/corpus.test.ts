@@ -1,4 +1,8 @@
-/** Real audit events, all of them: in over HTTP, back unchanged, verified. They lie outside of the repository, where SEALOG_TEST_DATA says. */
+/**
+ * Real audit events: in over HTTP, back unchanged, verified. They lie outside of the repository, where SEALOG_TEST_DATA says. All of them
+ * with SEALOG_TEST_HARD; else a third of each file, another one in each run, and all of the vendors' samples.
+ */
+import { randomInt } from 'node:crypto';
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { gunzipSync, gzipSync } from 'node:zlib';
@@ -10,6 +14,8 @@ import { sha256 } from '../src/chain/sha256.ts';
 import { type Answer, startService, type TestService, withoutTrail } from './support/service.ts';
 
 const DATA = process.env['SEALOG_TEST_DATA'];
+const HARD = process.env['SEALOG_TEST_HARD'] !== undefined;
+const THIRD = randomInt(3);
 const BATCH = 500;
 /** How a batch is sent, one after the other. */
 const FORMS = ['lines', 'array', 'lines, compressed', 'array, compressed', 'array, all or nothing'] as const;
@@ -47,7 +53,9 @@ describe.skipIf(DATA === undefined)('the real corpus', () => {
         for (const [i, line] of batch.entries()) {
           const event = JSON.parse(line) as JsonObject & { category: string; id: string };
           const { status, id, stream, ...receipt } = answer.body.items[i];
-          expect([status, id, stream]).toEqual([201, event.id, `acme/${event.category}`]);
+          // An assertion for each event would cost more than the event.
+          if (status !== 201 || id !== event.id || stream !== `acme/${event.category}`)
+            expect([status, id, stream]).toEqual([201, event.id, `acme/${event.category}`]);
           const one: Sent = { category: event.category, id: event.id, canonical: digest(event), receipt };
           sent.push(one);
           byId.set(`${one.category} ${one.id}`, one);
@@ -55,7 +63,7 @@ describe.skipIf(DATA === undefined)('the real corpus', () => {
         }
       }
     }
-    expect(sent.length).toBeGreaterThan(80_000);
+    expect(sent.length).toBeGreaterThan(HARD ? 80_000 : 26_000);
     expect(byId.size).toBe(sent.length);
   });
 
@@ -68,14 +76,17 @@ describe.skipIf(DATA === undefined)('the real corpus', () => {
       for await (const item of search(`category=${category}&order=asc`)) {
         const { log, ...event } = item;
         const one = byId.get(`${category} ${event['id']}`)!;
-        expect(digest(event)).toBe(one.canonical);
-        expect(log).toMatchObject({ stream: `acme/${category}`, seq: oldestFirst.length, ...one.receipt });
+        const wanted = [one.canonical, `acme/${category}`, oldestFirst.length, one.receipt!.seq, one.receipt!.hash];
+        const found = [digest(event), log.stream, log.seq, log.seq, log.hash];
+        if (found.some((value, i) => value !== wanted[i])) expect(found).toEqual(wanted);
+        if (oldestFirst.length % 1000 === 0) expect(log).toMatchObject({ ...one.receipt });
         oldestFirst.push(one.id);
       }
       expect(oldestFirst).toEqual(expected.map(({ id }) => id));
       const newestFirst: string[] = [];
       for await (const { log, ...event } of search(`category=${category}`)) {
-        expect(log.seq).toBe(expected.length - 1 - newestFirst.length);
+        if (log.seq !== expected.length - 1 - newestFirst.length)
+          expect(log.seq).toBe(expected.length - 1 - newestFirst.length);
         newestFirst.push(event['id'] as string);
       }
       expect(newestFirst).toEqual(oldestFirst.toReversed());
@@ -158,7 +169,7 @@ describe.skipIf(DATA === undefined)('the real corpus', () => {
   }
 });
 
-/** Returns the lines of each file. */
+/** Returns the lines of each file that this run is about. */
 function* corpusFiles(data: string): Iterable<string[]> {
   for (const folder of ['corpus', 'corpus/fixtures']) {
     const files = readdirSync(join(data, folder)).filter((name) => name.endsWith('.ndjson.gz'));
@@ -166,7 +177,8 @@ function* corpusFiles(data: string): Iterable<string[]> {
       yield gunzipSync(readFileSync(join(data, folder, file)))
         .toString()
         .trimEnd()
-        .split('\n');
+        .split('\n')
+        .filter((_, i) => HARD || folder !== 'corpus' || i % 3 === THIRD);
   }
 }
 

@@ -20,6 +20,7 @@ import { migrate } from '../src/store/migrate.ts';
 import { checkSettings } from '../src/store/settings-gate.ts';
 import { SignerLease } from '../src/store/signer.ts';
 import { createDatabase, createLogins, urlOf } from './support/postgres.ts';
+import { PROGRAM_ENVIRONMENT } from './support/program-environment.ts';
 import { startService, type TestService } from './support/service.ts';
 
 const run = promisify(execFile);
@@ -817,7 +818,7 @@ describe('a service whose roles have logins of their own', () => {
     await own.app.close();
     const main = join(import.meta.dirname, '../src/cli/main.ts');
     const sealog = async (args: readonly string[], logins: Readonly<Record<string, string>>) => {
-      const env = { PATH: process.env['PATH'], ...own.environment, ...logins };
+      const env = { ...PROGRAM_ENVIRONMENT, ...own.environment, ...logins };
       return run(process.execPath, [main, ...args], { env }).then(
         ({ stdout }) => ({ code: 0, out: stdout }),
         (error: { code: number; stdout: string; stderr: string }) => ({

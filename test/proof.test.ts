@@ -27,6 +27,7 @@ import { startService, type TestService } from './support/service.ts';
 // biome-ignore lint/suspicious/noExplicitAny: answers of every shape
 type Json = any;
 
+const HARD = process.env['SEALOG_TEST_HARD'] !== undefined;
 const SIZE = 600;
 const STREAM = 'acme/user_authentication';
 const LOG = `/v1/logs/${STREAM}`;
@@ -58,6 +59,8 @@ afterAll(async () => {
 describe('the proof of an event', () => {
   it('holds for every entry, from its record alone up to the signed root', async () => {
     for (const [seq, id] of ids.entries()) {
+      // Those at the edges of tiles, and one of three.
+      if (!HARD && seq % 3 !== 0 && (seq + 2) % 256 > 4) continue;
       const proof = await json(`/v1/events/${id}/proof`);
       expect(checkProof(proof)).toMatchObject({ id, stream: STREAM, seq });
       if (seq % 50 === 0) expect(checkShape('EntryProof', proof)).toEqual([]);
@@ -137,7 +140,7 @@ describe('the proof of an event', () => {
 
   it('is there from the first checkpoint on, and follows each later one', async () => {
     const all: string[] = [];
-    for (let size = 1; size <= 20; size++) {
+    for (let size = 1; size <= (HARD ? 20 : 11); size++) {
       const id = `grown-${size}`;
       await appendSigned('growing', id);
       all.push(id);
@@ -153,6 +156,8 @@ describe('the proof of an event', () => {
   it('of every entry at every size up to 600 leads to the root', async () => {
     const stream = await streamNamed(STREAM);
     for (let size = 1; size <= SIZE; size++) {
+      // Each shape of a tree within a tile, and around a second and a third one; and one of nine.
+      if (!HARD && size > 70 && size % 9 !== 0 && size !== SIZE && (size + 3) % 256 > 6) continue;
       const seqs = Array.from({ length: size }, (_, seq) => seq);
       const nodes = seqs.flatMap((seq) => inclusionNodes(seq, size));
       const getNode = await treeNodes(database.verifier, stream, size, nodes);
@@ -199,10 +204,11 @@ describe('a stream as tiles', () => {
   });
 
   it('has partial tiles and bundles of every width', async () => {
+    const step = (width: number): number => (HARD || width < 20 || width >= 245 ? 1 : 5);
     const whole = await bytesOf(`${LOG}/tile/0/001`);
     const bundle = await bytesOf(`${LOG}/tile/entries/001`);
     expect(whole.length).toBe(8192);
-    for (let width = 1; width < 256; width++) {
+    for (let width = 1; width < 256; width += step(width)) {
       expect(Buffer.compare(await bytesOf(`${LOG}/tile/0/001.p/${width}`), whole.subarray(0, 32 * width))).toBe(0);
       const part = await bytesOf(`${LOG}/tile/entries/001.p/${width}`);
       expect(Buffer.compare(part, bundle.subarray(0, part.length))).toBe(0);
@@ -211,7 +217,7 @@ describe('a stream as tiles', () => {
     expect(toHex(await bytesOf(`${LOG}/tile/1/000.p/2`))).toBe(
       toHex(Buffer.concat([naiveRoot(leaves.slice(0, 256)), naiveRoot(leaves.slice(256, 512))])),
     );
-    for (let width = 1; width <= SIZE - 512; width++) {
+    for (let width = 1; width <= SIZE - 512; width += step(width)) {
       const tile = await bytesOf(`${LOG}/tile/0/002.p/${width}`);
       expect(toHex(tile)).toBe(toHex(Buffer.concat(leaves.slice(512, 512 + width))));
     }
@@ -350,7 +356,7 @@ describe('consistency', () => {
       [599, 600],
       [600, 600],
     ];
-    for (let i = 0; i < 250; i++) {
+    for (let i = 0; i < (HARD ? 250 : 80); i++) {
       const to = (i * 7919) % (SIZE + 1);
       pairs.push([(i * 104_729) % (to + 1), to]);
     }

@@ -19,6 +19,7 @@ import { registerTrail } from '../src/http/trail.ts';
 import { readJson } from '../src/ingest/json-reader.ts';
 import { makeSeed } from '../src/signer/seeds.ts';
 import { trustedKeys } from '../src/verify/trusted-keys.ts';
+import { PROGRAM_ENVIRONMENT } from './support/program-environment.ts';
 import { type Answer, startService, type TestService } from './support/service.ts';
 
 const run = promisify(execFile);
@@ -504,7 +505,7 @@ describe('the database itself', () => {
 describe('a signer that is killed', () => {
   async function killedAt(service: TestService, step: string): Promise<void> {
     const child = join(import.meta.dirname, 'support/signing-child.ts');
-    const env = { PATH: process.env['PATH'], ...service.environment };
+    const env = { ...PROGRAM_ENVIRONMENT, ...service.environment };
     const died = await run(process.execPath, [child, step, '1'], { env }).then(
       ({ stdout }) => stdout,
       (error: { signal: string }) => error.signal,

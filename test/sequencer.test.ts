@@ -143,6 +143,8 @@ function expectOrder(all: readonly (Sent & { readonly receipt: Receipt })[]): vo
   }
 }
 
+const HARD = process.env['SEALOG_TEST_HARD'] !== undefined;
+
 /** Work for a writer: mostly single events, some batches, some atomic ones, of one tenant's categories. */
 function portions(seed: number, categories: readonly GeneratedCategory[], requests: number): EventInput[][] {
   const events = generateEvents({ seed, count: requests * 8, categories });
@@ -175,7 +177,7 @@ describe('64 writers on ten streams', () => {
       await Promise.all(
         Array.from({ length: 64 }, async (_, writer) => {
           const { name, categories } = TENANTS[writer % TENANTS.length]!;
-          for (const [n, events] of portions(100 + writer, categories, 8).entries()) {
+          for (const [n, events] of portions(100 + writer, categories, HARD ? 8 : 5).entries()) {
             const times = n % 4 === 0 ? 5 : 1;
             const all = await Promise.all(
               Array.from({ length: times }, () => sendNoted(service, events, name, n % 5 === 4)),
@@ -191,7 +193,9 @@ describe('64 writers on ten streams', () => {
       const again = await Promise.all(
         Array.from({ length: 6 }, (_, writer) => {
           const { name, categories } = TENANTS[writer % TENANTS.length]!;
-          return Promise.all(portions(100 + writer, categories, 8).map((events) => sendNoted(service, events, name)));
+          return Promise.all(
+            portions(100 + writer, categories, HARD ? 8 : 5).map((events) => sendNoted(service, events, name)),
+          );
         }),
       );
       await expectOneHistory(service, [...sent, ...again.flat()]);
@@ -212,7 +216,7 @@ describe('64 writers on ten streams', () => {
       await Promise.all(
         Array.from({ length: 24 }, async (_, writer) => {
           const { name, categories } = TENANTS[writer % TENANTS.length]!;
-          for (const [n, events] of portions(300 + writer, categories, 12).entries()) {
+          for (const [n, events] of portions(300 + writer, categories, HARD ? 12 : 8).entries()) {
             const replicas = [first, second, third ?? first];
             // A third of them to several replicas at once.
             const chosen = n % 3 === 0 ? replicas : [replicas[(writer + n) % 3]!];

@@ -13,6 +13,7 @@ import { Mark } from '../src/signer/mark.ts';
 import { makeSeed, SigningKeys } from '../src/signer/seeds.ts';
 import { trustedKeys } from '../src/verify/trusted-keys.ts';
 import { copyDatabase, type TestDatabase } from './support/postgres.ts';
+import { PROGRAM_ENVIRONMENT } from './support/program-environment.ts';
 import { startService, type TestService } from './support/service.ts';
 
 const run = promisify(execFile);
@@ -98,7 +99,7 @@ async function markedHeads(service: TestService): Promise<Map<string, string>> {
 
 async function recover(service: TestService, ...args: string[]): Promise<{ code: number; out: string }> {
   const main = join(import.meta.dirname, '../src/cli/main.ts');
-  const env = { PATH: process.env['PATH'], ...service.environment };
+  const env = { ...PROGRAM_ENVIRONMENT, ...service.environment };
   try {
     const { stdout } = await run(process.execPath, [main, 'recover', ...args], { env });
     return { code: 0, out: stdout };
@@ -556,7 +557,7 @@ describe('kill -9 between two steps of signing', () => {
       await unsigned.app.close();
 
       const child = join(import.meta.dirname, 'support/signing-child.ts');
-      const env = { PATH: process.env['PATH'], ...service.environment };
+      const env = { ...PROGRAM_ENVIRONMENT, ...service.environment };
       const died = await run(process.execPath, [child, step, '1'], { env }).then(
         ({ stdout }) => stdout,
         (error: { signal: string }) => error.signal,

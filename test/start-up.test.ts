@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os';
 import { delimiter, dirname, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import pg from 'pg';
-import { describe, expect, onTestFinished, test } from 'vitest';
+import { afterAll, describe, expect, onTestFinished, test } from 'vitest';
 import { readEmbeddedConnection } from '../src/store/embedded-postgres.ts';
 import { createDatabase, type TestDatabase } from './support/postgres.ts';
 
@@ -20,7 +20,9 @@ const READY_MS = 20_000;
 const STOPPED_MS = 8000;
 /** Without what could reach the service from the environment of the tests. */
 const CLEAN = Object.fromEntries(
-  Object.entries(process.env).filter(([name]) => !/^(SEALOG_|DATABASE_URL$|PG[A-Z]+$|NODE_|VITEST|npm_)/.test(name)),
+  Object.entries(process.env).filter(
+    ([name]) => !/^(SEALOG_|DATABASE_URL$|PG[A-Z]+$|NODE_(?!COMPILE_CACHE$)|VITEST|npm_)/.test(name),
+  ),
 ) as Record<string, string>;
 // As npm's scripts find it.
 CLEAN['PATH'] = [join(REPOSITORY, 'node_modules/.bin'), dirname(process.execPath), CLEAN['PATH']].join(delimiter);
@@ -141,6 +143,29 @@ async function dataFolder(): Promise<string> {
   return dataDir;
 }
 
+let used: Promise<string> | undefined;
+
+/** A data folder on which a service has started and stopped: a copy of one that was made once. A later start has less to do than a first. */
+async function usedFolder(): Promise<string> {
+  used ??= makeUsedFolder();
+  const dataDir = await dataFolder();
+  expect(await run('cp', ['-a', await used, dataDir])).toMatchObject({ code: 0 });
+  return dataDir;
+}
+
+async function makeUsedFolder(): Promise<string> {
+  const folder = await mkdtemp(join(tmpdir(), 'sealog-test-start-'));
+  await chmod(folder, 0o755);
+  const dataDir = join(folder, 'data');
+  const service = await start({ SEALOG_DATA_DIR: dataDir });
+  expect(await stop(service)).toMatchObject({ code: 0 });
+  return dataDir;
+}
+
+afterAll(async () => {
+  if (used !== undefined) await rm(dirname(await used), { recursive: true, force: true });
+});
+
 async function databasePid(dataDir: string): Promise<number | undefined> {
   const running = await readEmbeddedConnection(dataDir);
   running?.close();
@@ -256,7 +281,7 @@ describe('the embedded mode', () => {
     ['README.md', [201, 200]],
     ['docs/api.md', [201, ...Array(20).fill(200), 204]],
   ])('the examples of %s work when pasted', async (page, statuses) => {
-    const dataDir = await dataFolder();
+    const dataDir = await usedFolder();
     const service = await start({ SEALOG_DATA_DIR: dataDir, SEALOG_CHECKPOINT_MS: '50' });
     const lines = join(dirname(dataDir), 'events.ndjson');
     await writeFile(lines, [1, 2, 3].map((n) => JSON.stringify({ ...EVENT, id: `line-${n}` })).join('\n'));
@@ -280,7 +305,7 @@ describe('the embedded mode', () => {
   });
 
   test('npm start: Ctrl-C ends all of it, and the next start goes on', async () => {
-    const dataDir = await dataFolder();
+    const dataDir = await usedFolder();
     const environment = { SEALOG_DATA_DIR: dataDir };
     const first = await start(environment, 'npm', ['start']);
     expect((await post(first.url, 'e-1', await token('service', environment))).status).toBe(201);
@@ -299,7 +324,7 @@ describe('the embedded mode', () => {
   });
 
   test('npm start told alone, as by a supervisor, passes it on: nothing is left running', async () => {
-    const dataDir = await dataFolder();
+    const dataDir = await usedFolder();
     const service = await start({ SEALOG_DATA_DIR: dataDir }, 'npm', ['start']);
     const pid = (await databasePid(dataDir))!;
     const begin = performance.now();
@@ -348,7 +373,7 @@ describe('the embedded mode', () => {
   });
 
   test('kill -9 of the database: the service says so and ends, and the next start recovers', async () => {
-    const dataDir = await dataFolder();
+    const dataDir = await usedFolder();
     const environment = { SEALOG_DATA_DIR: dataDir };
     const first = await start(environment);
     expect((await post(first.url, 'e-1', await token('service', environment))).status).toBe(201);
@@ -377,7 +402,7 @@ describe('the embedded mode', () => {
   });
 
   test('a second start on one data folder is refused and names the first, which goes on', async () => {
-    const dataDir = await dataFolder();
+    const dataDir = await usedFolder();
     const environment = { SEALOG_DATA_DIR: dataDir };
     const first = await start(environment);
     const second = spawnService(environment);
@@ -418,7 +443,7 @@ describe('the embedded mode', () => {
   });
 
   test('listens on all addresses where it is told to, and names one that can be reached', async () => {
-    const service = await start({ SEALOG_DATA_DIR: await dataFolder(), SEALOG_HOST: '0.0.0.0' });
+    const service = await start({ SEALOG_DATA_DIR: await usedFolder(), SEALOG_HOST: '0.0.0.0' });
     expect(service.url).toMatch(/^http:\/\/127\.0\.0\.1:\d+$/);
     await stop(service);
   });

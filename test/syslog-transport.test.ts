@@ -99,13 +99,16 @@ function messagesFor(made: Transport, entries: readonly ExportedEntry[]): Messag
 }
 
 /** Entries of one stream. */
-function entriesOf(count: number, seed = 1): ExportedEntry[] {
+function entriesOf(count: number): ExportedEntry[] {
   return [
     ...exportedStream(
-      generateEvents({ seed, count }).map((event) => ({ ...event, category: 'system_operation' }) as never),
+      generateEvents({ seed: 1, count }).map((event) => ({ ...event, category: 'system_operation' }) as never),
     ),
   ];
 }
+
+/** Made once: an entry takes longer to make than to send. */
+const MOST = entriesOf(20_000);
 
 async function failure(work: Promise<unknown>): Promise<TransportError> {
   const error = await work.then(
@@ -322,24 +325,23 @@ withReceivers.each(RECEIVERS)('%s', (kind) => {
     expect(long!.text.length).toBeGreaterThan(short!.text.length + 500);
   });
 
-  test.each(['octets', 'tls'] as const)(
-    'takes 20,000 messages as one batch: %s',
-    { timeout: 120_000 },
-    async (door) => {
-      const made = transportTo(receiver, door, { format: 'cef' });
-      const entries = entriesOf(20_000);
-      receiver.forget(door);
-      const began = performance.now();
-      const fates = await made.deliver(messagesFor(made, entries), NEVER);
-      const ms = performance.now() - began;
-      expect(fates).toHaveLength(20_000);
-      const received = await receiver.received(door, 20_000);
-      expect(received.map(({ structuredData }) => Number(parametersOf(structuredData).parameters['seq']))).toEqual(
-        entries.map(({ entry }) => entry.record.seq),
-      );
-      process.stderr.write(`${kind}, ${door}: 20,000 messages in ${Math.round(ms)} ms\n`);
-    },
-  );
+  test.each([
+    ['octets', 20_000],
+    ['tls', HARD ? 20_000 : 5000],
+  ] as const)('takes thousands of messages as one batch: %s, %i', { timeout: 120_000 }, async (door, count) => {
+    const made = transportTo(receiver, door, { format: 'cef' });
+    const entries = MOST.slice(0, count);
+    receiver.forget(door);
+    const began = performance.now();
+    const fates = await made.deliver(messagesFor(made, entries), NEVER);
+    const ms = performance.now() - began;
+    expect(fates).toHaveLength(count);
+    const received = await receiver.received(door, count);
+    expect(received.map(({ structuredData }) => Number(parametersOf(structuredData).parameters['seq']))).toEqual(
+      entries.map(({ entry }) => entry.record.seq),
+    );
+    process.stderr.write(`${kind}, ${door}: ${count} messages in ${Math.round(ms)} ms\n`);
+  });
 });
 
 // ---- What is not called delivered ----
@@ -382,9 +384,9 @@ function readAll(socket: Socket): void {
   socket.on('end', () => socket.end());
 }
 
-const FEW = entriesOf(20);
+const FEW = MOST.slice(0, 20);
 /** More than the buffers of both systems take. */
-const MANY = entriesOf(15_000);
+const MANY = MOST.slice(0, 15_000);
 
 function tries(url: string, options: Options = {}, entries = FEW): Promise<unknown> {
   const made = transport(url, { timing: TIMING, ...options });
@@ -729,8 +731,8 @@ function arrivedOf(
   for (const [, seq, hash] of receiver.text(door).matchAll(/stream="[^"]*" seq="(\d+)" hash="([0-9a-f]{64})"/g)) {
     const number = Number(seq);
     // Duplicates are the same entry.
-    if (hashes.has(number)) expect(hash).toBe(hashes.get(number));
-    else order.push(number);
+    if (!hashes.has(number)) order.push(number);
+    else if (hashes.get(number) !== hash) expect(hash).toBe(hashes.get(number));
     hashes.set(number, hash!);
   }
   return { order, hashes };
@@ -780,13 +782,15 @@ function expectAll(
   const { order, hashes } = arrivedOf(receiver, door);
   const wanted = entries.map(({ entry }) => entry.record.seq).filter((seq) => !lost.has(seq));
   expect(order.filter((seq) => !lost.has(seq))).toEqual(wanted);
-  for (const { entry } of entries)
-    if (!lost.has(entry.record.seq)) expect(hashes.get(entry.record.seq)).toBe(entry.hash);
+  for (const { entry } of entries) {
+    const hash = hashes.get(entry.record.seq);
+    if (!lost.has(entry.record.seq) && hash !== entry.hash) expect(hash).toBe(entry.hash);
+  }
 }
 
 withReceivers.each(RECEIVERS)('%s, hurt:', (kind) => {
   const doors = HARD ? (['octets', 'tls'] as const) : (['octets'] as const);
-  const entries = entriesOf(12_000, 3);
+  const entries = MOST.slice(0, 12_000);
   /** For what takes long. */
   const some = entries.slice(0, HARD ? 12_000 : 5000);
   const times = HARD ? 10 : 3;

@@ -54,6 +54,8 @@ const OTHER = 'other/data_access';
 const BIG = 'big/system_operation';
 const BIG_SIZE = 66_000;
 
+const HARD = process.env['SEALOG_TEST_HARD'] !== undefined;
+
 interface Home {
   readonly id: number;
   readonly name: string;
@@ -268,7 +270,8 @@ function each(name: string, cases: readonly Case[], parts?: PartsChecker): void 
 }
 
 it('is intact before', async () => {
-  for (const name of homes.keys()) await untouched(name);
+  // The big one by `checkLog` alone, and again behind its own cases.
+  for (const name of homes.keys()) if (name !== BIG) await untouched(name);
   expect((await service.checkLog()).map(({ stream, size }) => [stream, size])).toEqual([
     [MAIN, 640],
     [SMALL, 9],
@@ -405,7 +408,7 @@ describe("a block's records are changed", () => {
     let harmless = 0;
     for (const column of ['records', 'parts'] as const) {
       const stored = blocks[0]![column];
-      for (let bit = 0; bit < stored.length * 8; bit += 11) {
+      for (let bit = 0; bit < stored.length * 8; bit += HARD ? 11 : 23) {
         const bytes = flip(stored, bit >> 3, 1 << (bit & 7));
         const own = [{ ...blocks[0]!, [column]: bytes }, ...blocks.slice(1)];
         const report = await verifyStream({ ...source, blocks: async (after) => (after === undefined ? own : []) });
@@ -489,7 +492,8 @@ describe('every column of every table of entries', () => {
       const worth = WORTH[`${table}.${column}`] ?? 'tampered';
       if (worth.startsWith('no evidence')) continue;
       for (const change of CHANGES[type]!(column)) {
-        const report = await after(MAIN, async (on) => {
+        // The smaller stream has all but tiles.
+        const report = await after(table === 'tile' ? MAIN : SMALL, async (on) => {
           await loosen(on, table);
           const own = { stream: 'id = $1', tenant: 'id = (SELECT tenant FROM sealog.stream WHERE id = $1)' }[table];
           const [row] = await on.run(

@@ -41,6 +41,7 @@ interface Tenant {
   readonly verificationCursor: string;
 }
 
+const HARD = process.env['SEALOG_TEST_HARD'] !== undefined;
 /** Without what differs from one answer to the next. */
 const PASSING = new Set(['date', 'connection', 'keep-alive']);
 const SHARED_ID = 'shared-0001';
@@ -796,7 +797,6 @@ describe("the application's own filter", () => {
 });
 
 describe('fifty tenants over five connections', () => {
-  const HARD = process.env['SEALOG_TEST_HARD'] !== undefined;
   // Each read is an entry as well, which its answer waits for: some 100 a second and 5 connections.
   const REQUESTS = HARD ? 10_000 : 400;
   const TENANTS = Array.from({ length: 50 }, (_, i) => `tenant-${String(i).padStart(2, '0')}`);
@@ -946,6 +946,13 @@ describe('SQL in a value', () => {
     const probe = new Prober(service, tenants[0], tenants[1]);
     const before = await counted(service);
     const document = loadApiDocument();
+    // Each parameter has four in a row, one of which ends a text, and the next one goes on behind them.
+    let next = 0;
+    const some = (): readonly string[] => {
+      if (HARD) return INJECTIONS;
+      next += 4;
+      return [4, 3, 2, 1].map((back) => INJECTIONS[(next - back) % INJECTIONS.length]!);
+    };
     for (const { operationId, method, path, permission } of declaredOperations()) {
       const [, , operation] = operationsOf(document).find(([, , one]) => one.operationId === operationId)!;
       const roles: Readonly<Record<string, Role>> = {
@@ -960,7 +967,7 @@ describe('SQL in a value', () => {
         .replace(':category', 'data_access')
         .replace(/[*]|:\w+/g, 'e2');
       for (const { name, in: place } of operation.parameters ?? []) {
-        for (const text of INJECTIONS) {
+        for (const text of some()) {
           const value = encodeURIComponent(text);
           const url =
             place === 'path'

@@ -1,11 +1,12 @@
 /** Verification as a job: asked for over HTTP, done by the service beside its work, resumed by whoever is there. */
-import { mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { cp, mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import { checkShape } from '../src/http/api-schema.ts';
 import { SigningKeys } from '../src/signer/seeds.ts';
+import { copyDatabase } from './support/postgres.ts';
 import { type Answer, type ServiceOptions, startService, type TestService } from './support/service.ts';
 import { startWitness } from './support/witness.ts';
 
@@ -335,15 +336,29 @@ async function anchored(anchors: Awaited<ReturnType<typeof anchorsFile>>, option
 }
 
 describe('a job that is long', () => {
-  /** A short stream, then one that takes its time. */
-  async function long(options: ServiceOptions = {}): Promise<TestService> {
-    return filled(await started({ verification: { share: 0.02 }, ...options }));
+  /** A short stream, then one that takes its time: filled once, and stopped. */
+  let filled: TestService;
+  beforeAll(async () => {
+    filled = await startService();
+    await fill(filled, 'system_operation', 0, 500);
+    for (let n = 0; n < 20_000; n += 5000) await fill(filled, 'user_authentication', n, 5000);
+    await filled.app.close();
+  });
+  afterAll(() => filled?.stop());
+
+  /** What a service may start beside to have that log, and its signer, for itself. */
+  async function copied(): Promise<TestService> {
+    const database = await copyDatabase(filled.database);
+    onTestFinished(() => database.drop());
+    const folder = await mkdtemp(join(tmpdir(), 'sealog-test-signer-'));
+    onTestFinished(() => rm(folder, { recursive: true, force: true }));
+    await cp(filled.config.signerDir!, folder, { recursive: true });
+    const own = { DATABASE_URL: database.appUrl, SEALOG_SIGNER_DIR: folder };
+    return { ...filled, database, environment: { ...filled.environment, ...own } };
   }
 
-  async function filled(service: TestService): Promise<TestService> {
-    await fill(service, 'system_operation', 0, 500);
-    for (let n = 0; n < 20_000; n += 5000) await fill(service, 'user_authentication', n, 5000);
-    return service;
+  async function long(options: ServiceOptions = {}): Promise<TestService> {
+    return started({ verification: { share: 0.02 }, ...options, beside: await copied() });
   }
 
   /** Returns the run once it is in the middle of its last stream, behind the entry about its request and the short stream. */
@@ -408,7 +423,8 @@ describe('a job that is long', () => {
   test('who vouches for a stream that was finished before is looked for again at the end', async () => {
     const anchors = await anchorsFile();
     // It is not anchored while the first service runs: nobody told the witness of the log.
-    const first = await filled(await anchored({ ...anchors, know: () => {} }, { verification: { share: 0.02 } }));
+    const untold = { ...anchors, know: () => {} };
+    const first = await anchored(untold, { verification: { share: 0.02 }, beside: await copied() });
     const { body: run } = await request(first);
     const middle = await inTheMiddle(first, run.id);
     expect(middle.streams).toMatchObject([{}, { verdict: 'not_provable', anchored: [] }]);

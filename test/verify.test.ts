@@ -8,6 +8,7 @@ import { toHex } from '../src/chain/bytes.ts';
 import { EMPTY_ROOT } from '../src/chain/merkle.ts';
 import { noteSigner } from '../src/chain/note.ts';
 import type { StreamReport } from '../src/verify/verify-stream.ts';
+import { PROGRAM_ENVIRONMENT } from './support/program-environment.ts';
 import { startService, type TestService } from './support/service.ts';
 
 interface TinyEvent {
@@ -332,7 +333,7 @@ describe('sealog verify', () => {
   ): Promise<{ code: number | null; out: string; err: string }> {
     const main = join(import.meta.dirname, '..', 'src', 'cli', 'main.ts');
     const command = spawn(process.execPath, [main, ...args], {
-      env: { PATH: process.env['PATH'], ...service.environment, ...environment },
+      env: { ...PROGRAM_ENVIRONMENT, ...service.environment, ...environment },
       stdio: ['ignore', 'pipe', 'pipe'],
     });
     let [out, err] = ['', ''];

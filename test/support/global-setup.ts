@@ -19,6 +19,7 @@ import {
   readEmbeddedConnection,
   startEmbeddedPostgres,
 } from '../../src/store/embedded-postgres.ts';
+import { makeMigrated } from './postgres.ts';
 
 declare module 'vitest' {
   export interface ProvidedContext {
@@ -47,6 +48,12 @@ export async function setup(project: TestProject): Promise<() => Promise<void>> 
   const server = await startServer();
   say(`tests run on ${server.what}`);
   project.provide('postgres', server.admin);
+  try {
+    await makeMigrated(server.admin);
+  } catch (error) {
+    await server.stop();
+    throw error;
+  }
   return () => server.stop();
 }
 

@@ -2,7 +2,9 @@
 import { randomBytes } from 'node:crypto';
 import { Client } from 'pg';
 import { inject } from 'vitest';
+import { dropMonthsAhead } from '../../src/retention/partitions.ts';
 import type { ConnectionConfig } from '../../src/store/embedded-postgres.ts';
+import { migrate } from '../../src/store/migrate.ts';
 
 /** A fresh, empty database. */
 export interface TestDatabase {
@@ -18,11 +20,32 @@ export interface TestDatabase {
   drop(): Promise<void>;
 }
 
+/** A database that has the schema, for others to be copies of. Nobody may connect to it: that would be in the way of a copy. */
+const MIGRATED = 'sealog_test_migrated';
+
+/** Makes the database that `createDatabase('migrated')` copies: 0.2 s of work that hundreds of tests need not do again. */
+export async function makeMigrated(server: ConnectionConfig): Promise<void> {
+  const login = `${MIGRATED}_app`;
+  await onServer(server, [
+    `CREATE ROLE ${login} LOGIN NOINHERIT`,
+    `CREATE DATABASE ${MIGRATED} TEMPLATE template0 ENCODING 'UTF8' LOCALE 'C'`,
+  ]);
+  const database = { ...server, database: MIGRATED };
+  await migrate(database, login);
+  // With the partitions that a service makes when it starts, and finds here.
+  await onServer(
+    database,
+    dropMonthsAhead(Date.now()).map((month) => `SELECT sealog.ensure_drop_month(${month})`),
+  );
+  await onServer(server, [`DROP ROLE ${login}`, `ALTER DATABASE ${MIGRATED} ALLOW_CONNECTIONS false`]);
+}
+
 /**
  * Makes a database (UTF8, collation C) and a login role for it. Roles belong to the whole server, so the role has a name of its own;
- * those that migrations make are shared by all databases of the run.
+ * those that migrations make are shared by all databases of the run. One that is `migrated` has the schema, but lets nobody in yet:
+ * `migrate` does the rest, as it does where nothing else is left to do.
  */
-export async function createDatabase(): Promise<TestDatabase> {
+export async function createDatabase(as: 'empty' | 'migrated' = 'empty'): Promise<TestDatabase> {
   const server = inject('postgres');
   const id = randomBytes(6).toString('hex');
   const name = `sealog_test_${id}`;
@@ -30,7 +53,9 @@ export async function createDatabase(): Promise<TestDatabase> {
   const password = randomBytes(16).toString('hex');
   await onServer(server, [
     `CREATE ROLE ${appRole} LOGIN NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE NOREPLICATION NOINHERIT PASSWORD '${password}'`,
-    `CREATE DATABASE ${name} TEMPLATE template0 ENCODING 'UTF8' LOCALE 'C'`,
+    as === 'migrated'
+      ? `CREATE DATABASE ${name} TEMPLATE ${MIGRATED}`
+      : `CREATE DATABASE ${name} TEMPLATE template0 ENCODING 'UTF8' LOCALE 'C'`,
   ]);
   const adminConfig = { ...server, database: name };
   const appConfig = { ...adminConfig, user: appRole, password };

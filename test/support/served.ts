@@ -11,7 +11,9 @@ import { createDatabase, type TestDatabase } from './postgres.ts';
 
 const REPOSITORY = join(import.meta.dirname, '../..');
 const CLEAN = Object.fromEntries(
-  Object.entries(process.env).filter(([name]) => !/^(SEALOG_|DATABASE_URL$|PG[A-Z]+$|NODE_|VITEST|npm_)/.test(name)),
+  Object.entries(process.env).filter(
+    ([name]) => !/^(SEALOG_|DATABASE_URL$|PG[A-Z]+$|NODE_(?!COMPILE_CACHE$)|VITEST|npm_)/.test(name),
+  ),
 ) as Record<string, string>;
 
 export interface Served {
@@ -30,7 +32,7 @@ export interface Served {
 
 /** Starts the service, whose database is there and migrated; `settings` of undefined are not set. It is gone when the test is over. */
 export async function serve(settings: Readonly<Record<string, string | undefined>> = {}): Promise<Served> {
-  const database = await createDatabase();
+  const database = await createDatabase('migrated');
   const folder = await mkdtemp(join(tmpdir(), 'sealog-test-served-'));
   await migrate(database.adminConfig, database.appRole);
   const environment = {

@@ -93,7 +93,7 @@ const silent = pino({ level: 'silent' });
 
 export async function startService(options: ServiceOptions = {}): Promise<TestService> {
   const { beside } = options;
-  const database = beside?.database ?? (await createDatabase());
+  const database = beside?.database ?? (await createDatabase('migrated'));
   const folder = beside === undefined ? await mkdtemp(join(tmpdir(), 'sealog-test-keys-')) : undefined;
   const undo: (() => Promise<unknown>)[] = [];
   if (folder !== undefined)

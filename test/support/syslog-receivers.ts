@@ -72,6 +72,8 @@ export interface Receiver {
   text(door: Door): string;
   /** Counts from here on. */
   forget(door: Door): void;
+  /** Likewise, and returns the whole lines that are in the file until here. */
+  take(door: Door): string;
   /** What the receiver says about itself. */
   complaints(): string;
   signal(signal: 'SIGSTOP' | 'SIGCONT' | 'SIGHUP'): void;
@@ -157,7 +159,8 @@ export async function startReceiver(kind: ReceiverKind, options: ReceiverOptions
       return arrived.lines().map(readLine);
     },
     text: (door) => arrivals.get(door)!.text(),
-    forget: (door) => arrivals.get(door)!.forget(),
+    forget: (door) => void arrivals.get(door)!.take(),
+    take: (door) => arrivals.get(door)!.take(),
     complaints,
     signal: (signal) => void child.kill(signal),
     end,
@@ -170,7 +173,7 @@ export async function startReceiver(kind: ReceiverKind, options: ReceiverOptions
 }
 
 /** The lines that come to a file; each byte is read once. */
-class Arrivals {
+export class Arrivals {
   readonly #path: string;
   #read = 0;
   #chunks: Buffer[] = [];
@@ -207,11 +210,14 @@ class Arrivals {
     return this.text().split('\n').slice(0, -1);
   }
 
-  forget(): void {
+  /** The whole lines until now, which are then forgotten. */
+  take(): string {
     this.count();
-    const rest = Buffer.concat(this.#chunks);
-    this.#chunks = [rest.subarray(rest.lastIndexOf(LF) + 1)];
+    const all = Buffer.concat(this.#chunks);
+    const end = all.lastIndexOf(LF) + 1;
+    this.#chunks = [all.subarray(end)];
     this.#count = 0;
+    return all.subarray(0, end).toString();
   }
 }
 

@@ -1,0 +1,104 @@
+/** `sealog serve` in a process of its own, on a database of the run: to be killed and started again, beside others on the same database. */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Role } from '../../src/auth/roles.ts';
+import { generateSecret, signToken } from '../../src/auth/tokens.ts';
+import { readConfig } from '../../src/config.ts';
+import { migrate } from '../../src/store/migrate.ts';
+import { createDatabase } from '../support/postgres.ts';
+
+const REPOSITORY = join(import.meta.dirname, '../..');
+const START_MAX_MS = 40_000;
+
+/** What replicas share. */
+export interface Deployment {
+  /** Of a replica; one of them may sign. */
+  environment(signs: boolean): Readonly<Record<string, string>>;
+  token(role: Role, tenant: string): Promise<string>;
+  remove(): Promise<void>;
+}
+
+export async function makeDeployment(): Promise<Deployment> {
+  const database = await createDatabase();
+  const folder = await mkdtemp(join(tmpdir(), 'sealog-test-faults-'));
+  await migrate(database.adminConfig, database.appRole);
+  const shared = {
+    DATABASE_URL: database.appUrl,
+    SEALOG_ORIGIN: 'log.example',
+    SEALOG_MASTER_KEY: `file:${join(folder, 'months')}`,
+    SEALOG_JWT_SECRET: generateSecret(),
+    SEALOG_ALLOW_ADDRESSES: '127.0.0.1/32',
+    SEALOG_PORT: '0',
+    SEALOG_LOG_LEVEL: 'warn',
+  };
+  const { jwt } = readConfig(shared);
+  return {
+    environment: (signs) => (signs ? { ...shared, SEALOG_SIGNER_DIR: join(folder, 'signer') } : shared),
+    token: (role, tenant) =>
+      signToken({ ...jwt, secret: jwt.secret! }, { tenant, roles: [role], subject: `test-${role}`, ttlSeconds: 7200 }),
+    async remove() {
+      await database.drop();
+      await rm(folder, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 });
+    },
+  };
+}
+
+export interface ServiceProcess {
+  /** Without a slash at the end; another after each start. */
+  readonly url: string;
+  /** What it printed, of all its lives. */
+  output(): string;
+  signal(signal: 'SIGSTOP' | 'SIGCONT'): void;
+  kill(): Promise<void>;
+  /** Starts it again, and waits until it is ready. */
+  again(): Promise<void>;
+}
+
+export async function startServiceProcess(environment: Readonly<Record<string, string>>): Promise<ServiceProcess> {
+  const inherited = Object.entries(process.env).filter(
+    ([name]) => !/^(SEALOG_|DATABASE_URL$|PG[A-Z]+$|NODE_|VITEST|npm_)/.test(name),
+  );
+  let child: ChildProcess;
+  let url = '';
+  let output = '';
+  async function start(): Promise<void> {
+    child = spawn(process.execPath, [join('src', 'cli', 'main.ts'), 'serve'], {
+      cwd: REPOSITORY,
+      env: { ...Object.fromEntries(inherited), ...environment },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    const from = output.length;
+    for (const stream of [child.stdout!, child.stderr!])
+      stream.setEncoding('utf8').on('data', (text: string) => {
+        output += text;
+      });
+    for (const end = performance.now() + START_MAX_MS; ; await sleep(20)) {
+      const found = /listens on (http:\S+)/.exec(output.slice(from))?.[1];
+      if (found !== undefined && (await fetch(`${found}/readyz`).catch(() => undefined))?.ok) {
+        url = found;
+        return;
+      }
+      if (child.exitCode !== null || performance.now() > end)
+        throw new Error(`the service does not get ready:\n${output.slice(from)}`);
+    }
+  }
+  await start();
+  return {
+    get url() {
+      return url;
+    },
+    output: () => output,
+    signal: (signal) => void child.kill(signal),
+    async kill() {
+      if (child.exitCode !== null || child.signalCode !== null) return;
+      const closed = once(child, 'close');
+      child.kill('SIGKILL');
+      await closed;
+    },
+    again: start,
+  };
+}
