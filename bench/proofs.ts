@@ -25,6 +25,8 @@ const FILLERS = 3;
 const ASKED = 1500;
 const SMOKE_ASKED = 50;
 const CHECKPOINT_WAIT_MS = 30_000;
+const BUSY_WAIT_MS = 1000;
+const BUSY_TRIES = 60;
 
 interface Latencies {
   /** Milliseconds, in rising order. */
@@ -80,7 +82,12 @@ async function fill(agent: Agent, address: Address, token: string, size: number)
       const first = next;
       next = Math.min(size, first + BATCH);
       const lines = Array.from({ length: next - first }, (_, i) => JSON.stringify(event(first + i)));
-      const { status, text } = await send(agent, address, token, 'POST', '/v1/events/batch', lines.join('\n'));
+      let { status, text } = await send(agent, address, token, 'POST', '/v1/events/batch', lines.join('\n'));
+      // Batches of that size can fill the queue: what was refused is sent again, as the answer says.
+      for (let tries = 0; status === 503 && tries < BUSY_TRIES; tries++) {
+        await sleep(BUSY_WAIT_MS);
+        ({ status, text } = await send(agent, address, token, 'POST', '/v1/events/batch', lines.join('\n')));
+      }
       if (status !== 200 || !text.startsWith('{"errors":false'))
         throw new Error(`a batch was answered ${status}: ${text.slice(0, 500)}`);
     }

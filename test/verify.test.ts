@@ -108,7 +108,9 @@ describe('a larger log', () => {
       while (!isOver) {
         const { rows } = await service.adminPool.query<{ ms: number; state: string }>(
           `SELECT extract(epoch FROM clock_timestamp() - xact_start)::float8 * 1000 AS ms, state FROM pg_stat_activity
-           WHERE datname = current_database() AND application_name = 'sealog_verifier' AND xact_start IS NOT NULL`,
+           WHERE datname = current_database() AND application_name = 'sealog_verifier' AND xact_start IS NOT NULL
+             -- A session that is just being opened has none.
+             AND state IS NOT NULL`,
         );
         for (const { ms, state } of rows) {
           longestMs = Math.max(longestMs, ms);

@@ -13,6 +13,7 @@
 
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
+import { getEnvironmentData, setEnvironmentData } from 'node:worker_threads';
 import { Ajv2020, type ErrorObject, type ValidateFunction } from 'ajv/dist/2020.js';
 import { parse } from 'yaml';
 import { isTimestamp } from '../chain/timestamp.ts';
@@ -75,26 +76,33 @@ interface Parameter {
   readonly type: 'string' | 'integer' | 'boolean';
   readonly required: boolean;
   readonly default: unknown;
-  readonly validate: ValidateFunction;
+  readonly schema: SchemaObject;
 }
 
 const NO_ERRORS: readonly FieldError[] = Object.freeze([]);
 const SCHEMAS = '#/components/schemas/';
 
-const document = loadApiDocument();
+const document = sharedDocument();
 const firstErrorAjv = createAjv(false);
 const allErrorsAjv = createAjv(true);
 const eventSchemas = categorySchemas();
 const clientCategories = [...eventSchemas.keys()];
-const firstErrorValidators = new Map(
-  [...eventSchemas].map(([category, ref]) => [category, firstErrorAjv.compile({ $ref: ref })]),
-);
+/** Compiled for the first event of a category. */
+const firstErrorValidators = new Map<string, ValidateFunction>();
 const queryParameters = parametersOf('query');
 const pathParameters = parametersOf('path');
 
 /** Reads `openapi.yaml`. Also used by tools and tests; the service reads it once, when this module is loaded. */
 export function loadApiDocument(): ApiDocument {
   return parse(readFileSync(new URL('../../openapi.yaml', import.meta.url), 'utf8')) as ApiDocument;
+}
+
+/** Reading YAML takes 0.2 s of processor time: threads that are started later are given what this one read. */
+function sharedDocument(): ApiDocument {
+  const known = getEnvironmentData('sealog/openapi') as ApiDocument | undefined;
+  const document = known ?? loadApiDocument();
+  if (known === undefined) setEnvironmentData('sealog/openapi', document as never);
+  return document;
 }
 
 /** Every operation of the document, in its order. A test holds the registered routes to it. */
@@ -117,7 +125,7 @@ export function validateEvent(value: unknown): readonly FieldError[] {
     return [{ field: '', message: 'must be a JSON object' }];
   }
   const category = (value as Record<string, unknown>).category;
-  const validate = typeof category === 'string' ? firstErrorValidators.get(category) : undefined;
+  const validate = typeof category === 'string' ? validatorOf(category) : undefined;
   if (validate === undefined) return [{ field: 'category', message: categoryMessage(category) }];
   if (validate(value)) return NO_ERRORS;
 
@@ -165,10 +173,22 @@ export function validatePath<Name extends keyof PathParameters>(
 
 // Compiling
 
+function validatorOf(category: string): ValidateFunction | undefined {
+  const known = firstErrorValidators.get(category);
+  if (known !== undefined) return known;
+  const $ref = eventSchemas.get(category);
+  if ($ref === undefined) return undefined;
+  const validate = firstErrorAjv.compile({ $ref });
+  firstErrorValidators.set(category, validate);
+  return validate;
+}
+
 function createAjv(allErrors: boolean): Ajv2020 {
   const ajv = new Ajv2020({
     allErrors,
     strict: true,
+    // That the schemas are schemas is a test's work (test/openapi.test.ts), and takes 0.1 s.
+    validateSchema: false,
     // A category requires what EventFields declares.
     strictRequired: false,
     allowUnionTypes: true,
@@ -203,16 +223,15 @@ function parametersOf(place: 'query' | 'path'): Map<string, Map<string, Paramete
   return new Map(
     eachOperation().map(({ operation }) => {
       const parameters = (operation.parameters ?? []).filter((parameter) => parameter.in === place);
-      return [operation.operationId, new Map(parameters.map((parameter) => [parameter.name, compile(parameter)]))];
+      return [operation.operationId, new Map(parameters.map((parameter) => [parameter.name, read(parameter)]))];
     }),
   );
 }
 
-function compile({ name, required = false, schema }: ParameterObject): Parameter {
+function read({ name, required = false, schema }: ParameterObject): Parameter {
   const { type, default: byDefault } = schema.$ref === undefined ? schema : resolve(schema.$ref);
   assert(type === 'string' || type === 'integer' || type === 'boolean', `the parameter ${name} has an unknown type`);
-  const validate = firstErrorAjv.compile(schema);
-  return { name, type, required, default: byDefault, validate };
+  return { name, type, required, default: byDefault, schema };
 }
 
 function resolve(ref: string): SchemaObject {
@@ -345,9 +364,10 @@ function convert(parameters: ReadonlyMap<string, Parameter>, texts: readonly (re
       const value = fromText(parameter.type, text);
       values[name] = value;
       if (text.includes('\0')) errors.push({ field: name, message: 'must not hold U+0000' });
-      else if (!parameter.validate(value)) {
-        const [error] = parameter.validate.errors as ErrorObject[];
-        errors.push({ field: name, message: messageOf(error as ErrorObject) });
+      else {
+        // Compiled for the first one, and then remembered by Ajv.
+        const validate = firstErrorAjv.compile(parameter.schema);
+        if (!validate(value)) errors.push({ field: name, message: messageOf(validate.errors![0]!) });
       }
     }
     if (errors.length === MAX_ERRORS) break;
