@@ -53,7 +53,7 @@ describe('random histories', () => {
   const large = plans({ steps: 6, submissions: 3, events: 4, burst: 400 });
 
   test('short ones are stored as the reference has it', { timeout: LIMIT_MS }, async () => {
-    await fc.assert(fc.asyncProperty(small, checkPlan), { numRuns: HARD ? 20_000 : 400 });
+    await fc.assert(fc.asyncProperty(small, checkPlan), { numRuns: HARD ? 20_000 : 250 });
   });
 
   test('long ones too, across the ends of blocks and tiles', { timeout: LIMIT_MS }, async () => {
@@ -70,7 +70,7 @@ describe('random histories', () => {
           expect(await verdicts(rows, stream)).toEqual(['intact', 'intact']);
         }
       }),
-      { numRuns: HARD ? 4000 : 100 },
+      { numRuns: HARD ? 4000 : 60 },
     );
   });
 
@@ -79,7 +79,7 @@ describe('random histories', () => {
     const seeds = fc.array(fc.nat(), { minLength: 1, maxLength: 8 });
     await fc.assert(
       fc.asyncProperty(small, seeds, (plan, each) => checkDamage(plan, each, seen)),
-      { numRuns: HARD ? 6000 : 150 },
+      { numRuns: HARD ? 6000 : 100 },
     );
     // With tiles to damage.
     const filled = plans({ steps: 2, submissions: 1, events: 2, burst: 300 });

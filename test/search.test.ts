@@ -27,6 +27,7 @@ interface Stored {
   readonly receipt: Receipt;
 }
 
+const HARD = process.env['SEALOG_TEST_HARD'] !== undefined;
 let service: TestService;
 /** Everything of the tenant `acme`, in the order of its receipts. */
 let stored: Stored[];
@@ -219,7 +220,7 @@ describe('search', () => {
     const random = randomFrom(3);
     for (const name of FILTERS) {
       let found = 0;
-      for (let round = 0; round < 4; round++) {
+      for (let round = 0; round < (HARD ? 4 : 2); round++) {
         const query: Query = {
           ...filterFrom(random, name, pick(random, stored)),
           limit: 400,
@@ -236,7 +237,7 @@ describe('search', () => {
   it('finds what a naive filter finds, for many combinations of filters', async () => {
     const random = randomFrom(5);
     let found = 0;
-    for (let round = 0; round < 60; round++) {
+    for (let round = 0; round < (HARD ? 60 : 30); round++) {
       const like = pick(random, stored);
       const query: Record<string, string | number> = {};
       for (let n = Math.floor(random() * 4); n >= 0; n--) {
@@ -253,7 +254,7 @@ describe('search', () => {
       }
       found += wanted.length;
     }
-    expect(found).toBeGreaterThan(300);
+    expect(found).toBeGreaterThan(HARD ? 300 : 150);
   });
 
   it('takes from as inclusive and to as exclusive, to the millisecond and in any offset', async () => {

@@ -177,7 +177,7 @@ describe('64 writers on ten streams', () => {
       await Promise.all(
         Array.from({ length: 64 }, async (_, writer) => {
           const { name, categories } = TENANTS[writer % TENANTS.length]!;
-          for (const [n, events] of portions(100 + writer, categories, HARD ? 8 : 5).entries()) {
+          for (const [n, events] of portions(100 + writer, categories, HARD ? 8 : 3).entries()) {
             const times = n % 4 === 0 ? 5 : 1;
             const all = await Promise.all(
               Array.from({ length: times }, () => sendNoted(service, events, name, n % 5 === 4)),
@@ -194,7 +194,7 @@ describe('64 writers on ten streams', () => {
         Array.from({ length: 6 }, (_, writer) => {
           const { name, categories } = TENANTS[writer % TENANTS.length]!;
           return Promise.all(
-            portions(100 + writer, categories, HARD ? 8 : 5).map((events) => sendNoted(service, events, name)),
+            portions(100 + writer, categories, HARD ? 8 : 3).map((events) => sendNoted(service, events, name)),
           );
         }),
       );
@@ -216,7 +216,7 @@ describe('64 writers on ten streams', () => {
       await Promise.all(
         Array.from({ length: 24 }, async (_, writer) => {
           const { name, categories } = TENANTS[writer % TENANTS.length]!;
-          for (const [n, events] of portions(300 + writer, categories, HARD ? 12 : 8).entries()) {
+          for (const [n, events] of portions(300 + writer, categories, HARD ? 12 : 5).entries()) {
             const replicas = [first, second, third ?? first];
             // A third of them to several replicas at once.
             const chosen = n % 3 === 0 ? replicas : [replicas[(writer + n) % 3]!];

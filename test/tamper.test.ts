@@ -577,7 +577,7 @@ describe('a stream of 66,000 entries', () => {
     expect([places(report).join(' '), report.verdict]).toEqual([expected, 'tampered']);
   });
 
-  it('is intact again', () => untouched(BIG));
+  if (HARD) it('is intact again', () => untouched(BIG));
 });
 
 /** Asks each question once: for many verifications of nearly the same log. */

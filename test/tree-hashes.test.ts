@@ -26,6 +26,7 @@ import { root as naiveRoot } from './reference/naive-log.ts';
 import { generateEvents } from './support/events.ts';
 import { startService, type TestService } from './support/service.ts';
 
+const HARD = process.env['SEALOG_TEST_HARD'] !== undefined;
 let service: TestService;
 let database: Database;
 
@@ -57,8 +58,10 @@ describe('a stream that the service wrote', () => {
     let frontier: Frontier = [];
     for (let size = 0; size <= SIZE; size++) {
       if (size > 0) frontier = appendLeaves(size - 1, frontier, [leaves[size - 1]!]);
+      // Each size around the ends of tiles, else one of four.
+      if (!HARD && size % 4 !== 0 && (size + 20) % 256 > 40) continue;
       expect((await frontierAt(database.verifier, stream, size)).map(toHex)).toEqual(frontier.map(toHex));
-      if (size % 97 === 0 || size === 256 || size === 512) {
+      if (size % 100 === 0 || size === 256 || size === 512) {
         const root = await rootAt(database.verifier, stream, size);
         expect(toHex(root)).toBe(toHex(naiveRoot(leaves.slice(0, size))));
       }
