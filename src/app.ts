@@ -259,7 +259,7 @@ export async function createApp(options: AppOptions): Promise<App> {
       repeatDays: config.repeatDays,
       queueEntriesMax: config.limits.queueEntriesMax,
       queueBytesMax: config.limits.queueBytesMax,
-      onAppended: () => exporter?.appended(),
+      onAppended: (tenantIds) => exporter?.appended(tenantIds),
       onClosed: (streamIds) => directory.forget(streamIds),
       log,
     });
@@ -651,7 +651,7 @@ export async function createApp(options: AppOptions): Promise<App> {
               ...options.exporting,
             },
             isWanted: () => isAnySinkActive(database.writer),
-            notice: () => noticeEntries(database.writer),
+            notice: (tenantIds) => noticeEntries(database.writer, tenantIds),
             log,
           });
     exporter?.start();

@@ -4,6 +4,8 @@ import { canonicalText, type JsonObject } from '../src/chain/canonical.ts';
 import { entryText } from '../src/chain/entry-view.ts';
 import { CSV_COLUMNS, csvHeader, csvText } from '../src/export/csv.ts';
 import { jsonText } from '../src/export/json.ts';
+import { ocsfText } from '../src/export/ocsf.ts';
+import { syslogMessage } from '../src/export/syslog-message.ts';
 import { TooLongError } from '../src/export/too-long-error.ts';
 import { corpusEvents, manyOf, TEST_DATA } from './support/corpus.ts';
 import { readCsv } from './support/csv-reader.ts';
@@ -201,6 +203,25 @@ describe('JSON as it is exported', () => {
     expect(log['diff']).toBeUndefined();
     expect(() => jsonText(exported, 500)).toThrow(TooLongError);
     expect(() => jsonText(exported, 500)).toThrow(/takes 5\d\d bytes .* 500 is the maximum/);
+  });
+
+  it('is within what sinks have unless told otherwise, whatever a sender calls himself', () => {
+    const [text, id] = ['\u202e'.repeat(256), `i${'d'.repeat(127)}`];
+    const actor = { type: 'user', id: text, name: text };
+    const exported = exportedEntry({
+      ...{ ...EVENT, id, actor, action: `a.${'b'.repeat(61)}` },
+      source: { service: text, host: text, site: '\u{1f600}'.repeat(128), zone: text },
+    });
+    for (const message of [
+      syslogMessage(exported, jsonText, { hostname: 'log.example', maxBytes: 2048 }),
+      syslogMessage(exported, ocsfText, { hostname: 'log.example', maxBytes: 8096 }),
+    ]) {
+      const read = JSON.parse(Buffer.from(message).toString().split('] ')[1]!);
+      const { source, log } = read.unmapped ?? read;
+      expect(log.omitted).toContain('source');
+      expect(log.hash).toBe(exported.entry.hash);
+      expect(source).toMatchObject({ service: '\u202e'.repeat(16), site: '\u{1f600}'.repeat(16) });
+    }
   });
 
   it('tells what was erased from what was left out', () => {

@@ -6,6 +6,8 @@ import { createServer as createHttpServer, type IncomingMessage, type RequestLis
 import { type AddressInfo, createServer, type Socket } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import { expect, onTestFinished, test } from 'vitest';
+import { SinkFollower } from '../src/export/sink-follower.ts';
+import { entries, openSink } from './support/http-sink.ts';
 import { startService, type TestService } from './support/service.ts';
 
 const HARD = process.env['SEALOG_TEST_HARD'] !== undefined;
@@ -214,4 +216,76 @@ test('a sink that was deleted while it was followed keeps no other waiting', asy
   await act(service, '/v1/sinks', { ...sink, name: 'second' });
   await until(() => ids.length === 2, 'the second sink');
   expect(ids).toEqual([first.id, first.id]);
+});
+
+test('a batch holds what the memory of all leaves it, and no more', async () => {
+  const bodies: number[] = [];
+  const url = await webhook(async (request, response) => {
+    bodies.push((await bodyOf(request)).length);
+    response.writeHead(200).end();
+  });
+  const log = entries(
+    Array.from({ length: 50 }, (_, seq) => `e${seq}`),
+    { details: { text: 'x'.repeat(1000) } },
+  );
+  const { name, category } = log[0]!.stream;
+  let nextSeq = 0;
+  const follower = new SinkFollower({
+    transport: openSink(undefined, { url, bytesMax: 1_000_000 }),
+    wants: () => true,
+    streams: async () => [{ id: 1, name, category, size: log.length, nextSeq, isParked: false }],
+    async *read(_, fromSeq) {
+      yield log.slice(fromSeq);
+    },
+    advance: async (_, next) => {
+      nextSeq = next;
+      return true;
+    },
+    park: async () => false,
+    fail: async () => false,
+    recover: async () => true,
+    batchBytesMax: () => 10_000,
+    failures: 0,
+    log: { warn: () => {}, info: () => {} },
+  });
+  await until(() => nextSeq === log.length, 'everything');
+  await follower.close();
+  expect(Math.max(...bodies)).toBeLessThan(11_000);
+});
+
+test('a sink is woken by what its own tenant logs, and not by what others do', async () => {
+  const service = await started({ lookMs: 60_000 });
+  const ids: string[] = [];
+  const url = await webhook(async (request, response) => {
+    for (const { id } of JSON.parse(await bodyOf(request))) ids.push(id);
+    response.writeHead(200).end();
+  });
+  await send(service, [event('system_operation')]);
+  for (let i = 0; i < 20; i++)
+    await act(service, '/v1/sinks', {
+      ...{ name: `siem-${i}`, type: 'webhook', format: 'json', url },
+      filter: { categories: ['system_operation'] },
+    });
+  const own = event('system_operation');
+  const arrived = () => ids.filter((id) => id === own.id).length === 20;
+  // Followers have begun, and nothing but a wake makes them look again.
+  await delay(500);
+  await send(service, [own]);
+  await until(arrived, 'what its own tenant logs', 5000);
+  const committed = async (): Promise<number> => {
+    // What a connection counts is seen when it has been idle for a second.
+    await delay(1200);
+    const { rows } = await service.adminPool.query(
+      'SELECT xact_commit::int AS n FROM pg_stat_database WHERE datname = current_database()',
+    );
+    return rows[0].n;
+  };
+  const before = await committed();
+  for (let i = 0; i < 12; i++) {
+    const token = await service.token('service', 'busy');
+    expect((await service.post('/v1/events', event('system_operation'), { token })).status).toBe(201);
+    await delay(60);
+  }
+  // Of 12 looks of each sink there would be 240 more.
+  expect((await committed()) - before).toBeLessThan(200);
 });

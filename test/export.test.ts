@@ -5,6 +5,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { expect, onTestFinished, test } from 'vitest';
 import { decodeCheckpoint } from '../src/chain/checkpoint.ts';
 import { noteVerifier, openNote, parseVkey } from '../src/chain/note.ts';
+import { disarm } from './support/adversary.ts';
 import { type ServiceOptions, startService, type TestService } from './support/service.ts';
 
 const EXPORTING = {
@@ -106,11 +107,11 @@ async function act(service: TestService, path: string, body: object = {}): Promi
 }
 
 let sent = 0;
-async function send(service: TestService, count: number, category = 'system_operation'): Promise<string[]> {
+async function send(service: TestService, count: number, category = 'system_operation', action = 'thing.act') {
   const events = Array.from({ length: count }, () => ({
     id: `e-${sent++}`,
     category,
-    action: 'thing.act',
+    action,
     outcome: 'success',
     ...(category === 'security_event' ? { severity: 5 } : {}),
     occurredAt: '2026-01-01T00:00:00Z',
@@ -342,4 +343,111 @@ test('a sink that is an anchor gets signed checkpoints, whatever its filter says
     expect(origin).toBe(key.origin);
     expect(size).toBeGreaterThan(log.seq);
   }
+});
+
+/** A log whose tables are not what they were; its signer, which would stop it for that, sleeps. */
+async function startedWithAdversary(followerTiming: object): Promise<TestService> {
+  const service = await started({
+    exporting: { ...EXPORTING, followerTiming: { ...EXPORTING.followerTiming, ...followerTiming } },
+    environment: { SEALOG_CHECKPOINT_MS: '60000' },
+  });
+  await disarm(service.adminPool);
+  return service;
+}
+
+test('entries that are not stored any more are not passed over in silence', async () => {
+  const service = await startedWithAdversary({});
+  const receiver = await webhook();
+  const [before, lost, behind] = [await send(service, 10), await send(service, 10), await send(service, 10)];
+  const { rowCount } = await service.adminPool.query(
+    `DELETE FROM sealog.block WHERE first_seq = 10 AND stream = (SELECT id FROM sealog.stream WHERE name = 'acme/system_operation')`,
+  );
+  expect(rowCount).toBe(1);
+  const id = await makeSink(service, {
+    ...{ name: 'siem', type: 'webhook', url: receiver.url, format: 'json', from: 'beginning' },
+    filter: { categories: ['security_event', 'system_operation'] },
+  });
+  const view = async () => (await service.get(`/v1/sinks/${id}`)).body;
+  await until(async () => (await view()).state === 'parked', 'parked');
+  expect((await view()).parked).toMatchObject([
+    { stream: 'acme/system_operation', seq: 10, reason: 'entries 10 to 19 of acme/system_operation are not stored' },
+  ]);
+  // Nothing else waits.
+  const others = await send(service, 1, 'security_event');
+  await until(has(receiver, others), 'what is in another stream');
+  expect(ids(receiver)).toEqual([...before, ...others]);
+  await act(service, `/v1/sinks/${id}/skip`, { stream: 'acme/system_operation', seq: 10, reason: 'INC-7' });
+  await until(has(receiver, behind), 'what is behind them');
+  expect(ids(receiver)).toEqual([...before, ...others, ...behind]);
+  expect(lost.some((one) => ids(receiver).includes(one))).toBe(false);
+});
+
+test('a stream that can not be read does not keep the others waiting', async () => {
+  const service = await startedWithAdversary({ retryMinMs: 4000, retryMaxMs: 4000 });
+  const receiver = await webhook();
+  const old = await send(service, 1);
+  const ofKey = `FROM sealog.stream AS s WHERE s.id = k.stream AND s.name = 'acme/system_operation'`;
+  await service.adminPool.query(
+    `UPDATE sealog.data_key AS k SET wrapped = set_byte(wrapped, 20, get_byte(wrapped, 20) # 1) ${ofKey}`,
+  );
+  const id = await makeSink(service, {
+    ...{ name: 'siem', type: 'webhook', url: receiver.url, format: 'json', from: 'beginning' },
+    filter: { categories: ['security_event', 'system_operation'] },
+  });
+  const view = async () => (await service.get(`/v1/sinks/${id}`)).body;
+  await until(async () => (await view()).state === 'retrying', 'retrying');
+  for (let i = 0; i < 3; i++) {
+    const others = await send(service, 1, 'security_event');
+    await until(has(receiver, others), 'what is in another stream', 1500);
+  }
+  // What arrives meanwhile does not hide it.
+  expect(await view()).toMatchObject({
+    state: 'retrying',
+    lastError: expect.stringContaining('acme/system_operation'),
+  });
+  await service.adminPool.query(
+    `UPDATE sealog.data_key AS k SET wrapped = set_byte(wrapped, 20, get_byte(wrapped, 20) # 1) ${ofKey}`,
+  );
+  await until(has(receiver, old), 'what can be read again', 15_000);
+  await until(async () => (await view()).state === 'running', 'running');
+});
+
+test('what a sink does not want does not make it forget that its receiver fails', async () => {
+  const service = await started({
+    exporting: { ...EXPORTING, followerTiming: { lookMs: 20, retryMinMs: 20, retryMaxMs: 60_000 } },
+  });
+  const receiver = await webhook();
+  receiver.answer = 503;
+  await send(service, 1, 'system_operation');
+  const id = await makeSink(service, {
+    ...{ name: 'siem', type: 'webhook', url: receiver.url, format: 'json', from: 'beginning' },
+    filter: { categories: ['security_event', 'system_operation'], actions: ['thing.act'] },
+  });
+  const view = async () => (await service.get(`/v1/sinks/${id}`)).body;
+  await until(async () => (await view()).failures > 0, 'a failure');
+  // Each stands before what is not taken, and is passed over.
+  for (let i = 0; i < 20; i++) {
+    await send(service, 1, 'security_event', 'thing.look');
+    await delay(50);
+  }
+  expect((await view()).failures).toBeGreaterThan(3);
+});
+
+test('a log that could not be read for a moment is no failure that stays', async () => {
+  const service = await started();
+  const receiver = await webhook();
+  const id = await makeSink(service, { name: 'siem', type: 'webhook', url: receiver.url, format: 'json', ...FILTER });
+  await until(has(receiver, await send(service, 1)), 'the first');
+  // Not asked of the service: who reads leaves an entry, and it can store none.
+  const trouble = async () => {
+    const { rows } = await service.adminPool.query('SELECT failures, error FROM sealog.sink WHERE id = $1', [id]);
+    return rows[0];
+  };
+  await service.adminPool.query('REVOKE SELECT ON sealog.stream FROM sealog_writer');
+  await until(async () => (await trouble()).failures > 0, 'a failure');
+  // What the database said is for its operator.
+  expect((await trouble()).error).toBe('the log can not be read now');
+  await service.adminPool.query('GRANT SELECT ON sealog.stream TO sealog_writer');
+  // Though there is nothing to deliver.
+  await until(async () => (await trouble()).failures === 0, 'no failure');
 });

@@ -1,6 +1,7 @@
 /** `GET /metrics`: read as Prometheus reads it, and without a name of anybody. */
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { LabelledCounter, metricsText } from '../src/http/metrics.ts';
+import { countSinks } from '../src/store/sinks.ts';
 import { startService, type TestService } from './support/service.ts';
 
 interface Family {
@@ -79,6 +80,25 @@ test('needs no token, and says what the service counts', async () => {
 test('names no tenant, no stream and no event', async () => {
   const { text } = await metrics();
   expect(text).not.toMatch(/umbrella|secret-id|system_operation/);
+});
+
+test('counts the sinks of many tenants in little time: anybody may ask', async () => {
+  const { adminPool } = service;
+  await adminPool.query(`INSERT INTO sealog.tenant (name) SELECT 'many-' || i FROM generate_series(1, 3000) AS i`);
+  await adminPool.query(
+    `INSERT INTO sealog.stream (tenant, category, epoch, name, size)
+     SELECT t.id, c, 1, t.name || '/' || c, 100 FROM sealog.tenant AS t,
+       unnest(ARRAY['data_access', 'security_event', 'system_operation', 'user_authentication', 'log_administration']) AS c
+     WHERE t.name LIKE 'many-%'`,
+  );
+  await adminPool.query(
+    `INSERT INTO sealog.sink (tenant, name, config, created_by)
+     SELECT t.id, 'siem', '{"filter":{"categories":["security_event"]},"anchor":true}', 'nobody' FROM sealog.tenant AS t WHERE t.name LIKE 'many-%'`,
+  );
+  await adminPool.query('ANALYZE sealog.sink, sealog.stream, sealog.sink_cursor');
+  // Past the database's limit for a statement nothing is known.
+  const { byState, lagEntries } = await countSinks(service.app.database.writer);
+  expect([byState.running, lagEntries]).toEqual([3000, 300_000]);
 });
 
 test('takes nothing but GET', async () => {

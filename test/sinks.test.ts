@@ -548,7 +548,7 @@ describe('a sink that has trouble', () => {
     await asFollower(id, async (hold, tenantId) => {
       const at = { tenantId, streamId: streamId_ };
       return (
-        (await advance(writer, hold, { ...at, nextSeq: 2, delivered: 2 })) &&
+        (await advance(writer, hold, { ...at, nextSeq: 2, delivered: 2, isWell: true })) &&
         (await park(writer, hold, { ...at, seq: 2, reason: 'the peer says 400' }))
       );
     });
@@ -584,7 +584,7 @@ describe('a sink that has trouble', () => {
     const { writer } = service.app.database;
     const streamId_ = await streamId(stream);
     await asFollower(id, async (hold, tenantId) => {
-      const to = { tenantId, streamId: streamId_, nextSeq: 5, delivered: 5 };
+      const to = { tenantId, streamId: streamId_, nextSeq: 5, delivered: 5, isWell: true };
       expect(await advance(writer, hold, to)).toBe(true);
       await call('POST', `/v1/sinks/${id}/replay`, { stream, from: { seq: 1 } });
       expect(await advance(writer, hold, { ...to, nextSeq: 6 })).toBe(false);

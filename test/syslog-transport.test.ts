@@ -262,7 +262,7 @@ withReceivers('both receivers', () => {
 
   test.skipIf(TEST_DATA === undefined)(
     'take all real events at each door, and give them back field by field',
-    { timeout: 600_000 },
+    { timeout: HARD ? 1_800_000 : 600_000 },
     async () => {
       let count = 0;
       const pass = async (entries: readonly ExportedEntry[]): Promise<void> => {

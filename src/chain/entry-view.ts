@@ -6,8 +6,8 @@ import { jsonDiff } from './json-diff.ts';
 import type { Entry } from './open-block.ts';
 import { isOpen, type PartName } from './part.ts';
 
-/** What of an entry can be left out of its text: a part, or the computed difference. */
-export type Omittable = PartName | 'diff';
+/** What of an entry can be left out of its text: a part, the computed difference, or the rest of texts in `source` that were cut. */
+export type Omittable = PartName | 'diff' | 'source';
 
 export interface EntryTextOptions {
   /** Left out for want of room; `log.omitted` says so. */

@@ -141,8 +141,8 @@ export interface SequencerOptions {
   /** Entries and bytes of one tenant that may wait when no other's do; more is refused with `busy`. Room for others is beside it. */
   readonly queueEntriesMax: number;
   readonly queueBytesMax: number;
-  /** Called when entries were committed. */
-  readonly onAppended?: () => void;
+  /** Called when entries were committed, with the tenants whose they are. */
+  readonly onAppended?: (tenantIds: ReadonlySet<number>) => void;
   /** Called with streams whose epoch was found closed: what is remembered of them is out of date. */
   readonly onClosed?: (streamIds: readonly number[]) => void;
   /** Recovery alone appends to a database that the signer has not accepted. */
@@ -333,7 +333,7 @@ export class Sequencer {
         if (result.kind === 'done') {
           for (const head of result.heads) this.#known.set(head.id, { size: head.size, head: toHex(head.head) });
           for (const [waiting, outcomes] of result.outcomes) this.#settle(waiting, () => waiting.resolve(outcomes));
-          if (result.heads.length > 0) this.#options.onAppended?.();
+          if (result.heads.length > 0) this.#options.onAppended?.(new Set(group.map(({ tenantId }) => tenantId)));
           log.debug(
             { entries, streams: result.heads.length, ms: Math.round(performance.now() - started) },
             'appended group',

@@ -3,13 +3,16 @@ import { setImmediate } from 'node:timers/promises';
 import { canonicalBytes } from '../chain/canonical.ts';
 import { openBlock } from '../chain/open-block.ts';
 import { type Part, SALT_BYTES } from '../chain/part.ts';
+import { EvidenceError } from '../errors.ts';
 import { checkpointsOf } from '../store/checkpoints.ts';
 import type { AsTenant } from '../store/database.ts';
-import { blocksFrom } from '../store/log-reader.ts';
+import { blockOf, blocksFrom } from '../store/log-reader.ts';
 import type { ExportedEntry } from './exported-entry.ts';
 
 export interface SourceStream extends Pick<ExportedEntry, 'stream'> {
   readonly id: number;
+  /** When it was last looked at. */
+  readonly size: number;
   readonly ask: AsTenant;
 }
 
@@ -22,16 +25,27 @@ const BLOCKS_A_READ = 32;
 
 /**
  * Gives entries from a seq on, in order, block by block, as far as the stream goes now. While blocks are opened the next ones are read already, and
- * between two blocks whoever shares the thread has his turn. Throws `EvidenceError` where a block is not what was stored.
+ * between two blocks whoever shares the thread has his turn. Throws `EvidenceError` where a block is not what was stored, or is not there.
+ *
+ * What a retention has taken away leaves no hole: a stream's oldest part goes first. So what is missing behind an entry that is there was taken by somebody
+ * else. Who asks for what comes behind the first that is missing has seen that, and gets what there is.
  */
 export async function* entriesFrom(keys: Keys, source: SourceStream, fromSeq: number): AsyncGenerator<ExportedEntry[]> {
-  const { id, stream, ask } = source;
+  const { id, size, stream, ask } = source;
   const readFrom = (seq: number) => ask((database) => blocksFrom(database, id, seq, BLOCKS_A_READ));
   let reading = readFrom(fromSeq);
+  let nextSeq = fromSeq;
+  /** Throws where what is between the last entry and this place is missing. */
+  const mustJoin = async (seq: number): Promise<void> => {
+    if (seq <= nextSeq || nextSeq === 0) return;
+    const before = nextSeq - 1;
+    if ((await ask((database) => blockOf(database, id, before))) !== undefined)
+      throw new EvidenceError(`entries ${nextSeq} to ${seq - 1} of ${stream.name} are not stored`);
+  };
   for (;;) {
     const blocks = await reading;
     const last = blocks.at(-1);
-    if (last === undefined) return;
+    if (last === undefined) return mustJoin(size);
     const isMore = blocks.length === BLOCKS_A_READ;
     if (isMore) {
       reading = readFrom(last.firstSeq + last.entries);
@@ -39,14 +53,15 @@ export async function* entriesFrom(keys: Keys, source: SourceStream, fromSeq: nu
       reading.catch(() => {});
     }
     for (const block of blocks) {
+      await mustJoin(block.firstSeq);
+      nextSeq = block.firstSeq + block.entries;
       const { dataKey } = await keys.keysById(block.keyId);
-      // What a retention has taken away leaves no hole: a stream's oldest part goes first, and the cursor then stands behind it.
       yield openBlock(block, stream.name, dataKey)
         .filter(({ record }) => record.seq >= fromSeq)
         .map((entry) => ({ entry, stream }));
       await setImmediate();
     }
-    if (!isMore) return;
+    if (!isMore) return mustJoin(size);
   }
 }
 

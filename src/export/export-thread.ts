@@ -22,6 +22,7 @@ import {
   type Hold,
   heldSinks,
   park,
+  recover,
   releaseSinks,
   streamsOfSink,
   takeSinks,
@@ -36,8 +37,9 @@ assert(parentPort !== null, 'runs as a worker thread');
 const main = parentPort;
 const task = workerData as ExportTask;
 
-/** Each has two batches of a few MB at most: one under way, and the next. */
 const SINKS_MAX = 200;
+/** In all: each sink has a batch under way and the next, and a receiver that says nothing keeps both for as long as it may. */
+const BATCHES_BYTES_MAX = 256 * 1024 * 1024;
 const READERS_MAX = 4;
 
 const log = Object.fromEntries(
@@ -53,14 +55,20 @@ const keyring = new Keyring(fileMonthKeys(task.monthKeysDir), {
   byId: (id) => keyById(database.verifier, id),
 });
 
+interface Following {
+  readonly tenantId: number;
+  readonly revision: number;
+  readonly follower: SinkFollower;
+}
+
 class ExportThread {
   readonly #owner = randomUUID();
-  readonly #followers = new Map<string, { readonly revision: number; readonly follower: SinkFollower }>();
+  readonly #followers = new Map<string, Following>();
   /** Sinks that could not be opened: they stay ours for a while, so that nobody tries at once again. */
   readonly #unopened = new Set<string>();
   #closed = false;
   #timer: NodeJS.Timeout | undefined;
-  readonly #notices = listenForEntries(task.logins.verifier ?? task.connection, () => this.#wake());
+  readonly #notices = listenForEntries(task.logins.verifier ?? task.connection, (tenantIds) => this.#wake(tenantIds));
   #looking: Promise<void> | undefined;
   #delivered = 0;
   #failures = 0;
@@ -83,8 +91,10 @@ class ExportThread {
     await database.close();
   }
 
-  #wake(): void {
-    for (const { follower } of this.#followers.values()) follower.wake();
+  /** The anchor stream is another tenant's; its ticks wait for their checkpoints anyway. */
+  #wake(tenantIds: ReadonlySet<number> | undefined): void {
+    for (const { tenantId, follower } of this.#followers.values())
+      if (tenantIds === undefined || tenantIds.has(tenantId)) follower.wake();
   }
 
   /** Says that we live, ends followers of sinks that are not ours any more or were changed, and takes what is free. */
@@ -100,9 +110,9 @@ class ExportThread {
         if (!this.#followers.has(id) && !this.#unopened.has(id)) await releaseSinks(database.writer, this.#owner, id);
       }
       const room = SINKS_MAX - this.#followers.size;
-      if (room <= 0 || this.#closed) return;
-      for (const sink of await takeSinks(database.writer, this.#owner, task.timing.silentMs, room))
-        await this.#follow(sink);
+      if (this.#closed) return;
+      const taken = room <= 0 ? [] : await takeSinks(database.writer, this.#owner, task.timing.silentMs, room);
+      for (const sink of taken) await this.#follow(sink);
       tell({
         kind: 'deliveries',
         following: this.#followers.size,
@@ -133,6 +143,7 @@ class ExportThread {
       const owner = streams.get(stream.id)!;
       return {
         id: stream.id,
+        size: stream.size,
         stream: { name: stream.name, category: stream.category, tenant: stream.name.split('/', 1)[0]! },
         ask: <T>(work: Parameters<typeof asTenant<T>>[2]) => asTenant<T>(database.reader, owner, work),
       };
@@ -151,15 +162,17 @@ class ExportThread {
         anchorEpoch(stream.name) === undefined
           ? entriesFrom(keyring, source(stream), fromSeq)
           : ticksFrom(keyring, source(stream), fromSeq),
-      advance: (stream, nextSeq, delivered) => {
+      advance: (stream, nextSeq, delivered, isWell) => {
         this.#delivered += delivered;
-        return advance(database.writer, hold, { tenantId, streamId: stream.id, nextSeq, delivered });
+        return advance(database.writer, hold, { tenantId, streamId: stream.id, nextSeq, delivered, isWell });
       },
       park: (stream, seq, reason) => park(database.writer, hold, { tenantId, streamId: stream.id, seq, reason }),
       fail: (failures, error, retryInMs) => {
         this.#failures += 1;
         return fail(database.writer, hold, { failures, error, retryInMs });
       },
+      recover: () => recover(database.writer, hold),
+      batchBytesMax: () => BATCHES_BYTES_MAX / (2 * this.#followers.size),
       failures: sink.failures,
       log: {
         info: (facts, message) => log.info({ sink: sink.id, ...facts }, message),
@@ -167,7 +180,7 @@ class ExportThread {
       },
       timing: task.followerTiming,
     });
-    const following = { revision: sink.revision, follower };
+    const following = { tenantId, revision: sink.revision, follower };
     this.#followers.set(sink.id, following);
     void follower.ended
       .catch((error: unknown) => log.error({ sink: sink.id, reason: words(error) }, 'the follower of a sink failed'))

@@ -6,8 +6,8 @@ export interface ExporterOptions {
   readonly task: ExportTask;
   /** Says whether there is a sink to follow: without one there is no thread. */
   readonly isWanted: () => Promise<boolean>;
-  /** Tells all replicas that there are new entries. */
-  readonly notice: () => Promise<void>;
+  /** Tells all replicas that there are new entries of these tenants. */
+  readonly notice: (tenantIds: readonly number[]) => Promise<void>;
   readonly log: {
     info(facts: object, message: string): void;
     warn(facts: object, message: string): void;
@@ -31,7 +31,8 @@ export class Exporter {
   #deliveries: Deliveries = NOTHING;
   #before: Deliveries = NOTHING;
   #noticing: Promise<void> | undefined;
-  #isNoticeDue = false;
+  /** Tenants that replicas are to be told of. */
+  #due = new Set<number>();
 
   constructor(options: ExporterOptions) {
     this.#options = options;
@@ -88,10 +89,10 @@ export class Exporter {
     worker.unref();
   }
 
-  /** There are new entries. Costs nothing here: the notice goes by itself, at most every 50 ms. */
-  appended(): void {
+  /** There are new entries of these tenants. Costs nothing here: the notice goes by itself, at most every 50 ms. */
+  appended(tenantIds: ReadonlySet<number>): void {
     if (this.#worker === undefined) return;
-    this.#isNoticeDue = true;
+    for (const id of tenantIds) this.#due.add(id);
     this.#noticing ??= this.#tellOthers().finally(() => {
       this.#noticing = undefined;
     });
@@ -111,10 +112,11 @@ export class Exporter {
   }
 
   async #tellOthers(): Promise<void> {
-    while (this.#isNoticeDue && !this.#closed) {
-      this.#isNoticeDue = false;
+    while (this.#due.size > 0 && !this.#closed) {
+      const tenantIds = [...this.#due];
+      this.#due = new Set();
       // Who misses it looks by himself.
-      await this.#options.notice().catch(() => {});
+      await this.#options.notice(tenantIds).catch(() => {});
       await new Promise<void>((resolve) => setTimeout(resolve, NOTICE_EVERY_MS).unref());
     }
   }

@@ -9,6 +9,7 @@ import { safeJson } from './unsafe-characters.ts';
 
 /** Returns the event with `log` as JSON of at most `maxBytes` of UTF-8. Throws `TooLongError`. */
 export function jsonText(exported: ExportedEntry, maxBytes = Number.POSITIVE_INFINITY): string {
-  const { entry, stream } = exported;
-  return writeWithin(exported, maxBytes, (omitted) => safeJson(entryText(entry, stream.category, { omitted })));
+  return writeWithin(exported, maxBytes, ({ entry, stream }, omitted) =>
+    safeJson(entryText(entry, stream.category, { omitted })),
+  );
 }

@@ -138,7 +138,7 @@ export interface OcsfChoice {
 
 /** Returns an entry as an OCSF event: JSON on one line, of at most `maxBytes` of UTF-8. Throws `TooLongError`. */
 export function ocsfText(exported: ExportedEntry, maxBytes = Number.POSITIVE_INFINITY): string {
-  return writeWithin(exported, maxBytes, (omitted) => safeJson(write(exported, omitted)));
+  return writeWithin(exported, maxBytes, (shown, omitted) => safeJson(write(shown, omitted)));
 }
 
 function write(exported: ExportedEntry, omitted: readonly Omittable[]): string {

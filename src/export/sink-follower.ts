@@ -7,14 +7,15 @@
  * only a cursor that waits. The cursor moves behind a delivery, never before one, so everything goes at least once; a crash between the two sends a
  * batch again, with the same ids and seqs. No batch is sent before the one ahead of it is delivered, so within a stream the order is the log's.
  *
- * Three things can stop it. The peer can not be reached, or does not take the batch now: the same batch goes again after a pause that doubles, with
- * jitter, without end. The peer refuses one entry for good: that stream is parked there, visibly, and the others go on. The sink was changed or taken by
+ * Four things can stop it. The peer can not be reached, or does not take the batch now: the same batch goes again after a pause that doubles, with
+ * jitter, without end. The peer refuses one entry for good, or the log does not have it as it was: that stream is parked there, visibly, and the others
+ * go on. A stream can not be read now, for want of a key: it is set aside for such a pause, and the others go on. The sink was changed or taken by
  * somebody else: this follower ends.
  */
 
 import assert from 'node:assert/strict';
 import type { Category } from '../chain/category.ts';
-import { EvidenceError } from '../errors.ts';
+import { EvidenceError, KeyUnavailableError } from '../errors.ts';
 import type { ExportedEntry } from './exported-entry.ts';
 import { TooLongError } from './too-long-error.ts';
 import type { Fate, Message, Transport } from './transport.ts';
@@ -37,10 +38,14 @@ export interface FollowerOptions {
   readonly streams: () => Promise<readonly StreamPosition[]>;
   /** Gives entries from a seq on, in order, some at once, as far as the stream goes. */
   readonly read: (stream: StreamPosition, fromSeq: number) => AsyncIterable<readonly ExportedEntry[]>;
-  /** Each returns false where the sink is not ours any more. */
-  readonly advance: (stream: StreamPosition, nextSeq: number, delivered: number) => Promise<boolean>;
+  /** Each returns false where the sink is not ours any more. `isWell`: what failed before is over. */
+  readonly advance: (stream: StreamPosition, nextSeq: number, delivered: number, isWell: boolean) => Promise<boolean>;
   readonly park: (stream: StreamPosition, seq: number, reason: string) => Promise<boolean>;
   readonly fail: (failures: number, error: string, retryInMs: number) => Promise<boolean>;
+  /** What failed is over, and there was nothing to deliver since. */
+  readonly recover: () => Promise<boolean>;
+  /** What a batch may hold, where that is less than what the transport takes: memory is shared with others. */
+  readonly batchBytesMax?: () => number;
   readonly failures: number;
   readonly log: { warn(facts: object, message: string): void; info(facts: object, message: string): void };
   readonly timing?: Partial<FollowerTiming>;
@@ -74,13 +79,21 @@ export class SinkFollower {
   readonly #timing: FollowerTiming;
   readonly #stop = new AbortController();
   #woken = Promise.withResolvers<void>();
+  /** In a row, of the peer or of the log as a whole. */
   #failures: number;
+  /** It was the peer that failed: only a delivery ends that. */
+  #isPeerFailing: boolean;
+  /** A failure was told that nothing has taken back. */
+  #isTroubleTold = false;
+  /** Streams that could not be read: how often in a row, and when they are looked at again, by `performance.now()`. */
+  readonly #setAside = new Map<number, { readonly failures: number; readonly until: number }>();
   readonly #ended: Promise<void>;
 
   constructor(options: FollowerOptions) {
     this.#options = options;
     this.#timing = { ...TIMING, ...options.timing };
     this.#failures = options.failures;
+    this.#isPeerFailing = options.failures > 0;
     this.#ended = this.#run();
   }
 
@@ -121,8 +134,8 @@ export class SinkFollower {
   }
 
   /**
-   * Gives each stream its turn: while a batch is delivered, the next is made ready. Returns whether there is more. A stream that can not be read (a
-   * key, a block, the database) does not keep the others back; that is told when all had their turn.
+   * Gives each stream its turn: while a batch is delivered, the next is made ready. Returns whether there is more. A stream that can not be read does not
+   * keep the others back; that is told when all had their turn.
    */
   async #turn(): Promise<boolean> {
     await this.#pause(this.#options.transport.restMs ?? 0, false);
@@ -139,7 +152,12 @@ export class SinkFollower {
     } finally {
       await batches.return(undefined);
     }
-    if (turn.unreadable !== undefined) throw turn.unreadable;
+    if (turn.unreadable !== undefined) await this.#tellUnreadable(turn.unreadable);
+    else if (this.#isTroubleTold && !this.#isPeerFailing && this.#setAside.size === 0) {
+      mustBeOurs(await this.#options.recover());
+      this.#failures = 0;
+      this.#isTroubleTold = false;
+    }
     return turn.more;
   }
 
@@ -151,10 +169,13 @@ export class SinkFollower {
     let batch: Run[] = [];
     for (const stream of await streams()) {
       if (stream.isParked || stream.nextSeq >= stream.size) continue;
+      const aside = this.#setAside.get(stream.id);
+      if (aside !== undefined && performance.now() < aside.until) continue;
       try {
         let runs = 0;
         for await (const run of this.#runsOf(stream)) {
-          if (batch.length > 0 && !isWithin(transport, [...batch, run])) {
+          this.#setAside.delete(stream.id);
+          if (batch.length > 0 && !this.#isWithin([...batch, run])) {
             yield batch;
             batch = [];
           }
@@ -168,8 +189,12 @@ export class SinkFollower {
           turn.more ||= !isOver;
           if (isOver || runs === RUNS_A_TURN) break;
         }
+        this.#setAside.delete(stream.id);
       } catch (error) {
-        turn.unreadable = error;
+        const failures = (aside?.failures ?? 0) + 1;
+        const pauseMs = this.#pauseMs(failures);
+        this.#setAside.set(stream.id, { failures, until: performance.now() + pauseMs });
+        turn.unreadable = { error, failures, pauseMs };
       }
     }
     if (batch.length > 0) yield batch;
@@ -180,38 +205,55 @@ export class SinkFollower {
     const { transport, wants, read } = this.#options;
     let run = { stream, messages: [] as Message[], bytes: 0, nextSeq: stream.nextSeq };
     let fromSeq = run.nextSeq;
-    for await (const entries of read(stream, fromSeq)) {
-      for (const exported of entries) {
-        const { seq } = exported.entry.record;
-        // More, where what stood between has expired.
-        assert(seq >= run.nextSeq, 'a sink would go back');
-        if (wants(exported)) {
-          const encoded = encode(transport, exported);
-          if ('reason' in encoded) {
-            yield { ...run, poison: { seq, reason: encoded.reason } };
-            return;
+    try {
+      for await (const entries of read(stream, fromSeq)) {
+        for (const exported of entries) {
+          const { seq } = exported.entry.record;
+          // More, where what stood between has expired.
+          assert(seq >= run.nextSeq, 'a sink would go back');
+          if (wants(exported)) {
+            const encoded = encode(transport, exported);
+            if ('reason' in encoded) {
+              yield { ...run, poison: { seq, reason: encoded.reason } };
+              return;
+            }
+            const { payload } = encoded;
+            const { messages, bytes, nextSeq } = run;
+            const isFull =
+              messages.length >= transport.batchMessagesMax || bytes + payload.length > this.#batchBytesMax();
+            if (messages.length > 0 && isFull) {
+              yield { ...run, isFull: true };
+              run = { stream, messages: [], bytes: 0, nextSeq };
+              fromSeq = nextSeq;
+            }
+            run.messages.push({ exported, payload });
+            run.bytes += payload.length;
           }
-          const { payload } = encoded;
-          const { messages, bytes, nextSeq } = run;
-          const isFull =
-            messages.length >= transport.batchMessagesMax || bytes + payload.length > transport.batchBytesMax;
-          if (messages.length > 0 && isFull) {
-            yield { ...run, isFull: true };
-            run = { stream, messages: [], bytes: 0, nextSeq };
-            fromSeq = nextSeq;
-          }
-          run.messages.push({ exported, payload });
-          run.bytes += payload.length;
+          run.nextSeq = seq + 1;
         }
-        run.nextSeq = seq + 1;
+        if (run.nextSeq - fromSeq >= PASSED_OVER_MAX) {
+          yield run;
+          fromSeq = run.nextSeq;
+          run = { stream, messages: [], bytes: 0, nextSeq: fromSeq };
+        }
       }
-      if (run.nextSeq - fromSeq >= PASSED_OVER_MAX) {
-        yield run;
-        fromSeq = run.nextSeq;
-        run = { stream, messages: [], bytes: 0, nextSeq: fromSeq };
-      }
+    } catch (error) {
+      // Trying again does not bring back what is gone: somebody has to look.
+      if (!(error instanceof EvidenceError)) throw error;
+      yield { ...run, poison: { seq: run.nextSeq, reason: error.message } };
+      return;
     }
     if (run.nextSeq > fromSeq) yield run;
+  }
+
+  #batchBytesMax(): number {
+    const { transport, batchBytesMax } = this.#options;
+    return Math.min(transport.batchBytesMax, batchBytesMax?.() ?? Number.POSITIVE_INFINITY);
+  }
+
+  #isWithin(batch: readonly Run[]): boolean {
+    const { bytes, messages } = sizeOf(batch);
+    return bytes <= this.#batchBytesMax() && messages <= this.#options.transport.batchMessagesMax;
   }
 
   /** Delivers a batch and moves the cursors behind it, or parks a stream at what can not be delivered. */
@@ -222,8 +264,12 @@ export class SinkFollower {
     for (const { stream, messages, nextSeq, poison } of runs) {
       const stopper = refused.get(stream.name) ?? poison;
       if (stopper === undefined) {
-        mustBeOurs(await this.#options.advance(stream, nextSeq, messages.length));
-        this.#failures = 0;
+        // Entries that are passed over say nothing of the peer.
+        if (messages.length > 0) this.#isPeerFailing = false;
+        if (!this.#isPeerFailing) this.#failures = 0;
+        const isWell = this.#failures === 0 && this.#setAside.size === 0;
+        mustBeOurs(await this.#options.advance(stream, nextSeq, messages.length, isWell));
+        if (isWell) this.#isTroubleTold = false;
         continue;
       }
       const { seq, reason } = stopper;
@@ -258,29 +304,48 @@ export class SinkFollower {
         }
       }
       left = again.filter((message) => !isBehind(message));
-      if (left.length > 0) await this.#wait(why!.reason, why!.afterMs);
+      if (left.length > 0) await this.#waitForPeer(why!.reason, why!.afterMs);
     }
     return refused;
   }
 
   async #retreat(error: unknown): Promise<void> {
-    if (error instanceof TransportError) return this.#wait(error.message, error.retryAfterMs);
-    // The log itself can not be read now: its database is away, or a key. That is not the peer's failure.
+    if (error instanceof TransportError) return this.#waitForPeer(error.message, error.retryAfterMs);
+    // The log itself can not be read now: its database is away. That is not the peer's failure.
     this.#options.log.warn({ reason: words(error) }, 'a sink can not be followed now');
-    await this.#wait(`the log can not be read: ${words(error)}`, undefined);
+    await this.#wait('the log can not be read now', undefined);
+  }
+
+  /** The streams that could be read are not kept waiting for this. */
+  async #tellUnreadable({ error, failures, pauseMs }: Unreadable): Promise<void> {
+    this.#options.log.warn({ reason: words(error) }, 'a stream can not be read for a sink now');
+    // What the database says is for its operator alone.
+    const what = error instanceof KeyUnavailableError ? `: ${error.message}` : ' now';
+    this.#isTroubleTold = true;
+    mustBeOurs(await this.#options.fail(failures, `the log can not be read${what}`, pauseMs).catch(() => true));
+  }
+
+  #waitForPeer(reason: string, askedMs: number | undefined): Promise<void> {
+    this.#isPeerFailing = true;
+    return this.#wait(reason, askedMs);
   }
 
   /** Tells of a failure, and pauses: twice as long each time, with jitter, or as long as the peer asked for. */
   async #wait(reason: string, askedMs: number | undefined): Promise<void> {
-    const { retryMinMs, retryMaxMs, retryAfterMaxMs } = this.#timing;
     this.#failures += 1;
-    const ceiling = Math.min(retryMaxMs, retryMinMs * 2 ** Math.min(this.#failures - 1, 20));
-    const ms = Math.max(Math.min(askedMs ?? 0, retryAfterMaxMs), ceiling * (0.5 + Math.random() / 2));
+    const ms = Math.max(Math.min(askedMs ?? 0, this.#timing.retryAfterMaxMs), this.#pauseMs(this.#failures));
     if (this.#failures === 1) this.#options.log.warn({ reason }, 'a sink does not take what is sent');
+    this.#isTroubleTold = true;
     const ours = await this.#options.fail(this.#failures, reason, ms).catch(() => true);
     mustBeOurs(ours);
     await this.#pause(ms, false);
     if (this.#stop.signal.aborted) throw new Lost();
+  }
+
+  #pauseMs(failures: number): number {
+    const { retryMinMs, retryMaxMs } = this.#timing;
+    const ceiling = Math.min(retryMaxMs, retryMinMs * 2 ** Math.min(failures - 1, 20));
+    return ceiling * (0.5 + Math.random() / 2);
   }
 
   /** Waits so long, or until it is woken. */
@@ -316,8 +381,14 @@ interface Turn {
   readonly parked: Set<number>;
   /** Whether there is more in the log than had its turn. */
   more: boolean;
-  /** Why a stream could not be read. */
-  unreadable: unknown;
+  /** A stream that could not be read, the last of them. */
+  unreadable: Unreadable | undefined;
+}
+
+interface Unreadable {
+  readonly error: unknown;
+  readonly failures: number;
+  readonly pauseMs: number;
 }
 
 function sizeOf(batch: readonly Run[]): { readonly bytes: number; readonly messages: number } {
@@ -325,11 +396,6 @@ function sizeOf(batch: readonly Run[]): { readonly bytes: number; readonly messa
     bytes: batch.reduce((sum, { bytes }) => sum + bytes, 0),
     messages: batch.reduce((sum, { messages }) => sum + messages.length, 0),
   };
-}
-
-function isWithin({ batchBytesMax, batchMessagesMax }: Transport, batch: readonly Run[]): boolean {
-  const { bytes, messages } = sizeOf(batch);
-  return bytes <= batchBytesMax && messages <= batchMessagesMax;
 }
 
 interface Poison {

@@ -139,7 +139,7 @@ export function serviceMetrics(measured: Measured): Metric[] {
     ),
     gauge(
       'sealog_sink_streams_parked',
-      'Streams that wait since a receiver refuses one entry for good.',
+      'Streams that wait at an entry that a receiver refuses for good, or that the log has not as it was.',
       async () => (await sinks()).parkedStreams,
     ),
     gauge(

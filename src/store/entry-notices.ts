@@ -1,17 +1,26 @@
-/** Word from the replicas that there are new entries: it says neither which nor how many, and whoever misses it looks by himself. */
+/**
+ * Word from the replicas that there are new entries: it says of which tenants, so that a busy one does not make the sinks of all others look, and neither
+ * which nor how many. Whoever misses it looks by himself.
+ */
 import pg from 'pg';
 
 const CHANNEL = 'sealog_entries';
 const CONNECT_MAX_MS = 2000;
 const AGAIN_MS = 2000;
+/** PostgreSQL takes less than 8000 bytes. */
+const PAYLOAD_MAX = 7900;
 
-/** Tells everybody who listens. */
-export async function noticeEntries(writer: pg.Pool): Promise<void> {
-  await writer.query(`SELECT pg_catalog.pg_notify('${CHANNEL}', '')`);
+/** Tells everybody who listens of new entries of these tenants. */
+export async function noticeEntries(writer: pg.Pool, tenantIds: readonly number[]): Promise<void> {
+  const named = tenantIds.join(',');
+  await writer.query(`SELECT pg_catalog.pg_notify('${CHANNEL}', $1)`, [named.length > PAYLOAD_MAX ? '' : named]);
 }
 
-/** Calls `wake` at each notice, until it is closed; a connection that is lost is made anew. */
-export function listenForEntries(connection: pg.ClientConfig, wake: () => void): { close(): void } {
+/** Calls `wake` at each notice with its tenants (undefined = any), until it is closed; a connection that is lost is made anew. */
+export function listenForEntries(
+  connection: pg.ClientConfig,
+  wake: (tenantIds: ReadonlySet<number> | undefined) => void,
+): { close(): void } {
   let client: pg.Client | undefined;
   let timer: NodeJS.Timeout | undefined;
   let closed = false;
@@ -34,11 +43,11 @@ export function listenForEntries(connection: pg.ClientConfig, wake: () => void):
     };
     made.on('error', again);
     made.on('end', again);
-    made.on('notification', wake);
+    made.on('notification', ({ payload = '' }) => wake(tenantsIn(payload)));
     try {
       await made.connect();
       await made.query(`LISTEN ${CHANNEL}`);
-      wake();
+      wake(undefined);
     } catch {
       again();
     }
@@ -55,4 +64,8 @@ export function listenForEntries(connection: pg.ClientConfig, wake: () => void):
       open?.end().catch(() => {});
     },
   };
+}
+
+function tenantsIn(payload: string): ReadonlySet<number> | undefined {
+  return /^\d+(?:,\d+)*$/.test(payload) ? new Set(payload.split(',').map(Number)) : undefined;
 }

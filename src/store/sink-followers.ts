@@ -106,20 +106,31 @@ export async function streamsOfSink(
   return rows;
 }
 
-/** Notes that everything before `nextSeq` was delivered, or is not for this sink. Returns false where the sink is not held any more. */
+/**
+ * Notes that everything before `nextSeq` was delivered, or is not for this sink; and, where `isWell`, that what failed before is over. Returns false where
+ * the sink is not held any more.
+ */
 export async function advance(
   writer: pg.Pool,
   hold: Hold,
-  to: { readonly tenantId: number; readonly streamId: number; readonly nextSeq: number; readonly delivered: number },
+  to: {
+    readonly tenantId: number;
+    readonly streamId: number;
+    readonly nextSeq: number;
+    readonly delivered: number;
+    readonly isWell: boolean;
+  },
 ): Promise<boolean> {
   const { rowCount } = await writer.query(
     `WITH held AS (
-       UPDATE sealog.sink SET failures = 0, error = NULL, error_at = NULL, retry_at = NULL, heartbeat = clock_timestamp(),
-         delivered_at = CASE WHEN $7 > 0 THEN clock_timestamp() ELSE delivered_at END
+       UPDATE sealog.sink SET heartbeat = clock_timestamp(),
+         delivered_at = CASE WHEN $7 > 0 THEN clock_timestamp() ELSE delivered_at END,
+         failures = CASE WHEN $8 THEN 0 ELSE failures END, error = CASE WHEN $8 THEN NULL ELSE error END,
+         error_at = CASE WHEN $8 THEN NULL ELSE error_at END, retry_at = CASE WHEN $8 THEN NULL ELSE retry_at END
        WHERE id = $1 AND owner = $2 AND revision = $3 AND state = 'active' RETURNING id)
      INSERT INTO sealog.sink_cursor AS c (sink, tenant, stream, next_seq) SELECT id, $4, $5, $6 FROM held
      ON CONFLICT (sink, stream) DO UPDATE SET next_seq = excluded.next_seq`,
-    [hold.sink, hold.owner, hold.revision, to.tenantId, to.streamId, to.nextSeq, to.delivered],
+    [hold.sink, hold.owner, hold.revision, to.tenantId, to.streamId, to.nextSeq, to.delivered, to.isWell],
   );
   return rowCount === 1;
 }
@@ -152,6 +163,16 @@ export async function fail(
        retry_at = clock_timestamp() + make_interval(secs => $6::double precision / 1000)
      WHERE id = $1 AND owner = $2 AND revision = $3 AND state = 'active'`,
     [hold.sink, hold.owner, hold.revision, what.failures, what.error.slice(0, 500), what.retryInMs],
+  );
+  return rowCount === 1;
+}
+
+/** Notes that what failed before is over. Returns false where the sink is not held any more. */
+export async function recover(writer: pg.Pool, hold: Hold): Promise<boolean> {
+  const { rowCount } = await writer.query(
+    `UPDATE sealog.sink SET failures = 0, error = NULL, error_at = NULL, retry_at = NULL, heartbeat = clock_timestamp()
+     WHERE id = $1 AND owner = $2 AND revision = $3 AND state = 'active'`,
+    [hold.sink, hold.owner, hold.revision],
   );
   return rowCount === 1;
 }

@@ -6,7 +6,7 @@
  */
 import { type Kysely, sql } from 'kysely';
 import pg from 'pg';
-import type { Category } from '../chain/category.ts';
+import { type Category, OWN_TENANT } from '../chain/category.ts';
 import { Problem } from '../errors.ts';
 import { withClient } from './database.ts';
 import type { Tables } from './tables.ts';
@@ -229,7 +229,7 @@ export interface SinkCounts {
 
 export type ShownSinkState = 'running' | 'retrying' | 'parked' | 'paused' | 'disabled';
 
-/** Counts the sinks of all tenants, and how far they are behind. */
+/** Counts the sinks of all tenants, and how far they are behind. Each looks up its own streams: to look through all for each takes seconds with some thousand tenants. */
 export async function countSinks(writer: pg.Pool): Promise<SinkCounts> {
   const { rows } = await writer.query<{
     state: ShownSinkState;
@@ -244,15 +244,21 @@ export async function countSinks(writer: pg.Pool): Promise<SinkCounts> {
        floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now
      FROM sealog.sink AS s, LATERAL (
        SELECT count(c.parked_at) AS parked, sum(st.size - coalesce(c.next_seq, 0)) AS lag, min(b.recorded_from) AS oldest
-       FROM sealog.stream AS st LEFT JOIN sealog.sink_cursor AS c ON c.sink = s.id AND c.stream = st.id
+       FROM (
+         SELECT o.id, o.size FROM sealog.stream AS o
+         WHERE o.tenant = s.tenant AND o.category <> 'anchor' AND coalesce(s.config #> '{filter,categories}' ? o.category, true)
+         UNION ALL
+         SELECT o.id, o.size FROM sealog.stream AS o
+         WHERE o.tenant = (SELECT id FROM sealog.tenant WHERE name = $1) AND o.category = 'anchor'
+           AND coalesce((s.config ->> 'anchor')::boolean, false)
+       ) AS st LEFT JOIN sealog.sink_cursor AS c ON c.sink = s.id AND c.stream = st.id
        LEFT JOIN LATERAL (
          SELECT o.recorded_from FROM sealog.block AS o
          WHERE s.state = 'active' AND st.size > coalesce(c.next_seq, 0) AND o.stream = st.id AND o.first_seq <= coalesce(c.next_seq, 0)
          ORDER BY o.first_seq DESC LIMIT 1) AS b ON true
-       WHERE CASE WHEN st.category = 'anchor' THEN coalesce((s.config ->> 'anchor')::boolean, false)
-         ELSE st.tenant = s.tenant AND coalesce(s.config #> '{filter,categories}' ? st.category, true) END
      ) AS a
      WHERE s.state <> 'deleted' GROUP BY 1`,
+    [OWN_TENANT],
   );
   const followed = rows.filter(({ state }) => state !== 'paused' && state !== 'disabled');
   const ages = followed.flatMap(({ oldest, now }) => (oldest === null ? [] : [Math.max(0, now - oldest) / 1000]));
