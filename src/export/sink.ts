@@ -20,7 +20,7 @@ import {
   type Shape,
   text,
 } from './config-members.ts';
-import { isErasureIn } from './erasure-notice.ts';
+import { isErasure } from './erasure-notice.ts';
 import { type ExportedEntry, severityOf } from './exported-entry.ts';
 import { type HttpSink, httpSinkMembers, PRESET_NAMES, type PresetName, readHttpSink } from './http-sinks.ts';
 import { readSyslogSink, SYSLOG_SINK_MEMBERS, type SyslogSink } from './syslog-sink.ts';
@@ -175,7 +175,7 @@ export function categoriesOf({ filter }: Pick<SinkTerms, 'filter'>): readonly Si
   return filter.categories ?? SINK_CATEGORIES;
 }
 
-/** Returns the categories whose streams are read for it: erasures stand in the log's own, and are for every sink that may have what was erased. */
+/** Returns the categories whose streams are read for it: erasures stand in the log's own, and are for every sink. */
 export function followedBy(terms: Pick<SinkTerms, 'filter'>): readonly SinkCategory[] {
   const categories = categoriesOf(terms);
   return categories.includes(OF_THE_LOG) ? categories : [...categories, OF_THE_LOG];
@@ -196,7 +196,7 @@ export function wantsOf({
   return (exported) => {
     const { record } = exported.entry;
     if (exported.stream.category === 'anchor') return anchor;
-    if (isErasureIn(exported, categories)) return true;
+    if (isErasure(exported)) return true;
     if (!categories.has(exported.stream.category)) return false;
     const { site } = record.source;
     if (sites !== undefined && !(typeof site === 'string' && sites.has(site))) return false;
