@@ -17,7 +17,7 @@ import { TENANT_PATTERN } from '../chain/category.ts';
 import { EvidenceError, KeyUnavailableError, Problem, SettingsError } from '../errors.ts';
 import { isJsonObject, type JsonMembers } from '../http/json-object.ts';
 import type { AsTenant } from '../store/database.ts';
-import type { NewSinkRow, SeenSink, SinkRow, SinkSecret } from '../store/sinks.ts';
+import { listSinks, type NewSinkRow, type SeenSink, type SinkRow, type SinkSecret } from '../store/sinks.ts';
 import { type NewSink, readNewSink, secretMembersOf } from './sink.ts';
 import { placesFrom, sourcesOf } from './sink-places.ts';
 import { addedBy, SINKS_MAX, type SinkDeps, toldOf } from './sink-routes.ts';
@@ -84,7 +84,7 @@ export interface SinksFileDeps extends Pick<SinkDeps, 'keys' | 'seal'> {
       readonly details: JsonObject;
     },
   ) => Promise<void>;
-  readonly log: { info(facts: object, message: string): void };
+  readonly log: Record<'info' | 'error', (facts: object, message: string) => void>;
 }
 
 /** Makes, changes and deletes sinks until those of the file are what it says. At most one replica at a time. Throws a SettingsError where it can not be. */
@@ -117,6 +117,16 @@ export async function keepSinksOfFile(wanted: readonly FileSink[], deps: SinksFi
     if (owner === undefined)
       throw new SettingsError([`SEALOG_SINKS_FILE: the tenant ${tenant} has not been opened, and has a sink`]);
     const known = existing.find((one) => one.tenant === tenant && one.name === sink.name);
+    if (known === undefined) {
+      // A tenant's administrators must not keep the whole service from starting.
+      const theirs = await owner.ask((database) => listSinks(database, undefined, undefined, SINKS_MAX));
+      const isTaken = theirs.some(({ name }) => name === sink.name);
+      if (isTaken || theirs.length >= SINKS_MAX) {
+        const reason = isTaken ? 'the tenant has a sink of this name' : `the tenant has ${SINKS_MAX} sinks already`;
+        log.error({ tenant, sink: sink.name, reason }, 'a sink of the file is not there');
+        continue;
+      }
+    }
     try {
       if (known === undefined) await make(owner, tenant, sink);
       else await change(known, tenant, sink);
