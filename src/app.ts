@@ -25,7 +25,6 @@ import { TICK_ACTION } from './chain/anchor-tick.ts';
 import type { JsonObject } from './chain/canonical.ts';
 import { OWN_TENANT } from './chain/category.ts';
 import { ClockGuard } from './chain/clock-guard.ts';
-import type { StreamRef } from './chain/entry.ts';
 import type { Entry } from './chain/open-block.ts';
 import { sealWith } from './chain/sealed-run.ts';
 import { Sequencer } from './chain/sequencer.ts';
@@ -47,9 +46,10 @@ import { serviceMetrics } from './http/service-metrics.ts';
 import { ServerTls } from './http/tls.ts';
 import { registerTrail } from './http/trail.ts';
 import { WatchedFiles } from './http/watched-files.ts';
-import { Appender } from './ingest/appender.ts';
+import { Appender, type SeenStream } from './ingest/appender.ts';
 import { BatchThreads } from './ingest/batch-threads.ts';
 import { CheckpointWatch } from './ingest/checkpoint-watch.ts';
+import { epochOpener } from './ingest/epoch-opener.ts';
 import type { OpenStream } from './ingest/events.ts';
 import { readJson } from './ingest/json-reader.ts';
 import { ownEvents } from './ingest/own-events.ts';
@@ -64,8 +64,10 @@ import { readEntries } from './read/entries.ts';
 import { findEntry } from './read/find-entry.ts';
 import { readRoutes } from './read/routes.ts';
 import { search } from './read/search.ts';
+import { EvidenceRules } from './retention/evidence-rules.ts';
 import { partitionMaker } from './retention/partitions.ts';
-import { retentionMonths } from './retention/policy.ts';
+import { floorOf } from './retention/policy.ts';
+import { retentionRoutes } from './retention/routes.ts';
 import { signerKnowledge } from './signer/knowledge.ts';
 import { Signer } from './signer/signer.ts';
 import { createApiKey, findApiKeys, noteApiKeyUses, revokeApiKey, rotateApiKey } from './store/api-keys.ts';
@@ -78,6 +80,7 @@ import { Directory } from './store/directory.ts';
 import { noticeEntries } from './store/entry-notices.ts';
 import { decide, propose } from './store/proposals.ts';
 import { ReaderTurns } from './store/reader-turns.ts';
+import { changePolicy, evidenceRule, monthsInUse } from './store/retention.ts';
 import { checkSettings } from './store/settings-gate.ts';
 import { SignerLease, signerRefusal } from './store/signer.ts';
 import { isAnySinkActive } from './store/sink-followers.ts';
@@ -239,6 +242,7 @@ export async function createApp(options: AppOptions): Promise<App> {
 
     const partitions = partitionMaker({
       ensureDropMonth: (month) => ensureDropMonth(database.writer, month),
+      monthsInUse: () => monthsInUse(database.writer),
       wallClock,
       log,
     });
@@ -248,7 +252,7 @@ export async function createApp(options: AppOptions): Promise<App> {
       findOrStore: (stream, dropMonth, make) => findOrStoreKey(database.writer, stream, dropMonth, make),
       byId: (id) => keyById(database.verifier, id),
     });
-    const directory = new Directory({ writer: database.writer, makeTenants: config.makeTenants, retentionMonths });
+    const directory = new Directory({ writer: database.writer, makeTenants: config.makeTenants });
     const clock = new ClockGuard({ wall: wallClock, monotonic: () => performance.now() });
     let exporter: Exporter | undefined;
     const sequencer = new Sequencer({
@@ -260,12 +264,18 @@ export async function createApp(options: AppOptions): Promise<App> {
       queueEntriesMax: config.limits.queueEntriesMax,
       queueBytesMax: config.limits.queueBytesMax,
       onAppended: (tenantIds) => exporter?.appended(tenantIds),
-      onClosed: (streamIds) => directory.forget(streamIds),
+      onOutdated: (streamIds) => directory.forget(streamIds),
       log,
     });
     const appendOwn = ownEvents({
       openStream: (tenant, category) => directory.open(tenant, category),
       append: (submission) => sequencer.append(submission),
+      wallClock,
+    });
+    const openEpoch = epochOpener({
+      openStream: (tenant, category) => directory.openAfresh(tenant, category),
+      append: (submission) => sequencer.append(submission),
+      appendOwn,
       wallClock,
     });
     const teller = new Teller({ log });
@@ -286,6 +296,8 @@ export async function createApp(options: AppOptions): Promise<App> {
               const event = { action, id, once: true, outcome: 'success', details } as const;
               await appendOwn(OWN_TENANT, 'log_administration', event);
             },
+            floor: (category) => floorOf(category, config.retentionFloors),
+            openEpoch,
             wallClock,
             log,
             onStep: options.onSignerStep,
@@ -302,12 +314,14 @@ export async function createApp(options: AppOptions): Promise<App> {
     };
     const changes = new ReaderTurns(CHANGES_AT_ONCE, READER_WAIT_MAX_MS);
     const openStream: OpenStream = (tenant, category) => directory.open(tenant, category);
-    const entriesOf = (stream: StreamRef, seqs: readonly number[]) =>
+    const evidenceRules = new EvidenceRules({ find: (of, category) => evidenceRule(database.writer, of, category) });
+    const policies = { openStream, evidenceRule: evidenceRules.of.bind(evidenceRules) };
+    const entriesOf = (stream: SeenStream, seqs: readonly number[]) =>
       readEntries(asking(stream.tenantId), keyring, stream, seqs);
     const batches = new BatchThreads({
       threads: config.ingestThreads,
       limits: config.limits,
-      openStream,
+      policies,
       keysFor: (stream, dropMonth) => keyring.keysFor(stream, dropMonth),
       append: (submission) => sequencer.append(submission),
       readEntries: entriesOf,
@@ -480,7 +494,7 @@ export async function createApp(options: AppOptions): Promise<App> {
     await server.register(
       ingestRoutes({
         appender,
-        openStream,
+        policies,
         batches,
         weigh: (request) => admission.weigh(request),
         charge: (request, events) => admission.charge(request, events),
@@ -533,6 +547,16 @@ export async function createApp(options: AppOptions): Promise<App> {
         revoke: (key) => changes.run(key.tenantId, () => revokeApiKey(database.writer, key)),
         onChanged: (id) => apiKeys.forget(id),
         wallClock,
+      }),
+    );
+    await server.register(
+      retentionRoutes({
+        tenant: tenantWithId,
+        readJson,
+        floors: config.retentionFloors,
+        makePartitions: partitions.makeFor,
+        change: (one) => changes.run(one.tenantId, () => changePolicy(database.writer, one)),
+        onChanged: (of, category, evidence) => evidenceRules.put(of, category, evidence),
       }),
     );
     const sinkDeps = { allowAddresses, hostname: hostname(), log };

@@ -7,6 +7,7 @@ import { availableParallelism } from 'node:os';
 import { join, resolve } from 'node:path';
 import { ABSENT, claimProblems } from './auth/claims.ts';
 import { keySetUrlProblem } from './auth/key-set.ts';
+import { CLIENT_CATEGORIES, type ClientCategory } from './chain/category.ts';
 import { SettingsError } from './errors.ts';
 import { cidrProblem } from './http/address-guard.ts';
 import { parseJsonObject } from './http/json-object.ts';
@@ -80,6 +81,8 @@ export interface Config {
   readonly ingestThreads: number;
   /** How many days a repeated id finds its first receipt. */
   readonly repeatDays: number;
+  /** Months below which no policy goes, where that is another than the category's default. */
+  readonly retentionFloors: { readonly [category in ClientCategory]?: number };
   /** The signer's folder; undefined = this replica does not sign. */
   readonly signerDir: string | undefined;
   /** How often what grew is signed. */
@@ -147,6 +150,7 @@ export const VARIABLES = [
   'SEALOG_READERS_MAX',
   'SEALOG_INGEST_THREADS',
   'SEALOG_REPEAT_DAYS',
+  'SEALOG_RETENTION_FLOORS',
   'SEALOG_SIGNER_DIR',
   'SEALOG_CHECKPOINT_MS',
   'SEALOG_ANCHOR_SECONDS',
@@ -254,6 +258,16 @@ export function readConfig(environment: Environment): Config {
     }
     return list;
   };
+  const floors: { [category in ClientCategory]?: number } = {};
+  for (const one of text('SEALOG_RETENTION_FLOORS')?.split(',') ?? []) {
+    const [, name, months] = /^([a-z_]+)=(\d{1,4})$/.exec(one.trim()) ?? [];
+    const category = CLIENT_CATEGORIES.find((each) => each === name);
+    if (category === undefined || Number(months) < 1 || Number(months) > 1200 || floors[category] !== undefined)
+      problems.push(
+        `SEALOG_RETENTION_FLOORS: ${JSON.stringify(one.slice(0, 50))} must be a category and 1 to 1200 months, such as data_access=6, each once`,
+      );
+    else floors[category] = Number(months);
+  }
   const anchorsFile = text('SEALOG_ANCHORS_FILE');
   const sinksFile = text('SEALOG_SINKS_FILE');
   const signerDir = text('SEALOG_SIGNER_DIR') ?? (databaseUrl === undefined ? join(dataDir, 'signer') : undefined);
@@ -336,6 +350,7 @@ export function readConfig(environment: Environment): Config {
     // One a processor, but the database and the main thread need some too.
     ingestThreads: integer('SEALOG_INGEST_THREADS', Math.min(4, availableParallelism()), 1, 64),
     repeatDays: integer('SEALOG_REPEAT_DAYS', 30, 30, 366),
+    retentionFloors: floors,
     signerDir: signerDir === undefined ? undefined : resolve(signerDir),
     checkpointMs: integer('SEALOG_CHECKPOINT_MS', 1000, 50, 60_000),
     anchorSeconds: integer('SEALOG_ANCHOR_SECONDS', 60, 1, 3600),

@@ -37,12 +37,13 @@ interface May {
 const TREES = ['tenant', 'stream', 'block', 'tag', 'entry_id', 'tile', 'checkpoint', 'verification'];
 /** The deployment's, and what lies beneath proofs. */
 const OF_THE_DEPLOYMENT = ['deployment', 'tenant_setting', 'key_statement', 'anchor_leaf', 'outside_evidence'];
+const OF_RETENTION = ['retention_policy', 'retention_floor'];
 const OF_CALLERS = ['proposal', 'api_key', 'sink', 'sink_cursor'];
 
 const MAY: Readonly<Record<AppRole, May>> = {
   // Appends what clients send, and stores what they ask for. Never again changes what was appended.
   sealog_writer: {
-    select: [...TREES, ...OF_THE_DEPLOYMENT, ...OF_CALLERS, 'data_key', 'signer', 'migration'],
+    select: [...TREES, ...OF_THE_DEPLOYMENT, ...OF_CALLERS, ...OF_RETENTION, 'data_key', 'signer', 'migration'],
     insert: {
       deployment: ['origin'],
       tenant: ['name'],
@@ -50,7 +51,8 @@ const MAY: Readonly<Record<AppRole, May>> = {
         ...['tenant', 'number', 'state', 'events_per_second', 'burst_events', 'bytes_per_second', 'reads_per_second'],
         ...['by', 'reason'],
       ],
-      stream: ['tenant', 'category', 'epoch', 'name'],
+      // Its first epoch, no other.
+      stream: ['tenant', 'category', 'name'],
       data_key: ['tenant', 'stream', 'drop_month', 'month_key', 'wrapped'],
       block: [
         ...['tenant', 'stream', 'first_seq', 'entries', 'drop_month', 'recorded_from', 'recorded_to', 'occurred_from'],
@@ -103,12 +105,15 @@ const MAY: Readonly<Record<AppRole, May>> = {
       ],
       sink_cursor: ['next_seq', 'parked_at', 'parked_reason'],
     },
-    execute: ['ensure_drop_month(integer)', 'is_tick(bytea)'],
+    execute: [
+      ...['ensure_drop_month(integer)', 'is_tick(bytea)'],
+      'set_retention(integer, text, integer, integer, text, text, text)',
+    ],
   },
   // Answers clients, one tenant at a time. Nothing secret: no hash of an API key, no sealed secret, no wrapped key.
   sealog_reader: {
     select: [
-      ...[...TREES, 'proposal', 'sink_cursor', 'migration'],
+      ...[...TREES, 'retention_policy', 'proposal', 'sink_cursor', 'migration'],
       ['data_key', ['id', 'tenant', 'stream', 'drop_month']],
       [
         'api_key',
@@ -140,7 +145,7 @@ const MAY: Readonly<Record<AppRole, May>> = {
   sealog_signer: {
     select: [
       ...['deployment', 'tenant', 'stream', 'entry_id', 'tile', 'signer', 'key_statement', 'checkpoint', 'anchor_leaf'],
-      'outside_evidence',
+      ...['outside_evidence', 'retention_floor'],
       ['proposal', ['id', 'number', 'kind', 'state', 'plan']],
       ['block', ['tenant', 'stream', 'first_seq', 'entries', 'drop_month', 'records']],
     ],
@@ -149,6 +154,7 @@ const MAY: Readonly<Record<AppRole, May>> = {
       key_statement: ['name', 'generation', 'vkey', 'note'],
       checkpoint: ['stream', 'tenant', 'size', 'root', 'generation', 'note'],
       anchor_leaf: ['tick', 'position', 'hash', 'tenant', 'stream', 'size', 'root', 'blind', 'evidence'],
+      retention_floor: ['category', 'months'],
       // A recovery opens an epoch.
       tenant: ['name'],
       stream: ['tenant', 'category', 'epoch', 'name'],
@@ -156,10 +162,11 @@ const MAY: Readonly<Record<AppRole, May>> = {
     update: {
       signer: ['system_identifier', 'timeline', 'incarnation', 'refusal', 'looked_at'],
       checkpoint: ['size', 'root', 'generation', 'note', 'signed_at'],
-      stream: ['closed'],
+      stream: ['closed', 'turned'],
+      retention_floor: ['months'],
       proposal: ['state', 'plan', 'error'],
     },
-    execute: ['is_tick(bytea)'],
+    execute: ['is_tick(bytea)', 'turn_epoch(text)'],
   },
 };
 
@@ -380,7 +387,7 @@ describe.each(APP_ROLES)('as %s', (role) => {
       `SELECT p.proname || '(' || pg_get_function_identity_arguments(p.oid) || ')' AS name FROM pg_proc AS p
          WHERE p.pronamespace = 'sealog'::regnamespace AND has_function_privilege(p.oid, 'EXECUTE')`,
     );
-    const called = rows.map(({ name }) => name.replace(/\w+ (?=bytea|integer)/g, ''));
+    const called = rows.map(({ name }) => name.replace(/\w+ (?=bytea|integer|text)/g, ''));
     expect(called.sort()).toEqual([...may.execute].sort());
   });
 

@@ -405,7 +405,7 @@ describe('the batch threads under a flood', () => {
     threads = new BatchThreads({
       threads: 1,
       limits: { eventBytesMax: 10_000, batchEventsMax: 10_000 },
-      openStream: async (tenant) => streamOf(tenant),
+      policies: { openStream: async (tenant) => streamOf(tenant), evidenceRule: async () => 'refuse' },
       keysFor: async () => keys,
       append: async ({ entries }: Submission) => {
         order.push(entries[0]!.stream.name.split('/')[0]!);
@@ -439,7 +439,7 @@ describe('the batch threads under a flood', () => {
     threads = new BatchThreads({
       threads: 1,
       limits: { eventBytesMax: 10_000, batchEventsMax: 10_000 },
-      openStream: async (tenant) => streamOf(tenant),
+      policies: { openStream: async (tenant) => streamOf(tenant), evidenceRule: async () => 'refuse' },
       keysFor: async () => keys,
       append: async ({ entries }: Submission) => {
         waiting += 1;
@@ -462,7 +462,7 @@ describe('the batch threads under a flood', () => {
     threads = new BatchThreads({
       threads: 1,
       limits: { eventBytesMax: 10_000, batchEventsMax: 10_000 },
-      openStream: async (tenant) => streamOf(tenant),
+      policies: { openStream: async (tenant) => streamOf(tenant), evidenceRule: async () => 'refuse' },
       keysFor: async () => keys,
       append: () => new Promise(() => {}),
       readEntries: async () => new Map(),

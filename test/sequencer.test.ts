@@ -515,7 +515,7 @@ describe('by itself', () => {
       findOrStore: (stream, month, make) => findOrStoreKey(database.writer, stream, month, make),
       byId: (id) => keyById(database.verifier, id),
     });
-    directory = new Directory({ writer: database.writer, makeTenants: true, retentionMonths });
+    directory = new Directory({ writer: database.writer, makeTenants: true });
   });
 
   afterEach(async () => {

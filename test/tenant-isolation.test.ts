@@ -218,6 +218,8 @@ function marked(event: EventInput, canary: string): EventInput {
   };
 }
 
+const RETENTION = '/v1/retention/system_operation';
+
 async function makeTenant(service: TestService, name: string): Promise<Tenant> {
   const canary = `canary${randomBytes(8).toString('hex')}`;
   const only = `only-${randomBytes(4).toString('hex')}`;
@@ -245,6 +247,9 @@ async function makeTenant(service: TestService, name: string): Promise<Tenant> {
   const given = { name: `sink ${canary}`, type: 'webhook', url: `https://siem.example/${canary}`, bearerToken: canary };
   const sink = await service.post('/v1/sinks', given, reader);
   expect(sink.status).toBe(201);
+  const policy = { months: 13, evidence: 'refuse', reason: `kept for ${canary}` };
+  const set = await send(service, 'PUT', RETENTION, reader.token, { body: policy });
+  expect(set.status).toBe(200);
   await covered(service, reader);
   return {
     name,
@@ -538,6 +543,17 @@ const PROBES: Readonly<Record<string, Probe>> = {
   'POST /v1/sinks/:id/replay': sinkProbe({ from: 'beginning' }),
   'POST /v1/sinks/:id/retry': sinkProbe({}),
   'POST /v1/sinks/:id/skip': sinkProbe({ stream: 'x', seq: 0, reason: 'not mine' }),
+  'GET /v1/retention': async (probe, route) => {
+    const { body } = await probe.ask(route, 'auditor', '/v1/retention');
+    const own = body?.items.filter(({ reason }: Json) => reason === `kept for ${probe.self.canary}`);
+    probe.find(own?.length !== 1, `${route} does not have the own policy`);
+  },
+  // The other's is as it was, when he looks.
+  'PUT /v1/retention/:category': async (probe, route) => {
+    const policy = { months: 14, evidence: 'refuse', reason: `kept for ${probe.self.canary}` };
+    const { status, body } = await probe.ask(route, 'it_security_admin', RETENTION, { body: policy });
+    probe.find(status !== 200 || body.months !== 14, `${route} is answered ${status}`);
+  },
   'POST /v1/keys/rotations': OF_DEPLOYMENT,
   'GET /v1/keys/rotations': OF_DEPLOYMENT,
   'GET /v1/keys/rotations/:id': OF_DEPLOYMENT,

@@ -289,6 +289,24 @@ const ROUTES: Readonly<Record<string, () => Promise<Row>>> = {
       ],
     };
   },
+  'GET /v1/retention': async () => ({
+    path: '/v1/retention',
+    status: 200,
+    leaves: [read('log.read', { type: 'retention', id: 'acme' })],
+  }),
+  'PUT /v1/retention/:category': async () => ({
+    path: '/v1/retention/system_operation',
+    body: { months: 14, evidence: 'refuse', reason: 'the plant asks' },
+    role: 'it_security_admin',
+    status: 200,
+    leaves: [
+      {
+        ...{ stream: 'acme/log_administration', action: 'retention.changed', reason: 'the plant asks' },
+        target: { type: 'retention', id: 'system_operation' },
+        changes: { before: { months: 12, evidence: 'refuse' }, after: { months: 14, evidence: 'refuse' } },
+      },
+    ],
+  }),
   'GET /v1/sinks': async () => ({
     path: '/v1/sinks',
     status: 200,

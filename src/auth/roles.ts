@@ -26,6 +26,8 @@ export const PERMISSIONS = {
   'rotations:write': 'deployment',
   'sinks:read': 'both',
   'sinks:write': 'both',
+  'retention:read': 'both',
+  'retention:write': 'both',
 } as const satisfies Record<string, 'tenant' | 'deployment' | 'both'>;
 
 export type Permission = keyof typeof PERMISSIONS;
@@ -65,6 +67,8 @@ export const ROLES = {
       'rotations:write',
       'sinks:read',
       'sinks:write',
+      'retention:read',
+      'retention:write',
     ],
   },
   auditor: {
@@ -79,6 +83,7 @@ export const ROLES = {
       'api-keys:read',
       'rotations:read',
       'sinks:read',
+      'retention:read',
     ],
   },
   // Finds what an erasure is asked for; erasures themselves come with retention.

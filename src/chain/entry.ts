@@ -16,8 +16,25 @@ export interface StreamRef {
   readonly id: number;
   readonly tenantId: number;
   readonly name: string;
-  /** Calendar months that an entry is kept; undefined = for ever. */
+  /** Calendar months that an entry is kept, undefined = for ever, as far as is known: what counts stands in the row that the sequencer locks. */
   readonly retentionMonths: number | undefined;
+  readonly retentionBefore?: readonly EarlierRetention[] | undefined;
+  /** Epochs that this one goes on for under a shorter policy, and in which an id may still be known. */
+  readonly earlier?: readonly EarlierEpoch[] | undefined;
+}
+
+/** Months that counted in a stream earlier, until an instant; milliseconds since 1970. */
+export interface EarlierRetention {
+  readonly months: number;
+  readonly until: number;
+}
+
+/** An epoch that was closed at its last entry. It changes no more. */
+export interface EarlierEpoch
+  extends Pick<StreamRef, 'id' | 'tenantId' | 'name' | 'retentionMonths' | 'retentionBefore'> {
+  /** Of its last entry. */
+  readonly recordedAt: number;
+  readonly retainUntil: number | undefined;
 }
 
 /** What a valid event says, its id decided. */

@@ -18,7 +18,7 @@ import { EvidenceError, KeyUnavailableError, Problem } from '../errors.ts';
 import { decodeRecords, encodeRecords, packPayload, type StoredBlock, spansOf, unpackPayload } from './block.ts';
 import { concatBytes, fromHex, toHex } from './bytes.ts';
 import type { ClockGuard } from './clock-guard.ts';
-import type { PendingEntry, PlacelessEntry, StreamRef } from './entry.ts';
+import type { EarlierEpoch, EarlierRetention, PendingEntry, PlacelessEntry, StreamRef } from './entry.ts';
 import { FairQueue } from './fair-queue.ts';
 import { isWithinShare, SHARE_ALONE } from './fair-share.ts';
 import { appendLeaves, decodeFrontier, encodeFrontier, leafHash } from './merkle.ts';
@@ -40,13 +40,22 @@ export interface Receipt {
 /** The entry was appended, or its id stood in the stream already: whether that is a repeat or a conflict is told by comparing. */
 export type Outcome =
   | { readonly kind: 'appended'; readonly receipt: Receipt }
-  | { readonly kind: 'seen'; readonly seq: number };
+  | {
+      readonly kind: 'seen';
+      readonly seq: number;
+      /** Where the id stands, unless it is the stream that the entry was for: an epoch that this one goes on for. */
+      readonly stream?: EarlierEpoch;
+    };
 
 /**
  * Entries that are committed in one transaction; if `atomic`, then none when an id was seen. An open submission's entries are sealed
  * here, together with what else waits for their streams; a sealed one brings its runs, and can seal some of a run's entries anew.
  */
-export type Submission = { readonly atomic: boolean } & (
+export type Submission = {
+  readonly atomic: boolean;
+  /** Its first entry opens the epoch that it is for. */
+  readonly opens?: true;
+} & (
   | { readonly kind: 'open'; readonly entries: readonly PendingEntry[] }
   | {
       readonly kind: 'sealed';
@@ -64,6 +73,9 @@ export interface StreamHead {
   readonly frontier: Uint8Array;
   readonly recordedAt: number;
   readonly retainUntil: number | undefined;
+  /** By which the next entry is stamped: calendar months, undefined = for ever. */
+  readonly retentionMonths: number | undefined;
+  readonly retentionBefore: readonly EarlierRetention[];
 }
 
 export interface IdQuery {
@@ -87,7 +99,7 @@ export interface NewTile {
   readonly root: Uint8Array;
 }
 
-export interface NewHead extends StreamHead {
+export interface NewHead extends Omit<StreamHead, 'retentionMonths' | 'retentionBefore'> {
   readonly sizeBefore: number;
 }
 
@@ -95,8 +107,10 @@ export interface NewHead extends StreamHead {
 export interface AppendTransaction {
   /** The streams that were asked for, locked, in ascending order of id. */
   readonly heads: readonly StreamHead[];
-  /** Of these, the ids of epochs that a recovery closed. */
+  /** Of these, the ids of epochs that were closed. */
   readonly closed: readonly number[];
+  /** Of these, the ids of later epochs that have no opening entry yet. */
+  readonly unopened: readonly number[];
   /** Why the signer wants nothing appended to this database, if so. */
   readonly refusal: string | undefined;
   /** The database's clock, read under the locks, milliseconds since 1970. */
@@ -143,8 +157,8 @@ export interface SequencerOptions {
   readonly queueBytesMax: number;
   /** Called when entries were committed, with the tenants whose they are. */
   readonly onAppended?: (tenantIds: ReadonlySet<number>) => void;
-  /** Called with streams whose epoch was found closed: what is remembered of them is out of date. */
-  readonly onClosed?: (streamIds: readonly number[]) => void;
+  /** Called with streams of which something else is remembered than stands in their rows: their epoch was closed, or their policy changed. */
+  readonly onOutdated?: (streamIds: readonly number[]) => void;
   /** Recovery alone appends to a database that the signer has not accepted. */
   readonly isRecovery?: boolean;
   readonly log: {
@@ -193,7 +207,28 @@ type GroupResult =
     }
   | { readonly kind: 'month_turned'; readonly now: number; readonly heads: ReadonlyMap<number, StreamHead> };
 
+interface EntryQuery extends IdQuery {
+  readonly entry: PlacelessEntry;
+  readonly earlier?: EarlierEpoch;
+}
+
+/** Where an id was seen; without a stream it is the entry's own. */
+interface Seen {
+  readonly seq: number;
+  readonly stream?: EarlierEpoch;
+}
+
 type Verdict = Outcome | { readonly kind: 'twin'; readonly of: PlacelessEntry } | undefined;
+
+/** Nothing was stored, and that is the affair of some streams: what else is in their group is tried without them. */
+class StreamProblem extends Problem {
+  readonly streamIds: ReadonlySet<number>;
+
+  constructor(streamIds: readonly number[], detail: string) {
+    super('not_ready', { detail });
+    this.streamIds = new Set(streamIds);
+  }
+}
 
 export class Sequencer {
   readonly #options: SequencerOptions;
@@ -340,7 +375,7 @@ export class Sequencer {
           );
           break;
         }
-        // The month turned between sealing and stamping: seal for the month that the database saw.
+        // The month turned between sealing and stamping, or the policy changed: seal for the month that the stream's row leads to.
         assert(attempt < 3, 'the drop month keeps changing');
         guess = result.now;
         runs = await this.#sealGroup(group, guess, result.heads);
@@ -358,20 +393,36 @@ export class Sequencer {
    * failed for that is tried again one by one. Where the database or the clock is in the way, all share it.
    */
   async #refuse(group: readonly Waiting[], error: unknown): Promise<void> {
-    const { log } = this.#options;
+    const again = (part: readonly Waiting[]) => this.#commitGroup(part, Promise.resolve(), () => {});
+    if (error instanceof StreamProblem) {
+      // A flood to them must not make the others' group many: these stay one. What opens an epoch is appended alone.
+      const isMeant = ({ submission }: Waiting) =>
+        submission.entries.some(({ stream }) => error.streamIds.has(stream.id));
+      const others = group.filter((waiting) => !isMeant(waiting));
+      const opening = group.filter((waiting) => isMeant(waiting) && waiting.submission.opens && group.length > 1);
+      this.#tell(
+        group.filter((waiting) => isMeant(waiting) && !opening.includes(waiting)),
+        error,
+      );
+      for (const waiting of opening) await again([waiting]);
+      if (others.length > 0) await again(others);
+      return;
+    }
     if (!(error instanceof Problem) && group.length > 1) {
-      for (const waiting of group) await this.#commitGroup([waiting], Promise.resolve(), () => {});
+      for (const waiting of group) await again([waiting]);
       return;
     }
     const refusal =
       error instanceof Problem ? error : new Problem('not_ready', { detail: reasonOf(error), cause: error });
+    if (refusal.code !== 'busy') this.#objection = { detail: refusal.detail ?? refusal.title, at: performance.now() };
+    this.#tell(group, refusal);
+  }
+
+  #tell(group: readonly Waiting[], refusal: Problem): void {
+    const { log } = this.#options;
     const entries = group.reduce((sum, waiting) => sum + waiting.submission.entries.length, 0);
-    if (refusal.code === 'busy') {
-      log.warn({ err: refusal, entries }, 'group not appended');
-    } else {
-      this.#objection = { detail: refusal.detail ?? refusal.title, at: performance.now() };
-      log.error({ err: refusal, entries }, 'group not appended');
-    }
+    const isUsual = refusal.code === 'busy' || refusal instanceof StreamProblem;
+    log[isUsual ? 'warn' : 'error']({ err: refusal, entries }, 'group not appended');
     for (const waiting of group) this.#settle(waiting, () => waiting.reject(refusal));
   }
 
@@ -403,34 +454,49 @@ export class Sequencer {
   async #transact(group: readonly Waiting[], runs: readonly SealedRun[], onWritten: () => void): Promise<GroupResult> {
     const streamIds = [...new Set(runs.map((run) => run.stream.id))].sort((a, b) => a - b);
     const asking = group.flatMap((waiting) => waiting.submission.entries.filter((entry) => entry.mayRepeat));
-    const queries = this.#idQueries(asking);
+    const queries = this.#idQueries(asking, undefined);
     return this.#options.store.transact(
       streamIds,
       queries,
       async (transaction) => {
         const heads = new Map(transaction.heads.map((head) => [head.id, head]));
         assert.equal(heads.size, streamIds.length, 'every stream has a row');
-        // Where a stream's retention was longer before, its newest entries lie in later months than the clock says.
+        // What the rows say of the policy, and of the newest entries, may lead to other months than was thought.
         const all = this.#idQueries(asking, heads);
-        const enough = all.every((query, i) => query.dropMonths.length === queries[i]!.dropMonths.length);
+        const enough = all.every((query, i) => isSameList(query.dropMonths, queries[i]!.dropMonths));
         const seqs = enough ? transaction.seqs : await transaction.seen(all);
-        return this.#appendGroup(transaction, heads, group, runs, asking, seqs);
+        return this.#appendGroup(transaction, heads, group, runs, seenAt(all, seqs));
       },
       onWritten,
     );
   }
 
-  #idQueries(asking: readonly PlacelessEntry[], heads?: ReadonlyMap<number, StreamHead>): IdQuery[] {
-    const now = this.#options.wallClock();
+  /** What to ask for each entry: in its own stream, and then in the epochs that this one goes on for. */
+  #idQueries(asking: readonly PlacelessEntry[], heads: ReadonlyMap<number, StreamHead> | undefined): EntryQuery[] {
+    const { repeatDays, wallClock } = this.#options;
+    const now = wallClock();
     const months = new Map<number, number[]>();
-    return asking.map(({ stream, idHash }) => {
-      let dropMonths = months.get(stream.id);
-      if (dropMonths === undefined) {
-        dropMonths = repeatMonths(stream, now, heads?.get(stream.id)?.retainUntil, this.#options.repeatDays);
-        months.set(stream.id, dropMonths);
-      }
-      return { streamId: stream.id, idHash, dropMonths };
+    const remembered = (streamId: number, work: () => number[]): number[] => {
+      const known = months.get(streamId) ?? work();
+      months.set(streamId, known);
+      return known;
+    };
+    const own = asking.map((entry): EntryQuery => {
+      const { stream, idHash } = entry;
+      const dropMonths = remembered(stream.id, () => {
+        const head = heads?.get(stream.id);
+        return repeatMonths(head ?? stream, now, now, head?.retainUntil, repeatDays);
+      });
+      return { entry, streamId: stream.id, idHash, dropMonths };
     });
+    const before = asking.flatMap((entry) =>
+      (entry.stream.earlier ?? []).map((earlier): EntryQuery => {
+        const { id, recordedAt, retainUntil } = earlier;
+        const dropMonths = remembered(id, () => repeatMonths(earlier, now, recordedAt, retainUntil, repeatDays));
+        return { entry, streamId: id, idHash: entry.idHash, dropMonths, earlier };
+      }),
+    );
+    return [...own, ...before.filter(({ dropMonths }) => dropMonths.length > 0)];
   }
 
   async #appendGroup(
@@ -438,17 +504,19 @@ export class Sequencer {
     heads: ReadonlyMap<number, StreamHead>,
     group: readonly Waiting[],
     runs: readonly SealedRun[],
-    asking: readonly PlacelessEntry[],
-    seqs: readonly (number | undefined)[],
+    seen: ReadonlyMap<PlacelessEntry, Seen>,
   ): Promise<{ result: GroupResult; rows: NewRows | undefined }> {
-    const { now, refusal, closed } = transaction;
+    const { now, refusal, closed, unopened } = transaction;
     if (refusal !== undefined && !this.#options.isRecovery) throw new Problem('not_ready', { detail: refusal });
     if (closed.length > 0) {
-      this.#options.onClosed?.(closed);
-      throw new Problem('not_ready', {
-        detail: 'the epoch of a stream was closed: the next attempt goes to the new one',
-      });
+      this.#options.onOutdated?.(closed);
+      throw new StreamProblem(closed, 'the epoch of a stream was closed: the next attempt goes to the new one');
     }
+    // An epoch that goes on for another begins with the entry that says so (docs/format.md section 23).
+    if (unopened.length > 0 && !this.#options.isRecovery && !(group.length === 1 && group[0]!.submission.opens))
+      throw new StreamProblem(unopened, 'a new epoch of a stream is being opened');
+    const outdated = runs.filter(({ stream }) => stream.retentionMonths !== heads.get(stream.id)!.retentionMonths);
+    if (outdated.length > 0) this.#options.onOutdated?.([...new Set(outdated.map(({ stream }) => stream.id))]);
     for (const head of heads.values()) this.#checkKnown(head);
     const newest = Math.max(...[...heads.values()].map((head) => head.recordedAt));
     const objection = this.#options.clock.objection(now, newest);
@@ -459,9 +527,6 @@ export class Sequencer {
         return { result: { kind: 'month_turned', now, heads }, rows: undefined };
     }
 
-    const seen = new Map(
-      asking.flatMap((entry, index) => (seqs[index] === undefined ? [] : [[entry, seqs[index]] as const])),
-    );
     const { verdicts, dropped } = sortOut(group, seen);
     const plan = { blocks: [] as NewBlock[], tiles: [] as NewTile[], heads: [] as NewHead[] };
     const receipts = new Map<PlacelessEntry, Receipt>();
@@ -640,7 +705,7 @@ export class Sequencer {
  */
 function sortOut(
   group: readonly Waiting[],
-  seen: ReadonlyMap<PlacelessEntry, number>,
+  seen: ReadonlyMap<PlacelessEntry, Seen>,
 ): { verdicts: Map<PlacelessEntry, Exclude<Verdict, undefined>>; dropped: Set<PlacelessEntry> } {
   const verdicts = new Map<PlacelessEntry, Exclude<Verdict, undefined>>();
   const dropped = new Set<PlacelessEntry>();
@@ -651,9 +716,9 @@ function sortOut(
     for (const entry of submission.entries) {
       if (!entry.mayRepeat) continue;
       const key = `${entry.stream.id} ${entry.idHash}`;
-      const seq = seen.get(entry);
+      const found = seen.get(entry);
       const twin = firsts.get(key) ?? own.get(key);
-      if (seq !== undefined) verdicts.set(entry, { kind: 'seen', seq });
+      if (found !== undefined) verdicts.set(entry, { kind: 'seen', ...found });
       else if (twin !== undefined) verdicts.set(entry, { kind: 'twin', of: twin });
       else own.set(key, entry);
       if (verdicts.has(entry)) {
@@ -698,6 +763,20 @@ async function edgeLeaves(
   return leaves;
 }
 
+/** Of each entry the first place that was found: those in its own stream come first. */
+function seenAt(
+  queries: readonly EntryQuery[],
+  seqs: readonly (number | undefined)[],
+): ReadonlyMap<PlacelessEntry, Seen> {
+  const seen = new Map<PlacelessEntry, Seen>();
+  for (const [i, { entry, earlier }] of queries.entries()) {
+    const seq = seqs[i];
+    if (seq !== undefined && !seen.has(entry))
+      seen.set(entry, earlier === undefined ? { seq } : { seq, stream: earlier });
+  }
+  return seen;
+}
+
 /** recordedAt never decreases and retainUntil is never lower than its predecessor's, so that what expires is always a prefix. */
 function stampsOf(
   stream: StreamRef,
@@ -705,20 +784,46 @@ function stampsOf(
   head: StreamHead | undefined,
 ): { recordedAt: number; retainUntil: number | undefined } {
   const recordedAt = Math.max(now, head?.recordedAt ?? 0);
+  const { retentionMonths } = head ?? stream;
   // What is kept for ever is followed by nothing that is kept for less.
   const forEver = head !== undefined && head.size > 0 && head.retainUntil === undefined;
-  if (stream.retentionMonths === undefined || forEver) return { recordedAt, retainUntil: undefined };
-  return { recordedAt, retainUntil: Math.max(addMonths(recordedAt, stream.retentionMonths), head?.retainUntil ?? 0) };
+  if (retentionMonths === undefined || forEver) return { recordedAt, retainUntil: undefined };
+  return { recordedAt, retainUntil: Math.max(addMonths(recordedAt, retentionMonths), head?.retainUntil ?? 0) };
 }
 
-/** The drop months in which an entry can be that was recorded within the time of recognising repeats. */
-function repeatMonths(stream: StreamRef, now: number, floor: number | undefined, days: number): number[] {
-  if (stream.retentionMonths === undefined) return [dropMonthOf(undefined)];
+/**
+ * The drop months in which an entry of a stream can be that was recorded within the time of recognising repeats, and up to `last`: those
+ * that its months lead to, and for the time before these counted, those that counted then. `floor` is the retainUntil of the newest entry.
+ */
+function repeatMonths(
+  { retentionMonths, retentionBefore = [] }: Pick<StreamRef, 'retentionMonths' | 'retentionBefore'>,
+  now: number,
+  last: number,
+  floor: number | undefined,
+  days: number,
+): number[] {
   const slack = 10 * 60_000;
-  const last = dropMonthOf(Math.max(addMonths(now + slack, stream.retentionMonths), floor ?? 0));
-  const months = [dropMonthOf(addMonths(now - days * DAY_MS - slack, stream.retentionMonths))];
-  while (months.at(-1)! < last) months.push(nextMonth(months.at(-1)!));
-  return months;
+  let from = now - days * DAY_MS - slack;
+  if (last + slack < from) return [];
+  if (retentionMonths === undefined) return [dropMonthOf(undefined)];
+  const found = new Set<number>();
+  const add = (first: number, end: number): void => {
+    for (let month = first; month <= end; month = nextMonth(month)) found.add(month);
+  };
+  for (const { months, until } of retentionBefore) {
+    if (until + slack < from) continue;
+    add(dropMonthOf(addMonths(from, months)), dropMonthOf(addMonths(until + slack, months)));
+    from = until - slack;
+  }
+  add(
+    dropMonthOf(addMonths(from, retentionMonths)),
+    dropMonthOf(Math.max(addMonths(last + slack, retentionMonths), floor ?? 0)),
+  );
+  return [...found].sort((a, b) => a - b);
+}
+
+function isSameList(a: readonly number[], b: readonly number[]): boolean {
+  return a.length === b.length && a.every((value, i) => value === b[i]);
 }
 
 /** What may be told of a failure that is no Problem: our own words, never another library's. */

@@ -5,22 +5,19 @@
  */
 import { parseArgs } from 'node:util';
 import type { Logger } from 'pino';
-import { decodeCanonical, type JsonObject } from '../chain/canonical.ts';
+import { decodeCanonical } from '../chain/canonical.ts';
 import { Checkpointer } from '../chain/checkpointer.ts';
 import { ClockGuard } from '../chain/clock-guard.ts';
 import { type PendingEntry, pendingEntry, type StreamRef } from '../chain/entry.ts';
 import { type Entry, openBlock } from '../chain/open-block.ts';
 import { isOpen } from '../chain/part.ts';
-import { formatInstant } from '../chain/retain-until.ts';
 import { sealWith } from '../chain/sealed-run.ts';
 import { type Outcome, Sequencer } from '../chain/sequencer.ts';
-import { sha256Hex } from '../chain/sha256.ts';
 import type { Config } from '../config.ts';
 import { EvidenceError, KeyUnavailableError, SettingsError } from '../errors.ts';
-import { OWN_SOURCE, ownEvents } from '../ingest/own-events.ts';
+import { type Opening, openingEntry, ownEvents } from '../ingest/own-events.ts';
 import { fileMonthKeys } from '../keys/file-month-keys.ts';
 import { Keyring } from '../keys/keyring.ts';
-import { retentionMonths } from '../retention/policy.ts';
 import { checkKeys, type SignedLog } from '../signer/acceptance.ts';
 import { Mark, readMark } from '../signer/mark.ts';
 import { findLosses, type Loss, type LostCategory } from '../signer/recovery.ts';
@@ -124,7 +121,7 @@ class Recovery {
       findOrStore: (stream, month, make) => findOrStoreKey(database.writer, stream, month, make),
       byId: (id) => keyById(database.verifier, id),
     });
-    this.#directory = new Directory({ writer: database.writer, makeTenants: true, retentionMonths });
+    this.#directory = new Directory({ writer: database.writer, makeTenants: true });
     this.#sequencer = new Sequencer({
       store: appendStore(database),
       seal: sealWith((stream, month) => this.#keyring.keysFor(stream, month)),
@@ -204,7 +201,8 @@ class Recovery {
     // Now nobody appends to the old epochs any more: what came since they were looked at is there, too.
     const streams = await this.#lease.streams();
     const now = losses.map((loss) => ({ ...loss, stored: streams.get(loss.stream) }));
-    for (const loss of now) await this.#append([openingOf(ref, loss, (await this.#look(loss)).entries)]);
+    for (const loss of now)
+      await this.#append([openingEntry(ref, detailsOf(loss, (await this.#look(loss)).entries), Date.now())]);
     let [appended, seen] = [0, 0];
     for (const loss of now) {
       for await (const entries of this.#held(loss, () => {})) {
@@ -268,18 +266,11 @@ class Recovery {
   }
 }
 
-/** The entry that names a loss. Its id follows from it, so that a recovery that is repeated does not write it twice. */
-function openingOf(ref: StreamRef, loss: Loss, reappended: number): PendingEntry {
-  const id = `epoch.opened:${sha256Hex(`${loss.stream} ${loss.last.size} ${loss.last.root}`).slice(0, 32)}`;
-  const fields = { id, action: 'epoch.opened', outcome: 'success', occurredAt: formatInstant(Date.now()) } as const;
-  return pendingEntry(ref, { ...fields, source: OWN_SOURCE, parts: { details: detailsOf(loss, reappended) } }, true);
-}
-
 function isMissing(error: unknown): boolean {
   return error instanceof Error && 'code' in error && error.code === 'ENOENT';
 }
 
-function detailsOf({ stream, last, consistentSize }: Loss, reappended: number | undefined): JsonObject {
+function detailsOf({ stream, last, consistentSize }: Loss, reappended: number | undefined): Opening {
   const lost = consistentSize < last.size ? { from: consistentSize, to: last.size } : null;
   return {
     closed: { consistentSize, lastRoot: last.root, lastSize: last.size, stream },

@@ -89,6 +89,7 @@ const eventSchemas = categorySchemas();
 const clientCategories = [...eventSchemas.keys()];
 /** Compiled for the first event of a category. */
 const firstErrorValidators = new Map<string, ValidateFunction>();
+let incompleteEvent: ValidateFunction | undefined;
 const queryParameters = parametersOf('query');
 const pathParameters = parametersOf('path');
 
@@ -131,6 +132,14 @@ export function validateEvent(value: unknown): readonly FieldError[] {
 
   const everything = memberCount(value) <= MAX_MEMBERS_FOR_ALL_ERRORS;
   return fieldErrors(everything ? allErrors(eventSchemas.get(category as string) as string, value) : validate.errors);
+}
+
+/** Says whether an event that is not valid would be without its category's evidence rule: it lacks evidence, and nothing else is wrong with it. */
+export function lacksOnlyEvidence(event: unknown): boolean {
+  const { category } = (event ?? {}) as { readonly category?: unknown };
+  if (typeof category !== 'string' || !eventSchemas.has(category)) return false;
+  incompleteEvent ??= firstErrorAjv.compile({ $ref: `${SCHEMAS}IncompleteEvent` });
+  return incompleteEvent(event) === true;
 }
 
 /**

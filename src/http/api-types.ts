@@ -109,6 +109,9 @@ export type EventFields = {
 /** An event as clients send it. Its category says which evidence it must bring. */
 export type Event = UserAuthenticationEvent | DataAccessEvent | ConfigurationChangeEvent | DataModificationEvent | SecurityEvent | SystemOperationEvent;
 
+/** An event that lacks evidence of its category and is valid in everything else. Taken where the tenant's policy says `flag` */
+export type IncompleteEvent = EventFields;
+
 /** Login, logout, session expiry, MFA challenge. Kept 12 months. SOC 2 CC6.1, ISO 27001 A.9.2.1 */
 export type UserAuthenticationEvent = EventFields & Required<Pick<EventFields, 'actor'>> & {
   readonly category: 'user_authentication';
@@ -657,6 +660,44 @@ export type TenantPage = {
   readonly next: string | null;
 };
 
+/** One that clients send */
+export type RetainedCategory = 'user_authentication' | 'data_access' | 'configuration_change' | 'data_modification' | 'security_event' | 'system_operation';
+
+/** Calendar months that an entry is kept */
+export type RetentionMonths = number;
+
+/** What becomes of an event that lacks evidence of its category: `refuse`d, or taken, its record saying `evidence: incomplete` */
+export type EvidenceRule = 'refuse' | 'flag';
+
+export type RetentionRequest = {
+  readonly months: RetentionMonths;
+  readonly evidence: EvidenceRule;
+  readonly reason?: RetentionReason;
+};
+
+/** Why; it stands in the log, and with the policy. A shorter time needs one. No personal data belongs in it. */
+export type RetentionReason = string;
+
+export type RetentionPolicy = {
+  readonly category: RetainedCategory;
+  readonly months: RetentionMonths;
+  readonly evidence: EvidenceRule;
+  /** `waiting`: a shorter time for which the signer has not opened a new epoch yet */
+  readonly state: 'in_force' | 'waiting';
+  /** By which the next entry is stamped */
+  readonly monthsNow: RetentionMonths;
+  readonly monthsDefault: RetentionMonths;
+  /** Months below which no policy goes; the operator sets it */
+  readonly floor: RetentionMonths;
+  readonly changedAt: string | null;
+  readonly changedBy: string | null;
+  readonly reason: string | null;
+};
+
+export type RetentionPolicies = {
+  readonly items: readonly RetentionPolicy[];
+};
+
 export type TenantState = 'open' | 'closed';
 
 /** What a tenant may ask for, of each replica. Null is the configuration's default, 0 no limit. */
@@ -805,6 +846,8 @@ export interface Queries {
   readonly closeTenant: Readonly<Record<string, never>>;
   readonly reopenTenant: Readonly<Record<string, never>>;
   readonly setTenantQuota: Readonly<Record<string, never>>;
+  readonly readRetention: Readonly<Record<string, never>>;
+  readonly setRetention: Readonly<Record<string, never>>;
   readonly readBundle: {
     readonly category: Category;
     readonly from?: Timestamp;
@@ -936,6 +979,10 @@ export interface PathParameters {
   };
   readonly setTenantQuota: {
     readonly name: TenantName;
+  };
+  readonly readRetention: Readonly<Record<string, never>>;
+  readonly setRetention: {
+    readonly category: RetainedCategory;
   };
   readonly readBundle: Readonly<Record<string, never>>;
   readonly exportEvents: Readonly<Record<string, never>>;

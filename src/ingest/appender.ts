@@ -14,8 +14,11 @@ export interface AppenderDeps {
   /** Appends in one transaction, see `Sequencer`. */
   readonly append: (entries: readonly PendingEntry[], atomic: boolean) => Promise<readonly (Outcome | undefined)[]>;
   /** Reads committed entries of one stream, by seq. */
-  readonly readEntries: (stream: StreamRef, seqs: readonly number[]) => Promise<ReadonlyMap<number, Entry>>;
+  readonly readEntries: (stream: SeenStream, seqs: readonly number[]) => Promise<ReadonlyMap<number, Entry>>;
 }
+
+/** Where an id stands: in the stream that the event is for, or in an epoch that this one goes on for. */
+export type SeenStream = Pick<StreamRef, 'id' | 'tenantId' | 'name'>;
 
 /** Stored now (201), or found from before (200). */
 export interface Settled {
@@ -80,20 +83,20 @@ export class Appender {
   }
 
   async #settle(events: readonly TakenEvent[], outcomes: readonly Outcome[]): Promise<(Settled | Problem)[]> {
-    const seen = new Map<StreamRef, number[]>();
+    const seen = new Map<SeenStream, number[]>();
     for (const [index, outcome] of outcomes.entries()) {
       if (outcome.kind === 'appended') continue;
-      const { stream } = events[index]!.pending;
+      const stream = streamOf(events[index]!, outcome);
       const seqs = seen.get(stream);
       if (seqs === undefined) seen.set(stream, [outcome.seq]);
       else seqs.push(outcome.seq);
     }
-    const stored = new Map<StreamRef, ReadonlyMap<number, Entry> | Problem>();
+    const stored = new Map<SeenStream, ReadonlyMap<number, Entry> | Problem>();
     for (const [stream, seqs] of seen) stored.set(stream, await this.#read(stream, seqs));
     return outcomes.map((outcome, index) => {
       if (outcome.kind === 'appended') return { status: 201, receipt: outcome.receipt };
-      const { event, pending } = events[index]!;
-      const found = stored.get(pending.stream);
+      const { event } = events[index]!;
+      const found = stored.get(streamOf(events[index]!, outcome));
       if (found instanceof Problem) return found;
       const entry = found?.get(outcome.seq);
       if (entry === undefined) return unreadable();
@@ -103,13 +106,17 @@ export class Appender {
     });
   }
 
-  async #read(stream: StreamRef, seqs: readonly number[]): Promise<ReadonlyMap<number, Entry> | Problem> {
+  async #read(stream: SeenStream, seqs: readonly number[]): Promise<ReadonlyMap<number, Entry> | Problem> {
     try {
       return await this.#deps.readEntries(stream, seqs);
     } catch (error) {
       return error instanceof Problem ? error : unreadable(error);
     }
   }
+}
+
+function streamOf({ pending }: TakenEvent, seen: Outcome & { readonly kind: 'seen' }): SeenStream {
+  return seen.stream ?? pending.stream;
 }
 
 /** Others of the same call may be stored by now, so what can not be read is told of its own event alone. */

@@ -40,6 +40,10 @@ async function answer(number: number, batch: Batch): Promise<BatchAnswer> {
     (tenant: string, category: string) => `${tenant}/${category}`,
     (tenant, category) => main.call<StreamRef>('openStream', { tenant, category }),
   );
+  const evidenceRule = remembered(
+    (tenant: string, category: string) => `${tenant}/${category}`,
+    (tenant, category) => main.call<'refuse' | 'flag'>('evidenceRule', { tenant, category }),
+  );
   // The month in which an entry stamped now may be dropped. Where the sequencer sees another, it asks for sealing anew.
   const dropMonth = ({ retentionMonths }: StreamRef) =>
     dropMonthOf(retentionMonths === undefined ? undefined : addMonths(batch.now, retentionMonths));
@@ -49,7 +53,8 @@ async function answer(number: number, batch: Batch): Promise<BatchAnswer> {
   });
   // Nobody waits for it: what it can throw it throws when the main thread is gone.
   const onEvents = (events: number): void => void main.call('events', { batch: number, events }).catch(() => {});
-  return answerBatch(batch, { appender, openStream, limits: workerData as BatchLimits, onEvents });
+  const policies = { openStream, evidenceRule };
+  return answerBatch(batch, { appender, policies, limits: workerData as BatchLimits, onEvents });
 }
 
 async function append(

@@ -12,18 +12,19 @@ import type { Entry } from '../chain/open-block.ts';
 import type { StreamKeys } from '../chain/sealed-run.ts';
 import type { Outcome, Submission } from '../chain/sequencer.ts';
 import { Problem } from '../errors.ts';
+import type { SeenStream } from './appender.ts';
 import type { Batch, BatchAnswer, BatchLimits } from './batch.ts';
 import { decodeEntries, decodeRun, type RunColumns, type SealedColumns } from './batch-wire.ts';
-import type { OpenStream } from './events.ts';
+import type { EvidenceRule, OpenStream, Policies } from './events.ts';
 import { ThreadCalls } from './thread-calls.ts';
 
 export interface BatchThreadsOptions {
   readonly threads: number;
   readonly limits: BatchLimits;
-  readonly openStream: OpenStream;
+  readonly policies: Policies;
   readonly keysFor: (stream: StreamRef, dropMonth: number) => Promise<StreamKeys>;
   readonly append: (submission: Submission) => Promise<readonly (Outcome | undefined)[]>;
-  readonly readEntries: (stream: StreamRef, seqs: readonly number[]) => Promise<ReadonlyMap<number, Entry>>;
+  readonly readEntries: (stream: SeenStream, seqs: readonly number[]) => Promise<ReadonlyMap<number, Entry>>;
   readonly log: { error(facts: object, message: string): void };
 }
 
@@ -110,7 +111,9 @@ export class BatchThreads {
     });
     const calls: ThreadCalls = new ThreadCalls(worker, {
       openStream: ({ tenant, category }: { tenant: string; category: Parameters<OpenStream>[1] }) =>
-        this.#options.openStream(tenant, category),
+        this.#options.policies.openStream(tenant, category),
+      evidenceRule: ({ tenant, category }: { tenant: string; category: Parameters<EvidenceRule>[1] }) =>
+        this.#options.policies.evidenceRule(tenant, category),
       keysFor: ({ stream, dropMonth }: { stream: StreamRef; dropMonth: number }) =>
         this.#options.keysFor(stream, dropMonth),
       events: async ({ batch, events }: { batch: number; events: number }) =>
@@ -119,7 +122,7 @@ export class BatchThreads {
         this.#makeWay(thread, sealed.batch);
         return this.#append(calls, sealed);
       },
-      readEntries: ({ stream, seqs }: { stream: StreamRef; seqs: readonly number[] }) =>
+      readEntries: ({ stream, seqs }: { stream: SeenStream; seqs: readonly number[] }) =>
         this.#options.readEntries(stream, seqs),
     });
     const thread: Thread = { worker, calls, working: new Map() };

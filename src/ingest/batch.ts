@@ -2,7 +2,7 @@
 import { type FieldError, Problem } from '../errors.ts';
 import { problemFields } from '../http/problem.ts';
 import type { Appender, Settled } from './appender.ts';
-import { type OpenStream, type Sender, type TakenEvent, takeEvent } from './events.ts';
+import { type Policies, type Sender, type TakenEvent, takeEvent } from './events.ts';
 import { type ReadItem, readJson, readJsonArray, splitLines } from './json-reader.ts';
 
 export interface BatchLimits {
@@ -31,7 +31,7 @@ export interface BatchAnswer {
 
 export interface BatchDeps {
   readonly appender: Appender;
-  readonly openStream: OpenStream;
+  readonly policies: Policies;
   readonly limits: BatchLimits;
   /** Called once with the number of events that it brings, valid or not. */
   readonly onEvents: (events: number) => void;
@@ -40,7 +40,7 @@ export interface BatchDeps {
 /** Returns the answer to a batch. Throws a Problem that is the whole call's. */
 export async function answerBatch(
   batch: Batch,
-  { appender, openStream, limits, onEvents }: BatchDeps,
+  { appender, policies, limits, onEvents }: BatchDeps,
 ): Promise<BatchAnswer> {
   const { body, isLines, atomic, sender, now } = batch;
   const max = limits.batchEventsMax;
@@ -51,7 +51,7 @@ export async function answerBatch(
   const taken: (TakenEvent | Problem)[] = [];
   for (const item of items) {
     try {
-      taken.push(await takeEvent(readItem(item, limits), sender, openStream, now));
+      taken.push(await takeEvent(readItem(item, limits), sender, policies, now));
     } catch (error) {
       if (!isOfItem(error)) throw error;
       taken.push(error);

@@ -4,7 +4,7 @@ import type { JsonObject, JsonValue } from '../chain/canonical.ts';
 import type { ClientCategory, Outcome } from '../chain/category.ts';
 import { type EventFields, type PendingEntry, pendingEntry, type StreamRef } from '../chain/entry.ts';
 import { type FieldError, Problem } from '../errors.ts';
-import { validateEvent } from '../http/api-schema.ts';
+import { lacksOnlyEvidence, validateEvent } from '../http/api-schema.ts';
 import type { Caller } from '../http/caller.ts';
 import { OWN_SOURCE } from './own-events.ts';
 import { uuidV7 } from './uuid-v7.ts';
@@ -24,6 +24,15 @@ export type Sender = Pick<Caller, 'tenant' | 'sites' | 'categories'>;
 /** Finds, or makes, the stream that a tenant's events of a category go to. */
 export type OpenStream = (tenant: string, category: ClientCategory) => Promise<StreamRef>;
 
+/** What becomes of a tenant's events of a category without its evidence: refused, or taken and marked. */
+export type EvidenceRule = (tenant: string, category: ClientCategory) => Promise<'refuse' | 'flag'>;
+
+/** How an event finds its stream, and by which rule it is taken. */
+export interface Policies {
+  readonly openStream: OpenStream;
+  readonly evidenceRule: EvidenceRule;
+}
+
 /**
  * Returns the entry to append. Throws a Problem: `invalid_event` with every field that is wrong, `forbidden` with every field that the
  * sender may not give this value.
@@ -31,17 +40,20 @@ export type OpenStream = (tenant: string, category: ClientCategory) => Promise<S
 export async function takeEvent(
   value: JsonValue,
   sender: Sender,
-  openStream: OpenStream,
+  { openStream, evidenceRule }: Policies,
   now: number,
 ): Promise<TakenEvent> {
   const errors = validateEvent(value);
-  if (errors.length > 0) throw new Problem('invalid_event', { errors });
+  const isIncomplete = errors.length > 0 && lacksOnlyEvidence(value);
+  if (errors.length > 0 && !isIncomplete) throw new Problem('invalid_event', { errors });
   // The schema holds these types.
   const given = value as JsonObject & { readonly category: ClientCategory; readonly outcome: Outcome };
   if ((given['source'] as { readonly service?: unknown }).service === OWN_SOURCE.service)
     throw new Problem('invalid_event', { errors: [OWN_NAME] });
   const notAllowed = beyond(sender, given);
   if (notAllowed.length > 0) throw new Problem('forbidden', { errors: notAllowed });
+  if (isIncomplete && (await evidenceRule(sender.tenant, given.category)) === 'refuse')
+    throw new Problem('invalid_event', { errors });
   const id = given['id'] as string | undefined;
   const event: EventFields = {
     id: id ?? uuidV7(now),
@@ -50,6 +62,7 @@ export async function takeEvent(
     severity: given['severity'] as number | undefined,
     occurredAt: given['occurredAt'] as string,
     source: given['source'] as JsonObject,
+    ...(isIncomplete ? { evidence: 'incomplete' } : {}),
     parts: {
       actor: given['actor'],
       changes: given['changes'],

@@ -1,9 +1,10 @@
 /** Events that Sealog writes itself: ticks of the anchor stream, and what the log has to say of itself. */
 import type { JsonObject } from '../chain/canonical.ts';
 import type { Category, Outcome } from '../chain/category.ts';
-import { pendingEntry, type StreamRef } from '../chain/entry.ts';
+import { type PendingEntry, pendingEntry, type StreamRef } from '../chain/entry.ts';
 import { formatInstant } from '../chain/retain-until.ts';
 import type { Outcome as AppendOutcome, Receipt, Submission } from '../chain/sequencer.ts';
+import { sha256Hex } from '../chain/sha256.ts';
 import { uuidV7 } from './uuid-v7.ts';
 
 export interface OwnEvent {
@@ -26,6 +27,24 @@ export type AppendOwn = (tenant: string, category: Category, event: OwnEvent) =>
 
 /** The source of everything that Sealog writes itself. */
 export const OWN_SOURCE = { service: 'sealog' };
+
+/** Part `details` of an entry that opens an epoch (docs/format.md section 23). */
+export interface Opening extends JsonObject {
+  readonly closed: {
+    readonly consistentSize: number;
+    readonly lastRoot: string;
+    readonly lastSize: number;
+    readonly stream: string;
+  };
+}
+
+/** Returns the entry that opens an epoch. Its id follows from what it goes on for: whoever appends it again finds it there. */
+export function openingEntry(stream: StreamRef, details: Opening, now: number): PendingEntry {
+  const { closed } = details;
+  const id = `epoch.opened:${sha256Hex(`${closed.stream} ${closed.lastSize} ${closed.lastRoot}`).slice(0, 32)}`;
+  const fields = { id, action: 'epoch.opened', outcome: 'success', occurredAt: formatInstant(now) } as const;
+  return pendingEntry(stream, { ...fields, source: OWN_SOURCE, parts: { details } }, true);
+}
 
 /** Returns what appends an event of our own; it throws a Problem as `Sequencer.append` does. */
 export function ownEvents(deps: {

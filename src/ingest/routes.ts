@@ -6,12 +6,12 @@ import { bodyOf } from '../http/body.ts';
 import { callerOf } from '../http/caller.ts';
 import type { Appender } from './appender.ts';
 import type { Batch, BatchAnswer, BatchLimits } from './batch.ts';
-import { type OpenStream, type Sender, takeEvent } from './events.ts';
+import { type Policies, type Sender, takeEvent } from './events.ts';
 import { readJson } from './json-reader.ts';
 
 export interface IngestDeps {
   readonly appender: Appender;
-  readonly openStream: OpenStream;
+  readonly policies: Policies;
   /** Batches are worked out beside the main thread, see `batch-threads.ts`. */
   readonly batches: { answer(batch: Batch, onEvents: (events: number) => void): Promise<BatchAnswer> };
   /** Lets a request in by what it brought, where it did not say that before. Throws a Problem. */
@@ -32,7 +32,7 @@ export interface IngestLimits extends BatchLimits {
 }
 
 export function ingestRoutes(deps: IngestDeps) {
-  const { appender, openStream, batches, weigh, charge, onForbidden, wallClock, limits, checkpointOf } = deps;
+  const { appender, policies, batches, weigh, charge, onForbidden, wallClock, limits, checkpointOf } = deps;
   return async function ingest(app: FastifyInstance): Promise<void> {
     const single = {
       permission: 'events:write',
@@ -41,7 +41,7 @@ export function ingestRoutes(deps: IngestDeps) {
     app.post('/v1/events', { config: single }, async (request, reply) => {
       charge(request, 1);
       const { wait } = validateQuery('createEvent', request.query);
-      const taken = await takeEvent(readJson(bodyOf(request)), senderOf(request), openStream, wallClock());
+      const taken = await takeEvent(readJson(bodyOf(request)), senderOf(request), policies, wallClock());
       const [answer] = await appender.append([taken]);
       if (answer instanceof Problem) throw answer;
       const { status, receipt } = answer!;

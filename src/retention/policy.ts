@@ -1,7 +1,7 @@
-/** How long each category is kept, in calendar months, and what repeats and partitions follow from it (DESIGN section 3). */
+/** How long each category is kept, in calendar months, where a tenant's policy says nothing else (docs/retention.md). */
 import type { Category, ClientCategory } from '../chain/category.ts';
 
-/** The promise to every tenant. `log_administration` is kept for ever. */
+/** `log_administration` is kept for ever. The database has the same numbers (migrations/0010_retention_policy.sql). */
 export const RETENTION_MONTHS: Readonly<Record<ClientCategory, number>> = {
   user_authentication: 12,
   data_access: 12,
@@ -11,7 +11,15 @@ export const RETENTION_MONTHS: Readonly<Record<ClientCategory, number>> = {
   system_operation: 12,
 };
 
-/** Returns the months that a category's new entries are kept; undefined = for ever. */
+/** A tenant's policy is not shorter than this, unless the operator lowered it (`SEALOG_RETENTION_FLOORS`). */
+export function floorOf(
+  category: ClientCategory,
+  floors: { readonly [category in ClientCategory]?: number | undefined },
+): number {
+  return floors[category] ?? RETENTION_MONTHS[category];
+}
+
+/** Returns the months that a category's entries are kept by default; undefined = for ever. */
 export function retentionMonths(category: Category): number | undefined {
   return category === 'log_administration' || category === 'anchor' ? undefined : RETENTION_MONTHS[category];
 }

@@ -54,14 +54,15 @@ export async function checkKeys({ lease, mark, keys, origin, folder }: SignedLog
 export async function lookAt(log: SignedLog): Promise<{ against: Contradiction[]; learnt: MarkFact[] }> {
   const { lease, mark, checkpointer } = log;
   const streams = await lease.streams();
-  const against = contradictedClosings(mark, streams);
+  const turned = await turnedSince(log, streams);
+  const against = contradictedClosings(mark, streams, new Set(turned.map(({ stream }) => stream)));
   try {
     await checkpointer.checkAll(mark.streams(), streams);
   } catch (error) {
     if (!(error instanceof ContradictionError)) throw error;
     against.push(...error.streams);
   }
-  const learnt: MarkFact[] = [];
+  const learnt: MarkFact[] = [...turned];
   for (const { name, note } of await lease.storedNotes()) {
     const head = mark.head(name);
     const stored = streams.get(name);
@@ -91,8 +92,35 @@ export function openOwn({ mark, keys, origin }: SignedLog, stream: string, note:
   }
 }
 
-/** Epochs that a recovery closed stay closed, with another one behind them; nobody else closes one. */
-function contradictedClosings(mark: Mark, streams: ReadonlyMap<string, StoredStream>): Contradiction[] {
+/**
+ * Epochs that were closed for a shorter policy of which the mark does not know, since it was restored from an older copy: their last size,
+ * and the epoch that goes on, are signed by our own key.
+ */
+async function turnedSince(
+  log: SignedLog,
+  streams: ReadonlyMap<string, StoredStream>,
+): Promise<(MarkFact & { readonly kind: 'turned' })[]> {
+  const { lease, mark } = log;
+  const known = new Set([...mark.turned(), ...mark.turning()].map(({ stream }) => stream));
+  const unknown = [...streams.values()].filter(({ name, turned }) => turned && !known.has(name));
+  if (unknown.length === 0) return [];
+  const notes = new Map((await lease.storedNotes()).map(({ name, note }) => [name, note]));
+  const signedSize = (name: string): number => openOwn(log, name, notes.get(name) ?? '')?.size ?? 0;
+  return unknown.flatMap(({ name: stream, size }) => {
+    const [tenant, category, epoch] = stream.split('/');
+    const next = `${tenant}/${category}/e${Number(epoch?.slice(1) ?? 1) + 1}`;
+    return mark.closedAt(stream) === undefined && signedSize(stream) === size && signedSize(next) > 0
+      ? [{ kind: 'turned', stream, size, next } as const]
+      : [];
+  });
+}
+
+/** Epochs that were closed stay closed, with another one behind them; nobody else closes one. */
+function contradictedClosings(
+  mark: Mark,
+  streams: ReadonlyMap<string, StoredStream>,
+  learnt: ReadonlySet<string>,
+): Contradiction[] {
   const against: Contradiction[] = mark
     .unfinished()
     .map(({ stream }) => ({ name: stream, detail: 'has a recovery that was begun and not finished' }));
@@ -101,8 +129,16 @@ function contradictedClosings(mark: Mark, streams: ReadonlyMap<string, StoredStr
       against.push({ name: stream, detail: 'is open, though a recovery closed it' });
     else if (!streams.has(next)) against.push({ name: stream, detail: `was closed, and ${next} is gone` });
   }
-  for (const { name, closed } of streams.values())
-    if (closed && mark.closedAt(name) === undefined)
+  for (const { stream, size, next } of mark.turned()) {
+    const stored = streams.get(stream);
+    // One that is gone, or shorter, is found by what was signed of it.
+    if (stored?.turned === false || (stored !== undefined && stored.size > size))
+      against.push({ name: stream, detail: 'is open, though a shorter policy closed it' });
+    else if (!streams.has(next)) against.push({ name: stream, detail: `was closed, and ${next} is gone` });
+  }
+  const turned = new Set([...learnt, ...[...mark.turned(), ...mark.turning()].map(({ stream }) => stream)]);
+  for (const { name, closed, turned: isTurned } of streams.values())
+    if (closed && mark.closedAt(name) === undefined && !(isTurned && turned.has(name)))
       against.push({ name, detail: 'is closed, though no recovery closed it' });
   return against;
 }

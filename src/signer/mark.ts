@@ -34,6 +34,10 @@ export type MarkFact =
   | { readonly kind: 'checkpoint'; readonly stream: string; readonly size: number; readonly root: string }
   /** The epoch is closed at this size, nothing of it is signed any more, and `next` goes on. */
   | { readonly kind: 'closed'; readonly stream: string; readonly size: number; readonly next: string }
+  /** The epoch is about to be closed for a shorter policy: what is found half done of it, the signer itself has begun. */
+  | { readonly kind: 'turning'; readonly stream: string; readonly next: string }
+  /** It was closed at this size, its last, which is signed, and `next` has its opening entry. */
+  | { readonly kind: 'turned'; readonly stream: string; readonly size: number; readonly next: string }
   /** This epoch has everything that a recovery had to put into it. */
   | { readonly kind: 'opened'; readonly stream: string };
 
@@ -73,6 +77,8 @@ export class Mark {
   readonly #heads = new Map<string, SignedHead[]>();
   readonly #closed = new Map<string, { readonly size: number; readonly next: string }>();
   readonly #opened = new Set<string>();
+  readonly #turning = new Map<string, string>();
+  readonly #turned = new Map<string, { readonly size: number; readonly next: string }>();
 
   private constructor(folder: string, file: FileHandle, bytes: number, link: string, compactFrom: number) {
     this.#folder = folder;
@@ -131,12 +137,22 @@ export class Mark {
     return this.#heads.get(stream) ?? [];
   }
 
-  /** Returns the size at which an epoch was closed, or undefined. */
+  /** Returns the size at which a recovery closed an epoch, or undefined. */
   closedAt(stream: string): number | undefined {
     return this.#closed.get(stream)?.size;
   }
 
-  /** Epochs that were closed, and the one that goes on for each. */
+  /** Epochs whose closing for a shorter policy was begun and not finished, and the one that is to go on for each. */
+  turning(): { stream: string; next: string }[] {
+    return [...this.#turning].map(([stream, next]) => ({ stream, next }));
+  }
+
+  /** Epochs that were closed for a shorter policy. */
+  turned(): { stream: string; size: number; next: string }[] {
+    return [...this.#turned].map(([stream, turned]) => ({ stream, ...turned }));
+  }
+
+  /** Epochs that recoveries closed, and the one that goes on for each. */
   closings(): [stream: string, next: string][] {
     return [...this.#closed].map(([stream, { next }]) => [stream, next]);
   }
@@ -197,6 +213,16 @@ export class Mark {
       }
       case 'closed':
         this.#closed.set(fact.stream, { size: fact.size, next: fact.next });
+        // What a recovery makes of it counts.
+        this.#turning.delete(fact.stream);
+        this.#turned.delete(fact.stream);
+        break;
+      case 'turning':
+        this.#turning.set(fact.stream, fact.next);
+        break;
+      case 'turned':
+        this.#turning.delete(fact.stream);
+        this.#turned.set(fact.stream, { size: fact.size, next: fact.next });
         break;
       case 'opened':
         this.#opened.add(fact.stream);
@@ -219,6 +245,8 @@ export class Mark {
       ),
       ...[...this.#closed].map(([stream, closed]) => ({ kind: 'closed', stream, ...closed }) as const),
       ...[...this.#opened].map((stream) => ({ kind: 'opened', stream }) as const),
+      ...this.turning().map((turning) => ({ kind: 'turning', ...turning }) as const),
+      ...this.turned().map((turned) => ({ kind: 'turned', ...turned }) as const),
     ];
     const path = join(this.#folder, FILE);
     const file = await open(`${path}.new`, 'w+', 0o600);

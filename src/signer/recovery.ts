@@ -46,7 +46,12 @@ export async function findLosses(log: SignedLog): Promise<LostCategory[]> {
   const { against } = await lookAt(log);
   const streams = await lease.streams();
   const notes = new Map((await lease.storedNotes()).map(({ name, note }) => [name, note]));
-  const known = new Set([...mark.streams(), ...streams.keys(), ...mark.closings().map(([, next]) => next)]);
+  const known = new Set([
+    ...mark.streams(),
+    ...streams.keys(),
+    ...mark.closings().map(([, next]) => next),
+    ...mark.turned().map(({ next }) => next),
+  ]);
   const lost: LostCategory[] = [];
   for (const [prefix, own] of Map.groupBy(against, ({ name }) => name.split('/').slice(0, 2).join('/'))) {
     const losses: Loss[] = [];

@@ -1,6 +1,7 @@
 /**
- * The signer: holds the lease, lets a database in or keeps it out, signs what grew, makes ticks, and takes new keys into use, which the
- * operator made (`sealog keys rotate`) or two persons agreed on (docs/access.md).
+ * The signer: holds the lease, lets a database in or keeps it out, signs what grew, makes ticks, takes new keys into use, which the
+ * operator made (`sealog keys rotate`) or two persons agreed on (docs/access.md), and opens new epochs where a policy was shortened
+ * (docs/retention.md).
  *
  * Only a replica with the signer's folder has one, and one at a time signs: the folder is locked on its machine, the lease is a lock in the
  * database, and what is left (the same folder on two machines, before two databases) is caught by the mark (`mark.ts`).
@@ -8,11 +9,13 @@
  * A server that was started, or that takes over, is kept from appending (`store/append.ts` asks) until every stream in it agrees with
  * the mark. Where one does not, nobody appends and nothing is signed, until it was recovered (`sealog recover`) or put right.
  */
+import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { mkdir } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import { BLIND_BYTES, checkpointLeafHash, evidenceLeafHash, tickRoot } from '../chain/anchor-tick.ts';
 import { compareBytes, toHex } from '../chain/bytes.ts';
+import { CLIENT_CATEGORIES, type ClientCategory, streamName } from '../chain/category.ts';
 import { encodeCheckpoint } from '../chain/checkpoint.ts';
 import { Checkpointer, ContradictionError, type Step } from '../chain/checkpointer.ts';
 import { encodeKeyStatement } from '../chain/key-statement.ts';
@@ -41,6 +44,10 @@ export interface SignerOptions {
   readonly appendTick: (root: string) => Promise<void>;
   /** Writes an entry about the log itself: once, however often it is told under the same id. */
   readonly tell: (action: string, id: string, details: { readonly [name: string]: string | number }) => Promise<void>;
+  /** The least months that a category may be kept for. */
+  readonly floor: (category: ClientCategory) => number;
+  /** Appends the entry that opens an epoch, and tells of it: once, however often it is called. */
+  readonly openEpoch: (turned: TurnedEpoch) => Promise<void>;
   readonly wallClock: () => number;
   readonly log: {
     info(facts: object, message: string): void;
@@ -51,8 +58,26 @@ export interface SignerOptions {
   readonly onStep?: ((step: Step | SignerStep) => void | Promise<void>) | undefined;
 }
 
-/** Of a tick, and of a rotation that two persons agreed on. */
-export type SignerStep = 'leaves' | 'ticked' | 'planned' | 'seeded' | 'begun' | 'resigned' | 'told';
+/** Of a tick, of a rotation that two persons agreed on, and of a shorter policy. */
+export type SignerStep =
+  | ('leaves' | 'ticked')
+  | ('planned' | 'seeded' | 'begun' | 'resigned' | 'told')
+  | ('turning' | 'closed' | 'closing signed' | 'opened');
+
+/** An epoch that was closed at its last entry, for a shorter policy. */
+export interface TurnedEpoch {
+  readonly id: number;
+  readonly stream: string;
+  readonly size: number;
+  /** Hex. */
+  readonly root: string;
+  readonly next: string;
+  /** Months that the two epochs keep their entries. */
+  readonly before: number;
+  readonly after: number;
+  /** The next one has its opening entry. */
+  readonly isOpened: boolean;
+}
 
 export interface SignerStatus {
   /** This process holds the lease. */
@@ -72,6 +97,8 @@ const BATCH_STREAMS = 200;
 /** Leaves of a tick at most; what is left comes with the next. */
 const TICK_LEAVES_MAX = 10_000;
 const TICK_EVIDENCE_MAX = 1000;
+/** Streams that wait for a shorter policy, looked at together. */
+const LONG_STREAMS = 100;
 /** A database that was kept out is looked at again so often. */
 const REFUSED_RETRY_MS = 5000;
 /** Time stamps are put under a later one so long before their authority's certificate ends. */
@@ -105,6 +132,8 @@ export class Signer {
   #signed = 0;
   #ticks = 0;
   #lastRoundAt = 0;
+  /** Streams whose policy is below the floor, as the log was told. */
+  readonly #belowFloor = new Set<number>();
 
   constructor(options: SignerOptions) {
     this.#options = options;
@@ -178,7 +207,7 @@ export class Signer {
         this.#refusedUntil = performance.now() + REFUSED_RETRY_MS;
       } else if (error instanceof Problem) {
         // The log takes nothing just now, not even a tick: the lease stays.
-        if (this.#trouble !== words) log.warn({ reason: words }, 'the signer could not append a tick');
+        if (this.#trouble !== words) log.warn({ reason: words }, 'the signer could not append');
       } else {
         if (this.#trouble !== words) log.warn({ err: error }, 'the signer could not sign');
         // The lease may be gone, or the folder another's: begin anew.
@@ -216,6 +245,7 @@ export class Signer {
     // First, so that a seed which it made before a crash is known for its own.
     await this.#carryOut(leading);
     if (isDue) await this.#takeSeeds(leading);
+    await this.#turnEpochs(leading);
     return true;
   }
 
@@ -292,6 +322,7 @@ export class Signer {
     for (let generation = 1; generation <= mark.generations.length; generation++)
       await this.#stateDeployment(lease, mark, generation);
     if (!isSame(mark.server, identity)) await mark.append([{ kind: 'server', ...identity }]);
+    await lease.setFloors(CLIENT_CATEGORIES.map((category) => [category, this.#options.floor(category)]));
     await lease.accept(identity, undefined);
     log.info({ ...identity }, 'the signer accepted the database');
   }
@@ -362,6 +393,50 @@ export class Signer {
     this.#tickedUpTo = found.length < TICK_LEAVES_MAX ? 0 : found.at(-1)!.streamId;
     if (this.#tickedUpTo > 0) this.#lastTick = 0;
     await this.#signGrown(leading, 'anchor');
+  }
+
+  /** Has streams that keep their entries longer than their policy says by now go on in a new epoch, and finishes what was begun of it. */
+  async #turnEpochs(leading: Leading): Promise<void> {
+    const { floor, log, onStep } = this.#options;
+    const { lease, mark } = leading;
+    for (const { stream, next } of mark.turning()) await this.#turn(leading, stream, next);
+    for (let after: number | undefined = 0; after !== undefined && !this.#isDone; ) {
+      const streams = await lease.longStreams(after, LONG_STREAMS);
+      for (const { id, name, tenant, category, epoch, months } of streams) {
+        if (this.#isDone) return;
+        if (months < floor(category)) {
+          // Who asked for it was held to the floor: it is another here, or the row is not the service's.
+          if (!this.#belowFloor.has(id))
+            log.error({ stream: name, months }, 'a policy below the floor is not carried out');
+          this.#belowFloor.add(id);
+          continue;
+        }
+        const next = streamName(tenant, category, epoch + 1);
+        // First, so that what a crash leaves half done is known for the signer's own.
+        await mark.append([{ kind: 'turning', stream: name, next }]);
+        await onStep?.('turning');
+        await this.#turn(leading, name, next);
+      }
+      after = streams.length < LONG_STREAMS ? undefined : streams.at(-1)!.id;
+    }
+  }
+
+  /** Each step may have been taken before. Between closing and opening nobody appends to either epoch. */
+  async #turn(leading: Leading, stream: string, next: string): Promise<void> {
+    const { openEpoch, onStep, log } = this.#options;
+    const { lease, mark } = leading;
+    await lease.turnEpoch(stream);
+    await onStep?.('closed');
+    // What the opening entry says of the closed epoch is signed before.
+    await this.#signGrown(leading);
+    await onStep?.('closing signed');
+    const turned = await lease.turnedEpoch(stream, next);
+    const head = mark.head(stream);
+    assert(turned !== undefined && head?.size === turned.size, 'an epoch is signed up to where it was closed');
+    await openEpoch({ ...turned, stream, next, root: head.root });
+    await onStep?.('opened');
+    await mark.append([{ kind: 'turned', stream, size: turned.size, next }]);
+    log.info({ stream, next, before: turned.before, after: turned.after }, 'a shorter policy opened an epoch');
   }
 
   /** Takes seeds into use that the operator made (`sealog keys rotate`). */

@@ -14,6 +14,7 @@ import { EvidenceError, KeyUnavailableError, Problem } from '../errors.ts';
 import { type BlockRow, storedBlock } from './block-row.ts';
 import { type Database, withClient } from './database.ts';
 import { NO_SIGNER, SIGNER_REFUSAL } from './signer.ts';
+import { earlierRetention, type StoredRetention } from './streams.ts';
 
 export function appendStore(database: Database): AppendStore {
   // A database that shows no signer, after one did, is another.
@@ -52,7 +53,7 @@ async function begin(
   queries: readonly IdQuery[],
   refusalIn: (found: string) => string | undefined,
 ): Promise<AppendTransaction> {
-  const [, { heads, closed }, { now, seqs, refusal }] = await Promise.all([
+  const [, { heads, closed, unopened }, { now, seqs, refusal }] = await Promise.all([
     client.query('BEGIN'),
     lockStreams(client, streamIds),
     findSeen(client, queries),
@@ -60,6 +61,7 @@ async function begin(
   return {
     heads,
     closed,
+    unopened,
     now,
     refusal: refusalIn(refusal),
     seqs,
@@ -123,7 +125,7 @@ async function writeAndCommit(
 async function lockStreams(
   client: pg.PoolClient,
   streamIds: readonly number[],
-): Promise<{ heads: StreamHead[]; closed: number[] }> {
+): Promise<{ heads: StreamHead[]; closed: number[]; unopened: number[] }> {
   const { rows } = await client.query<{
     id: number;
     size: number;
@@ -131,11 +133,14 @@ async function lockStreams(
     frontier: Buffer;
     recorded_at: number;
     retain_until: number | null;
+    retention_months: number | null;
+    retention_before: StoredRetention | null;
     closed: boolean;
+    epoch: number;
   }>({
     name: 'lock_streams',
-    text: `SELECT id, size, head, frontier, recorded_at, retain_until, closed FROM sealog.stream
-           WHERE id = ANY ($1::integer[]) ORDER BY id FOR UPDATE`,
+    text: `SELECT id, size, head, frontier, recorded_at, retain_until, retention_months, retention_before, closed, epoch
+           FROM sealog.stream WHERE id = ANY ($1::integer[]) ORDER BY id FOR UPDATE`,
     values: [arrayOf(streamIds)],
   });
   const heads = rows.map((row) => ({
@@ -145,8 +150,11 @@ async function lockStreams(
     frontier: row.frontier,
     recordedAt: row.recorded_at,
     retainUntil: row.retain_until ?? undefined,
+    retentionMonths: row.retention_months ?? undefined,
+    retentionBefore: earlierRetention(row.retention_before),
   }));
-  return { heads, closed: rows.filter((row) => row.closed).map((row) => row.id) };
+  const closed = rows.filter((row) => row.closed).map((row) => row.id);
+  return { heads, closed, unopened: rows.filter((row) => row.size === 0 && row.epoch > 1).map((row) => row.id) };
 }
 
 /**

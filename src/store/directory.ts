@@ -1,4 +1,4 @@
-/** Tenants and streams by name, remembered: neither an id nor a name ever changes. */
+/** Tenants and streams by name, remembered: until the sequencer finds that an epoch was closed, or a policy changed. */
 import type pg from 'pg';
 import { type Category, OWN_TENANT } from '../chain/category.ts';
 import type { StreamRef } from '../chain/entry.ts';
@@ -9,7 +9,6 @@ export interface DirectoryOptions {
   readonly writer: pg.Pool;
   /** Whether a tenant is made by its first valid token. */
   readonly makeTenants: boolean;
-  readonly retentionMonths: (category: Category) => number | undefined;
 }
 
 export class Directory {
@@ -30,7 +29,13 @@ export class Directory {
     return id;
   }
 
-  /** Forgets streams whose epoch was closed. */
+  /** The same as `open`, of what stands in the database now. */
+  openAfresh(tenant: string, category: Category): Promise<StreamRef> {
+    this.#streams.delete(`${tenant}/${category}`);
+    return this.open(tenant, category);
+  }
+
+  /** Forgets streams of which something else is remembered than is so. */
   forget(streamIds: readonly number[]): void {
     for (const [key, stream] of this.#streams) if (streamIds.includes(stream.id)) this.#streams.delete(key);
   }
@@ -40,12 +45,11 @@ export class Directory {
     const key = `${tenant}/${category}`;
     const known = this.#streams.get(key);
     if (known !== undefined) return known;
-    const { writer, makeTenants, retentionMonths } = this.#options;
+    const { writer, makeTenants } = this.#options;
     const id = this.#tenants.get(tenant) ?? (await tenantId(writer, tenant, makeTenants || tenant === OWN_TENANT));
     if (id === undefined) throw new Problem('forbidden', { detail: 'this tenant has not been opened' });
     this.#tenants.set(tenant, id);
-    const stream = await openStream(writer, { id, name: tenant }, category);
-    const ref = { id: stream.id, tenantId: id, name: stream.name, retentionMonths: retentionMonths(category) };
+    const ref = await openStream(writer, { id, name: tenant }, category);
     this.#streams.set(key, ref);
     return ref;
   }

@@ -247,14 +247,20 @@ async function closingOf(database: Kysely<Tables>, keys: SourceKeys, stream: Log
     if (entry?.record.action !== 'epoch.opened') return undefined;
     const details = entry.parts.find(({ name }) => name === 'details');
     const says = details !== undefined && isOpen(details) ? decodeCanonical(details.value) : undefined;
-    const { closed } = says as { closed?: { stream?: unknown; consistentSize?: unknown; lastSize?: unknown } };
-    if (closed?.stream !== stream.name || !isSize(closed.consistentSize) || !isSize(closed.lastSize)) return undefined;
-    return { consistentSize: closed.consistentSize, lastSize: closed.lastSize, successor: next };
+    const { closed, policy } = says as { closed?: { [name: string]: unknown }; policy?: unknown };
+    if (closed?.['stream'] !== stream.name) return undefined;
+    const { consistentSize, lastSize, lastRoot } = closed;
+    if (!isSize(consistentSize) || !isSize(lastSize) || !isHash(lastRoot)) return undefined;
+    return { consistentSize, lastSize, lastRoot, successor: next, isTurned: policy !== undefined };
   } catch (error) {
     if (error instanceof EvidenceError || error instanceof KeyUnavailableError || error instanceof TypeError)
       return undefined;
     throw error;
   }
+}
+
+function isHash(value: unknown): value is string {
+  return typeof value === 'string' && /^[0-9a-f]{64}$/.test(value);
 }
 
 function isSize(value: unknown): value is number {

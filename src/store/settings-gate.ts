@@ -21,6 +21,7 @@ const MAJOR_MAX = 18;
 const GUARDED = [
   ...['tenant', 'stream', 'data_key', 'block', 'tag', 'entry_id', 'tile'],
   ...['checkpoint', 'anchor_leaf', 'verification', 'tenant_setting', 'api_key', 'proposal'],
+  'retention_policy',
 ];
 const APPEND_ONLY = ['deployment', ...GUARDED, 'key_statement', 'outside_evidence'];
 /** Those whose rows, or whose history, move forward. */

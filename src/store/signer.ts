@@ -4,6 +4,7 @@
  */
 import { Kysely, PostgresDialect } from 'kysely';
 import pg from 'pg';
+import type { ClientCategory } from '../chain/category.ts';
 import type { CheckpointStore, SignableStream, SignedCheckpoint } from '../chain/checkpointer.ts';
 import { ANCHOR_STREAM } from '../chain/key-statement.ts';
 import { evidenceWithoutLeaf, type NewLeaf, saveLeaves } from './anchors.ts';
@@ -23,6 +24,19 @@ export interface ServerIdentity {
 
 export interface StoredStream extends SignableStream {
   readonly closed: boolean;
+  /** Closed at its last entry, for a shorter policy. */
+  readonly turned: boolean;
+}
+
+/** A stream that keeps its entries longer than its policy says by now. */
+export interface LongStream {
+  readonly id: number;
+  readonly name: string;
+  readonly tenant: string;
+  readonly category: ClientCategory;
+  readonly epoch: number;
+  /** Those of the policy. */
+  readonly months: number;
 }
 
 /** A rotation that was approved. Planned and without a generation: the plan is none that the signer made. */
@@ -159,7 +173,7 @@ export class SignerLease {
       name: 'streams_to_sign',
       text: `SELECT s.id, s.tenant AS "tenantId", s.name, s.size, s.frontier, s.category = 'anchor' AS "isAnchor" FROM sealog.stream AS s
              LEFT JOIN sealog.checkpoint AS c ON c.stream = s.id
-             WHERE s.size > 0 AND NOT s.closed AND (c.stream IS NULL OR c.size <> s.size OR c.generation <> $1)
+             WHERE s.size > 0 AND (NOT s.closed OR s.turned) AND (c.stream IS NULL OR c.size <> s.size OR c.generation <> $1)
                AND (s.category = 'anchor', s.id) > ($2, $3)
              ORDER BY s.category = 'anchor', s.id LIMIT $4`,
       values: [generation, after.isAnchor, after.id, limit],
@@ -173,7 +187,7 @@ export class SignerLease {
     let after = 0;
     for (;;) {
       const { rows } = await this.#client.query<StoredStream>(
-        `SELECT id, tenant AS "tenantId", name, size, frontier, closed FROM sealog.stream WHERE id > $1 ORDER BY id LIMIT 5000`,
+        `SELECT id, tenant AS "tenantId", name, size, frontier, closed, turned FROM sealog.stream WHERE id > $1 ORDER BY id LIMIT 5000`,
         [after],
       );
       for (const row of rows) streams.set(row.name, row);
@@ -196,13 +210,62 @@ export class SignerLease {
        SELECT id, $2, $3, $4 FROM sealog.tenant WHERE name = $1 ON CONFLICT DO NOTHING`,
       [next.tenant, next.category, next.epoch, next.name],
     );
-    await this.#client.query('UPDATE sealog.stream SET closed = true WHERE name = $1 AND NOT closed', [stream]);
+    await this.#client.query(
+      'UPDATE sealog.stream SET closed = true, turned = false WHERE name = $1 AND (turned OR NOT closed)',
+      [stream],
+    );
   }
 
-  /** Returns the stored checkpoints of all streams that are not closed, as they stand there. */
+  /** Notes the months below which no policy goes. */
+  async setFloors(floors: readonly (readonly [category: string, months: number])[]): Promise<void> {
+    await this.#client.query(
+      `INSERT INTO sealog.retention_floor (category, months) SELECT * FROM unnest($1::text[], $2::integer[])
+       ON CONFLICT (category) DO UPDATE SET months = excluded.months WHERE retention_floor.months <> excluded.months`,
+      [floors.map(([category]) => category), floors.map(([, months]) => months)],
+    );
+  }
+
+  /** Returns streams behind this id that keep their entries longer than their policy says, as many as `limit`. */
+  async longStreams(after: number, limit: number): Promise<LongStream[]> {
+    const { rows } = await this.#client.query<LongStream>({
+      name: 'long_streams',
+      text: `SELECT s.id, s.name, t.name AS tenant, s.category, s.epoch, s.retention_next AS months
+             FROM sealog.stream AS s JOIN sealog.tenant AS t ON t.id = s.tenant
+             WHERE s.retention_next IS NOT NULL AND NOT s.closed AND s.id > $1 ORDER BY s.id LIMIT $2`,
+      values: [after, limit],
+    });
+    return rows;
+  }
+
+  /** Closes an epoch at its last entry and makes the row of the next one, which keeps its entries as the policy says now; done once. */
+  async turnEpoch(stream: string): Promise<void> {
+    await this.#client.query('SELECT sealog.turn_epoch($1)', [stream]);
+  }
+
+  /** Returns the last size of an epoch that was turned, the months of both, and whether the next one has its opening entry. */
+  async turnedEpoch(
+    stream: string,
+    next: string,
+  ): Promise<{ id: number; size: number; before: number; after: number; isOpened: boolean } | undefined> {
+    const { rows } = await this.#client.query<{
+      id: number;
+      size: number;
+      before: number;
+      after: number;
+      isOpened: boolean;
+    }>(
+      `SELECT s.id, s.size, s.retention_months AS before, n.retention_months AS after, n.size > 0 AS "isOpened"
+       FROM sealog.stream AS s, sealog.stream AS n WHERE s.name = $1 AND s.turned AND n.name = $2`,
+      [stream, next],
+    );
+    return rows[0];
+  }
+
+  /** Returns the stored checkpoints of all streams that no recovery closed, as they stand there. */
   async storedNotes(): Promise<{ name: string; note: string }[]> {
     const { rows } = await this.#client.query<{ name: string; note: string }>(
-      `SELECT s.name, c.note FROM sealog.checkpoint AS c JOIN sealog.stream AS s ON s.id = c.stream WHERE NOT s.closed`,
+      `SELECT s.name, c.note FROM sealog.checkpoint AS c JOIN sealog.stream AS s ON s.id = c.stream
+       WHERE NOT s.closed OR s.turned`,
     );
     return rows;
   }
@@ -222,7 +285,7 @@ export class SignerLease {
       name: 'checkpoints_to_anchor',
       text: `SELECT c.stream AS "streamId", c.tenant AS "tenantId", s.name, c.size, c.root
              FROM sealog.checkpoint AS c JOIN sealog.stream AS s ON s.id = c.stream
-             WHERE s.category <> 'anchor' AND NOT s.closed AND NOT EXISTS (
+             WHERE s.category <> 'anchor' AND (NOT s.closed OR s.turned) AND NOT EXISTS (
                SELECT FROM sealog.anchor_leaf AS l WHERE l.stream = c.stream AND l.size >= c.size AND sealog.is_tick(l.tick))
              ORDER BY c.stream <= $1, c.stream LIMIT $2`,
       values: [after, limit],

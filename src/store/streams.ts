@@ -1,7 +1,8 @@
-/** Tenants and streams: found, or made on first use. Ids never change, so both are remembered for good. */
+/** Tenants and streams: found, or made on first use. */
 import type { Kysely, Selectable } from 'kysely';
 import type pg from 'pg';
 import { type Category, streamName } from '../chain/category.ts';
+import type { EarlierEpoch, EarlierRetention, StreamRef } from '../chain/entry.ts';
 import type { StreamHead } from '../chain/sequencer.ts';
 import { Problem } from '../errors.ts';
 import type { Tables } from './tables.ts';
@@ -12,6 +13,12 @@ export interface StreamRow extends StreamHead {
   readonly category: Category;
   readonly epoch: number;
 }
+
+/** As the column `retention_before` has it: months, and until when they counted. */
+export type StoredRetention = readonly (readonly [months: number, until: number])[];
+
+/** Epochs that a newer one goes on for: those of a year, in which nobody shortens a policy more often. */
+const EARLIER_MAX = 12;
 
 /** Returns a tenant's id, making the tenant where `make`; undefined when it is not there. Two makers at once: the name is unique, both find the first. */
 export async function tenantId(writer: pg.Pool, name: string, make: boolean): Promise<number | undefined> {
@@ -25,27 +32,43 @@ export async function tenantId(writer: pg.Pool, name: string, make: boolean): Pr
   return find();
 }
 
-/** Returns the id, name and epoch of the stream that a tenant's events of a category go to: its last epoch. Makes the first. */
+interface OpenedRow {
+  readonly id: number;
+  readonly name: string;
+  readonly recorded_at: number;
+  readonly retain_until: number | null;
+  readonly retention_months: number | null;
+  readonly retention_before: StoredRetention | null;
+  readonly turned: boolean;
+}
+
+/** Returns the stream that a tenant's events of a category go to: its last epoch. Makes the first. */
 export async function openStream(
   writer: pg.Pool,
   tenant: { readonly id: number; readonly name: string },
   category: Category,
-): Promise<{ id: number; name: string }> {
-  const find = async (): Promise<{ id: number; name: string } | undefined> => {
-    const { rows } = await ask<{ id: number; name: string }>(
+): Promise<StreamRef> {
+  const find = async (): Promise<StreamRef | undefined> => {
+    const { rows } = await ask<OpenedRow>(
       writer,
-      'SELECT id, name FROM sealog.stream WHERE tenant = $1 AND category = $2 ORDER BY epoch DESC LIMIT 1',
-      [tenant.id, category],
+      `SELECT id, name, recorded_at, retain_until, retention_months, retention_before, turned FROM sealog.stream
+       WHERE tenant = $1 AND category = $2 ORDER BY epoch DESC LIMIT $3`,
+      [tenant.id, category, 1 + EARLIER_MAX],
     );
-    return rows[0];
+    const [newest, ...others] = rows.map((row) => ({ ...epochOf(tenant.id, row), turned: row.turned }));
+    if (newest === undefined) return undefined;
+    const end = others.findIndex(({ turned }) => !turned);
+    const earlier = (end === -1 ? others : others.slice(0, end)).map(({ turned: _, ...epoch }) => epoch);
+    const { id, tenantId, name, retentionMonths, retentionBefore } = newest;
+    return { id, tenantId, name, retentionMonths, retentionBefore, ...(earlier.length === 0 ? {} : { earlier }) };
   };
   const found = await find();
   if (found !== undefined) return found;
-  await ask(
-    writer,
-    'INSERT INTO sealog.stream (tenant, category, epoch, name) VALUES ($1, $2, 1, $3) ON CONFLICT DO NOTHING',
-    [tenant.id, category, streamName(tenant.name, category, 1)],
-  );
+  await ask(writer, 'INSERT INTO sealog.stream (tenant, category, name) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING', [
+    tenant.id,
+    category,
+    streamName(tenant.name, category, 1),
+  ]);
   const made = await find();
   if (made === undefined) throw new Problem('not_ready', { detail: 'the stream could not be made' });
   return made;
@@ -81,6 +104,21 @@ export function streamRow(row: Selectable<Tables['sealog.stream']>): StreamRow {
     frontier: row.frontier,
     recordedAt: row.recorded_at,
     retainUntil: row.retain_until ?? undefined,
+    retentionMonths: row.retention_months ?? undefined,
+    retentionBefore: earlierRetention(row.retention_before),
+  };
+}
+
+export function earlierRetention(stored: StoredRetention | null): EarlierRetention[] {
+  return (stored ?? []).map(([months, until]) => ({ months, until }));
+}
+
+function epochOf(tenantId: number, row: OpenedRow): EarlierEpoch {
+  return {
+    ...{ id: row.id, tenantId, name: row.name, recordedAt: row.recorded_at },
+    retainUntil: row.retain_until ?? undefined,
+    retentionMonths: row.retention_months ?? undefined,
+    retentionBefore: earlierRetention(row.retention_before),
   };
 }
 

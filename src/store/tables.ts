@@ -1,5 +1,6 @@
 /** The tables of `migrations/`, as kysely sees them. Instants are milliseconds since 1970. */
 import type { Generated } from 'kysely';
+import type { StoredRetention } from './streams.ts';
 
 export interface Tables {
   'sealog.deployment': { one: Generated<boolean>; origin: string };
@@ -16,6 +17,21 @@ export interface Tables {
     recorded_at: number;
     retain_until: number | null;
     closed: Generated<boolean>;
+    /** Set by the table itself where a row is made; null = for ever. */
+    retention_months: Generated<number | null>;
+    retention_before: StoredRetention | null;
+    retention_next: number | null;
+    turned: Generated<boolean>;
+  };
+  'sealog.retention_policy': {
+    tenant: number;
+    category: string;
+    number: number;
+    months: number;
+    evidence: 'refuse' | 'flag';
+    at: Generated<Date>;
+    by: string;
+    reason: string | null;
   };
   'sealog.data_key': {
     id: Generated<number>;

@@ -32,6 +32,7 @@ type TableOfTenants =
 export const TENANT_COLUMNS = {
   'sealog.tenant': 'id',
   'sealog.stream': 'tenant',
+  'sealog.retention_policy': 'tenant',
   'sealog.data_key': 'tenant',
   'sealog.block': 'tenant',
   'sealog.tag': 'tenant',

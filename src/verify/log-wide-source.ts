@@ -63,11 +63,15 @@ export interface SourceEvidence {
   readonly crls: readonly Uint8Array[];
 }
 
-/** A recovery closed an epoch: what its successor's first entry says of it. */
+/** An epoch was closed: what its successor's first entry says of it. */
 export interface Closing {
   readonly consistentSize: number;
   readonly lastSize: number;
+  /** Hex. */
+  readonly lastRoot: string;
   readonly successor: string;
+  /** For a shorter policy, not by a recovery: all of it counts, and nothing follows its last size. */
+  readonly isTurned: boolean;
 }
 
 /** An entry's record, and how it stands in the tree of a size. */

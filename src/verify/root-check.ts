@@ -1,6 +1,6 @@
 /**
  * Holds a stream's tree, while it grows over the stored entries, to roots that were stated before: by its signed checkpoint, by the leaves
- * of ticks, by checkpoints that the verifier was given, by the signer's own mark.
+ * of ticks, by checkpoints that the verifier was given, by the signer's own mark, by the epoch that goes on for this one.
  *
  * Somebody who rewrites entries, links, tiles and the stream's row consistently still has another root at each size behind the
  * first entry that he changed. Statements are read one after the other, in the order of their sizes, as the tree comes to them.
@@ -18,7 +18,7 @@ export interface StatedRoot {
   readonly name: string;
 }
 
-export type StatementKind = 'checkpoint' | 'anchor' | 'given' | 'mark';
+export type StatementKind = 'checkpoint' | 'anchor' | 'given' | 'mark' | 'successor';
 
 /** In the order of their sizes. */
 export type StatedRoots = AsyncIterable<StatedRoot> | readonly StatedRoot[];
@@ -35,6 +35,7 @@ const FINDING: Readonly<Record<StatementKind, FindingKind>> = {
   anchor: 'inconsistent',
   given: 'inconsistent',
   mark: 'inconsistent',
+  successor: 'inconsistent',
 };
 
 export class RootCheck implements RootListener {

@@ -41,7 +41,7 @@ import type { EvidenceChecker } from './outside-evidence.ts';
 import type { PartsChecker } from './parts-check.ts';
 import type { StatedRoot } from './root-check.ts';
 import { type TrustedKey, trustedKeys } from './trusted-keys.ts';
-import { orphanReport, type StreamReport, verifyStream } from './verify-stream.ts';
+import { orphanReport, type StreamReport, type VerifyOptions, verifyStream } from './verify-stream.ts';
 
 /**
  * `tampered`: something is wrong. `incomplete`: nothing is wrong with what could be read, but not all could be. `not_provable`: nothing is wrong,
@@ -229,13 +229,17 @@ export class LogCheck {
     const stored = await this.#source.checkpoint(stream);
     const keys = await this.#keysOf(stream.name, (kind, detail) => add(kind, detail));
     const opened = stored === undefined ? undefined : this.#openCheckpoint(stream, stored, keys, add);
-    const closing = await this.#source.closing(stream);
+    const said = await this.#source.closing(stream);
+    // What a recovery closed counts up to consistentSize; what a shorter policy closed is a stream like any other, that ended.
+    const closing = said?.isTurned === true ? undefined : said;
     const given = this.#given.filter((one) => one.stream === stream.name);
     const stated: StatedRoot[] = given.map(({ says: { size, root }, name }) => ({ size, root, kind: 'given', name }));
     if (mark !== undefined && isRoot(mark.root))
       stated.push({ size: mark.size, root: fromHex(mark.root), kind: 'mark', name: "the signer's own record" });
     if (opened !== undefined)
       stated.push({ size: opened.size, root: opened.root, kind: 'checkpoint', name: 'its signed checkpoint' });
+    if (said?.isTurned === true)
+      stated.push({ size: said.lastSize, root: fromHex(said.lastRoot), kind: 'successor', name: said.successor });
     stated.sort((a, b) => a.size - b.size);
 
     const epoch = this.#source.isWhole ? anchorEpoch(stream.name) : undefined;
@@ -260,10 +264,12 @@ export class LogCheck {
         if (one.kind === 'given') pinned.push({ from: 0, to: one.size, by: one.name });
         if (one.kind === 'anchor') agree(leaves, one.size);
       },
-      ...(epoch === undefined ? {} : { onEntries: this.#ticksOf(add) }),
+      ...onEntries(epoch === undefined ? undefined : this.#ticksOf(add), openingOf(stream.name, add)),
       onProgress: (entries) => this.#options.onProgress?.(stream, entries),
     });
 
+    if (said?.isTurned === true && report.size > said.lastSize)
+      add('inconsistent', `${said.successor} says that the epoch ended before this entry`, said.lastSize);
     const unchecked = [...report.unchecked];
     const { consistentSize } = closing ?? {};
     const end = Math.min(report.size, consistentSize ?? report.size);
@@ -838,6 +844,32 @@ async function* filtered(
   counts: (one: StatedRoot) => boolean,
 ): AsyncGenerator<StatedRoot> {
   for await (const one of roots) if (counts(one)) yield one;
+}
+
+type OnEntries = NonNullable<VerifyOptions['onEntries']>;
+
+function onEntries(...looks: readonly (OnEntries | undefined)[]): { readonly onEntries?: OnEntries } {
+  const all = looks.filter((look) => look !== undefined);
+  if (all.length === 0) return {};
+  return {
+    onEntries: async (entries) => {
+      for (const look of all) await look(entries);
+    },
+  };
+}
+
+/** Returns what holds a later epoch to its first entry, which Sealog writes when it goes on for another (docs/format.md section 23). */
+function openingOf(
+  stream: string,
+  add: (kind: FindingKind, detail: string, seq?: number) => void,
+): OnEntries | undefined {
+  if (!/\/e[0-9]+$/.test(stream)) return undefined;
+  return async ([first]) => {
+    if (first?.seq !== 0) return;
+    const { action, source } = first.record;
+    if (action !== 'epoch.opened' || source['service'] !== 'sealog')
+      add('inconsistent', 'the epoch does not begin with the entry that opens it', 0);
+  };
 }
 
 /** Opens the note of a checkpoint, and says which key signed it. Throws an EvidenceError. */

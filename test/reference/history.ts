@@ -177,6 +177,7 @@ export async function play(plan: Plan, monthKeys: MonthKeys): Promise<History> {
     log.now = clock.now + step.databaseOff;
     log.fault = step.fault;
     log.step = i;
+    log.months = new Map(STREAMS.map(({ id }, stream) => [id, monthsAt(plan, stream, i)]));
     if (step.restarts >= 0) replicas[step.restarts] = replica(log, monthKeys, clock);
     const events = step.submissions.map((submission, n) => eventsOf(submission, (i * 10 + n) * 10_000, i, sent));
     await Promise.all(step.submissions.map((submission, n) => submit(context, i, replicas, submission, events[n]!)));
@@ -258,7 +259,9 @@ async function submit(
   context.submissions += 1;
   const sending = { submission: context.submissions, isAtomic: planned.atomic, step, at: clock.now };
   const refs = STREAMS.map(({ id, tenant, name }, i): StreamRef => {
-    return { id, tenantId: tenant, name, retentionMonths: monthsAt(plan, i, step) ?? undefined };
+    // The second replica never learns of a change: what the stream's row says counts.
+    const known = monthsAt(plan, i, planned.replica === 1 ? 0 : step);
+    return { id, tenantId: tenant, name, retentionMonths: known ?? undefined };
   });
   const entries = events.map(({ stream, event, mayRepeat }) => pendingEntry(refs[stream]!, event, mayRepeat));
   const guess = (stream: StreamRef): number =>

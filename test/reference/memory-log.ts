@@ -30,7 +30,7 @@ import type * as tables from './naive-verify.ts';
 export interface Commit {
   readonly now: number;
   readonly step: number;
-  readonly heads: readonly (StreamHead & { readonly sizeBefore: number })[];
+  readonly heads: NewRows['heads'];
 }
 
 /** What goes wrong with the transactions to come. */
@@ -50,6 +50,8 @@ export class MemoryLog implements AppendStore, KeyStore {
   /** Which step of a plan is being played. */
   step = 0;
   fault: Fault = 'none';
+  /** How long each stream's next entries are kept, by id; null: for ever. */
+  months: ReadonlyMap<number, number | null> = new Map();
   readonly #newest = new Map<string, number>();
   #lock: Promise<unknown> = Promise.resolve();
 
@@ -75,6 +77,7 @@ export class MemoryLog implements AppendStore, KeyStore {
       const { result, rows } = await work({
         heads: streamIds.map((id) => this.#headOf(id)).sort((a, b) => a.id - b.id),
         closed: [],
+        unopened: [],
         refusal: undefined,
         now,
         seqs: this.#seen(queries),
@@ -110,7 +113,8 @@ export class MemoryLog implements AppendStore, KeyStore {
 
   #headOf(id: number): StreamHead {
     const row = this.streams.find((stream) => stream.id === id)!;
-    return { ...row, retainUntil: row.retainUntil ?? undefined };
+    const months = this.months.get(id) ?? undefined;
+    return { ...row, retainUntil: row.retainUntil ?? undefined, retentionMonths: months, retentionBefore: [] };
   }
 
   #seen(queries: readonly IdQuery[]): (number | undefined)[] {
