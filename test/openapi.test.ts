@@ -383,7 +383,7 @@ describe('an event', () => {
     expect(fields({ ...change, changes: { diff } })).toEqual(['changes.diff[0]']);
     expect(fields({ ...login, actor: { ...actor, roles } })).toEqual(['actor.roles']);
     expect(fields({ ...login, ...many })).toHaveLength(1);
-    expect(performance.now() - begin).toBeLessThan(1000);
+    expect(performance.now() - begin).toBeLessThan(10_000);
   });
 
   it('is never told what it holds, nor changed', () => {
