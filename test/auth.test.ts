@@ -92,12 +92,12 @@ const MAY: Readonly<Record<string, readonly [tenant: readonly string[], deployme
   executive_viewer: [[], []],
   plant_manager: [READS, READS],
   it_security_admin: [
-    [...READS, 'api-keys:read', 'api-keys:write', 'sinks:read', 'sinks:write'],
-    [...READS, 'rotations:read', 'rotations:write', 'sinks:read', 'sinks:write'],
+    [...READS, 'api-keys:read', 'api-keys:write', 'sinks:read', 'sinks:write', 'retention:read', 'retention:write'],
+    [...READS, 'rotations:read', 'rotations:write', 'sinks:read', 'sinks:write', 'retention:read', 'retention:write'],
   ],
   auditor: [
-    [...READS, 'bundles:read', 'api-keys:read', 'sinks:read'],
-    [...READS, 'bundles:read', 'rotations:read', 'sinks:read'],
+    [...READS, 'bundles:read', 'api-keys:read', 'sinks:read', 'retention:read'],
+    [...READS, 'bundles:read', 'rotations:read', 'sinks:read', 'retention:read'],
   ],
   privacy_officer: [
     ['events:read', 'streams:read'],

@@ -3,8 +3,10 @@
  *
  * As root, some tests become other users and make folders that only root may enter; as anybody else they say that they are skipped.
  */
+
 import assert from 'node:assert/strict';
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { randomInt } from 'node:crypto';
 import { once } from 'node:events';
 import { existsSync, readFileSync } from 'node:fs';
 import { chmod, chown, cp, mkdir, mkdtemp, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
@@ -24,6 +26,8 @@ import {
   startEmbeddedPostgres,
 } from '../src/store/embedded-postgres.ts';
 import { createDatabase } from './support/postgres.ts';
+
+const HARD = process.env['SEALOG_TEST_HARD'] !== undefined;
 
 const REPOSITORY = join(import.meta.dirname, '..');
 const IS_ROOT = process.getuid?.() === 0;
@@ -284,7 +288,7 @@ describe('after a crash', () => {
   });
 
   test('kill -9 at any moment of a first start is healed by the next', { timeout: 30_000 }, async () => {
-    for (const afterMs of [200, 400, 600]) {
+    for (const afterMs of HARD ? [200, 400, 600] : [randomInt(150, 700)]) {
       const dataDir = await folder();
       const service = spawnStart(dataDir);
       await delay(afterMs);

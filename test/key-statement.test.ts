@@ -5,6 +5,8 @@ import { type NoteSigner, noteSigner, signNote } from '../src/chain/note.ts';
 import { EvidenceError } from '../src/errors.ts';
 import { trustedKeys } from '../src/verify/trusted-keys.ts';
 
+const HARD = process.env['SEALOG_TEST_HARD'] !== undefined;
+
 const ORIGIN = 'log.example';
 const STREAM = `${ORIGIN}/acme/data_access`;
 
@@ -163,7 +165,8 @@ describe('from a given key', () => {
     for (const [index, note] of sound.entries()) {
       const bytes = Buffer.from(note);
       for (let at = 0; at < bytes.length; at++) {
-        for (let bit = 0; bit < 8; bit++) {
+        // One of each byte in the short form.
+        for (let bit = HARD ? 0 : at % 8; bit < 8; bit += HARD ? 1 : 8) {
           const damaged = Buffer.from(bytes);
           damaged[at]! ^= 1 << bit;
           const statements = sound.with(index, damaged.toString('utf8'));

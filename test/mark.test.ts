@@ -5,6 +5,8 @@ import { join } from 'node:path';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { Mark, type MarkFact, MarkLostError, readMark } from '../src/signer/mark.ts';
 
+const HARD = process.env['SEALOG_TEST_HARD'] !== undefined;
+
 async function folder(): Promise<string> {
   const path = await mkdtemp(join(tmpdir(), 'sealog-test-mark-'));
   onTestFinished(() => rm(path, { recursive: true, force: true }));
@@ -90,7 +92,7 @@ describe('a mark', () => {
     const lastLine = whole.lastIndexOf('\n', whole.length - 2) + 1;
     const untold: number[] = [];
     for (let at = 0; at < lastLine - 1; at++) {
-      for (const bit of [0, 3, 6]) {
+      for (const bit of HARD ? [0, 3, 6] : [at % 7]) {
         const damaged = Buffer.from(whole);
         damaged[at]! ^= 1 << bit;
         await writeFile(file, damaged);

@@ -1,6 +1,6 @@
 /** Two persons, and rotation of the signing keys as the first thing that they agree on: its whole life, every way around it, and crashes. */
 import { execFile } from 'node:child_process';
-import { randomUUID } from 'node:crypto';
+import { randomInt, randomUUID } from 'node:crypto';
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -21,6 +21,8 @@ import { makeSeed } from '../src/signer/seeds.ts';
 import { trustedKeys } from '../src/verify/trusted-keys.ts';
 import { PROGRAM_ENVIRONMENT } from './support/program-environment.ts';
 import { type Answer, startService, type TestService } from './support/service.ts';
+
+const HARD = process.env['SEALOG_TEST_HARD'] !== undefined;
 
 const run = promisify(execFile);
 const PATH = '/v1/keys/rotations';
@@ -537,7 +539,9 @@ describe('a signer that is killed', () => {
     await service.checkLog();
   }
 
-  test.each(['planned', 'seeded', 'begun', 'resigned', 'told'])(
+  // In the short form three of them, others in each run.
+  const first = HARD ? 0 : randomInt(3);
+  test.each(['planned', 'seeded', 'begun', 'resigned', 'told'].slice(first, HARD ? 5 : first + 3))(
     'after "%s" is followed by one that makes one generation, and tells of it once',
     async (step) => {
       const { service, id } = await approved();
@@ -549,7 +553,8 @@ describe('a signer that is killed', () => {
 
   test('again and again, gets there', async () => {
     const { service, id } = await approved();
-    for (const step of ['planned', 'seeded', 'begun', 'told', 'told']) await killedAt(service, step);
+    for (const step of HARD ? ['planned', 'seeded', 'begun', 'told', 'told'] : ['seeded', 'told'])
+      await killedAt(service, step);
     await isDoneOnce(service, id);
   }, 60_000);
 });

@@ -222,6 +222,7 @@ const PATHS: Readonly<Record<string, readonly string[]>> = {
     '/v1/export?cursor=acme/data_access:0',
   ],
   'GET /v1/verifications': ['/v1/verifications'],
+  'GET /v1/retention': ['/v1/retention'],
   'GET /v1/verifications/:id': ['/v1/verifications/00000000-0000-4000-8000-000000000000'],
 };
 /** Routes that give out nothing of events. */

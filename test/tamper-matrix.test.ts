@@ -5,6 +5,7 @@
  * of each stream that an auditor kept and a witness's cosignature (`outside`). Where only the outside can tell, the others say `not_provable`, and
  * nobody ever says `intact` of what was changed.
  */
+import { randomInt } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Kysely, PostgresDialect } from 'kysely';
 import pg from 'pg';
@@ -39,6 +40,8 @@ import { witnessChecker } from '../src/verify/outside-evidence.ts';
 import { type LogOptions, type LogReport, verifyLog } from '../src/verify/verify-log.ts';
 import { Adversary, disarm, type Home } from './support/adversary.ts';
 import { startService, type TestService } from './support/service.ts';
+
+const HARD = process.env['SEALOG_TEST_HARD'] !== undefined;
 
 const ORIGIN = 'log.example';
 /** 8 blocks of 40 entries: a full tile, and a quarter of the next. Anchored at 160 and 320. */
@@ -748,7 +751,7 @@ describe('every column of what was signed and anchored', () => {
     for (const { table, column, type } of columns) {
       const worth = WORTH[`${table}.${column}`] ?? 'tampered';
       if (worth.startsWith('no evidence')) continue;
-      for (const change of CHANGES[type]!(column)) {
+      for (const change of some(CHANGES[type]!(column))) {
         await undone(async () => {
           await loosen(table);
           await on.run(
@@ -839,3 +842,8 @@ describe('a generation of keys that was replaced', () => {
     }
   });
 });
+
+/** In the short form one of a column's changes, another in each run. */
+function some<Item>(items: readonly Item[]): readonly Item[] {
+  return HARD ? items : [items[randomInt(items.length)]!];
+}

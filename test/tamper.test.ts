@@ -4,6 +4,7 @@
  * Each change is made in a transaction in which the log is then verified, and which is rolled back: what was changed is there byte by
  * byte again, and must be intact. (`verify.test.ts` also commits.)
  */
+import { randomInt } from 'node:crypto';
 import { cp, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -439,6 +440,8 @@ describe('every column of every table of entries', () => {
     'proposal',
     'sink',
     'sink_cursor',
+    'retention_policy',
+    'retention_floor',
   ];
   /** What verification of the stream must say when the column is changed, or why it may say nothing. */
   const WORTH: Readonly<Record<string, 'tampered' | 'incomplete' | `no evidence: ${string}`>> = {
@@ -458,6 +461,10 @@ describe('every column of every table of entries', () => {
     'stream.frontier': 'tampered',
     'stream.recorded_at': 'tampered',
     'stream.retain_until': 'tampered',
+    'stream.retention_months': 'no evidence: it stamps what is to come',
+    'stream.retention_before': 'no evidence: repeats are looked for by it',
+    'stream.retention_next': 'no evidence: it is for the signer to do',
+    'stream.turned': 'no evidence: it says why an epoch ended',
     'stream.closed': 'no evidence: it ends appending, and says nothing of what is there',
     'data_key.id': 'tampered',
     'data_key.tenant': 'tampered',
@@ -491,7 +498,7 @@ describe('every column of every table of entries', () => {
     for (const { table, column, type } of columns.filter((one) => !OF_THE_LOG.includes(one.table))) {
       const worth = WORTH[`${table}.${column}`] ?? 'tampered';
       if (worth.startsWith('no evidence')) continue;
-      for (const change of CHANGES[type]!(column)) {
+      for (const change of some(CHANGES[type]!(column))) {
         // The smaller stream has all but tiles.
         const report = await after(table === 'tile' ? MAIN : SMALL, async (on) => {
           await loosen(on, table);
@@ -546,7 +553,7 @@ describe('a stream of 66,000 entries', () => {
     ]);
   const flipped = (column: string, at: number) =>
     `${column} = set_byte(${column}, ${at}, get_byte(${column}, ${at}) # 1)`;
-  it.each<Case>([
+  const cases: readonly Case[] = [
     ['a hash of the tile of level 1', 'tile@14592', tile(1, 0, flipped('hashes', 32 * 57))],
     ['the root of the tile of level 1', 'tile@0', tile(1, 0, flipped('root', 0))],
     [
@@ -572,7 +579,8 @@ describe('a stream of 66,000 entries', () => {
         await on.run('INSERT INTO sealog.tag VALUES (1, $1, 4711, 20000, $2)', [on.stream.id, on.stream.month]);
       },
     ],
-  ])('%s: %s', async (_, expected, change) => {
+  ];
+  it.each(HARD ? cases : [cases[0]!, cases.at(-1)!])('%s: %s', async (_, expected, change) => {
     const report = await after(BIG, change);
     expect([places(report).join(' '), report.verdict]).toEqual([expected, 'tampered']);
   });
@@ -1461,4 +1469,9 @@ async function recordOf(on: Hands, seq: number): Promise<[Rec, Uint8Array]> {
   const firstSeq = seq - (seq % 40);
   const bytes = decodeRecords(unpackPayload((await on.block(firstSeq)).records))[seq - firstSeq]!;
   return [decodeRecord(bytes), bytes];
+}
+
+/** In the short form one of a column's changes, another in each run. */
+function some<Item>(items: readonly Item[]): readonly Item[] {
+  return HARD ? items : [items[randomInt(items.length)]!];
 }

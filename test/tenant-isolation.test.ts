@@ -963,12 +963,12 @@ describe('SQL in a value', () => {
     const probe = new Prober(service, tenants[0], tenants[1]);
     const before = await counted(service);
     const document = loadApiDocument();
-    // Each parameter has four in a row, one of which ends a text, and the next one goes on behind them.
+    // Each parameter has two in a row, and the next one goes on behind them.
     let next = 0;
     const some = (): readonly string[] => {
       if (HARD) return INJECTIONS;
-      next += 4;
-      return [4, 3, 2, 1].map((back) => INJECTIONS[(next - back) % INJECTIONS.length]!);
+      next += 2;
+      return [2, 1].map((back) => INJECTIONS[(next - back) % INJECTIONS.length]!);
     };
     for (const { operationId, method, path, permission } of declaredOperations()) {
       const [, , operation] = operationsOf(document).find(([, , one]) => one.operationId === operationId)!;

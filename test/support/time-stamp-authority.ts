@@ -204,10 +204,16 @@ export async function startAuthority(options: AuthorityOptions = {}): Promise<Au
   }
 
   let calls = 0;
-  async function replyWith(config: string, query: Buffer): Promise<Buffer> {
+  let last: Promise<unknown> = Promise.resolve();
+  /** One after the other: openssl counts serial numbers in a file. */
+  function replyWith(config: string, query: Buffer): Promise<Buffer> {
     const file = `query-${calls++}.tsq`;
-    await writeFile(join(folder, file), query);
-    return openssl('ts', '-reply', '-config', config, '-queryfile', file);
+    const made = last.then(async () => {
+      await writeFile(join(folder, file), query);
+      return openssl('ts', '-reply', '-config', config, '-queryfile', file);
+    });
+    last = made.catch(() => {});
+    return made;
   }
 
   async function tokenOf(reply: Buffer): Promise<Buffer> {
