@@ -12,6 +12,8 @@ export default defineConfig({
     globalSetup: ['test/support/global-setup.ts'],
     // Processes, not threads: tests kill, signal and measure what they start.
     pool: 'forks',
+    // Node loads what is tested, as it does in the service: no other program rewrites it.
+    experimental: { viteModuleRunner: false, nodeLoader: false },
     // On two processors: tests wait more than they work.
     maxWorkers: 4,
     testTimeout: 60_000,

@@ -1,11 +1,15 @@
 /** Wires everything, once: the only place that knows all the parts. */
-import type { X509Certificate } from 'node:crypto';
+import { randomUUID, type X509Certificate } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import type { FastifyInstance } from 'fastify';
 import type pg from 'pg';
 import type { Logger } from 'pino';
 import { apiKeyRoutes } from './access/api-key-routes.ts';
+import { erasureRoutes } from './access/erasure-routes.ts';
+import { HoldKeeper } from './access/hold-keeper.ts';
+import { type HoldStep, holdRoutes } from './access/hold-routes.ts';
+import { monthKeyRoutes } from './access/month-key-routes.ts';
 import { rotationRoutes } from './access/rotation-routes.ts';
 import { tenantRoutes } from './access/tenant-routes.ts';
 import { readAnchorsFile } from './anchor/anchors-file.ts';
@@ -22,14 +26,16 @@ import { Strangers } from './auth/strangers.ts';
 import { TenantSettings } from './auth/tenant-settings.ts';
 import { type TokenOptions, tokenVerifier } from './auth/tokens.ts';
 import { TICK_ACTION } from './chain/anchor-tick.ts';
-import type { JsonObject } from './chain/canonical.ts';
-import { OWN_TENANT } from './chain/category.ts';
+import { decodeCanonical, type JsonObject } from './chain/canonical.ts';
+import { type Category, type ClientCategory, OWN_TENANT } from './chain/category.ts';
 import { ClockGuard } from './chain/clock-guard.ts';
+import { isAbout, keeperOf } from './chain/hold.ts';
 import type { Entry } from './chain/open-block.ts';
+import { isOpen, PART_NAMES } from './chain/part.ts';
 import { sealWith } from './chain/sealed-run.ts';
 import { Sequencer } from './chain/sequencer.ts';
 import type { Config } from './config.ts';
-import { Problem, SettingsError } from './errors.ts';
+import { KeyUnavailableError, Problem, SettingsError } from './errors.ts';
 import { exportRoutes } from './export/export-routes.ts';
 import type { ExportTask } from './export/export-task.ts';
 import { Exporter } from './export/exporter.ts';
@@ -56,29 +62,83 @@ import { ownEvents } from './ingest/own-events.ts';
 import { ingestRoutes } from './ingest/routes.ts';
 import { ServiceLife } from './ingest/service-life.ts';
 import { Teller } from './ingest/teller.ts';
-import { fileMonthKeys } from './keys/file-month-keys.ts';
+import { KeyRotation } from './keys/key-rotation.ts';
+import { KeyUseEntries } from './keys/key-use-entries.ts';
 import { Keyring } from './keys/keyring.ts';
-import { bundleRoutes } from './proof/bundle-routes.ts';
+import { CheckedMonthKeys } from './keys/month-key-check.ts';
+import { type KeyUse, MonthKeyUses } from './keys/month-key-uses.ts';
+import { monthOf } from './keys/month-keys.ts';
+import { openMonthKeys } from './keys/open-month-keys.ts';
+import { hearThreads } from './keys/thread-keys.ts';
+import { bundleRoutes, closing } from './proof/bundle-routes.ts';
+import { BUNDLE_BOUNDS, writeBundle } from './proof/bundle-writer.ts';
 import { proofRoutes } from './proof/routes.ts';
 import { readEntries } from './read/entries.ts';
 import { findEntry } from './read/find-entry.ts';
 import { readRoutes } from './read/routes.ts';
 import { search } from './read/search.ts';
+import { archiver } from './retention/archive.ts';
+import { Eraser } from './retention/eraser.ts';
+import { replayErasures } from './retention/erasure-replay.ts';
+import { ErasureSearch, type RefusalsOf } from './retention/erasure-search.ts';
 import { EvidenceRules } from './retention/evidence-rules.ts';
 import { partitionMaker } from './retention/partitions.ts';
 import { floorOf } from './retention/policy.ts';
+import { pruneRoutes } from './retention/prune-routes.ts';
+import { Pruner, type PrunerTiming, type PruneStep } from './retention/pruner.ts';
 import { retentionRoutes } from './retention/routes.ts';
+import { noteErasure, readErasureLedger } from './signer/erasure-ledger.ts';
 import { signerKnowledge } from './signer/knowledge.ts';
 import { Signer } from './signer/signer.ts';
 import { createApiKey, findApiKeys, noteApiKeyUses, revokeApiKey, rotateApiKey } from './store/api-keys.ts';
 import { appendStore } from './store/append.ts';
 import { checkpointsByName, keyStatements } from './store/checkpoints.ts';
-import { ensureDropMonth, findOrStoreKey, keyById } from './store/data-keys.ts';
+import {
+  beginGeneration,
+  dropMonthsOfKeys,
+  ensureDropMonth,
+  findOrStoreKey,
+  generationAgeMs,
+  generationToRetire,
+  keyById,
+  keyGenerations,
+  keysFrom,
+  newestGeneration,
+  noteGeneration,
+  sampleOfKeys,
+  storeForm,
+} from './store/data-keys.ts';
 import { type AsTenant, asTenant, type Database, databaseClock, type Logins, openDatabase } from './store/database.ts';
 import { fixOrigin } from './store/deployment.ts';
 import { Directory } from './store/directory.ts';
+import { type DiskState, DiskWatch } from './store/disk-watch.ts';
 import { noticeEntries } from './store/entry-notices.ts';
+import {
+  addFound,
+  beginErasure,
+  blockHolding,
+  endSearch,
+  entriesToErase,
+  eraseParts,
+  finishErasure,
+  isCertified,
+  isInAdministration,
+  oldestErasure,
+  planErasure,
+  type Refusal,
+  refuseEntry,
+} from './store/erasures.ts';
+import {
+  activateHold,
+  approvedReleases,
+  countingHolds,
+  lastHold,
+  placeHold,
+  releaseHold,
+  untoldHolds,
+} from './store/holds.ts';
 import { decide, propose } from './store/proposals.ts';
+import { listRuns } from './store/prunings.ts';
 import { ReaderTurns } from './store/reader-turns.ts';
 import { changePolicy, evidenceRule, monthsInUse } from './store/retention.ts';
 import { checkSettings } from './store/settings-gate.ts';
@@ -98,7 +158,7 @@ import {
   sinksFromFile,
   unparkSink,
 } from './store/sinks.ts';
-import { listStreams } from './store/streams.ts';
+import { listStreams, newestStamp } from './store/streams.ts';
 import { tenantSettings } from './store/tenants.ts';
 import {
   beginScrub,
@@ -125,16 +185,39 @@ export interface AppOptions {
   readonly log: Logger;
   /** For tests. */
   readonly wallClock?: () => number;
+  /** For simulations, in which time goes by faster: what steps of the wall clock are held to. */
+  readonly monotonic?: () => number;
   /** For tests that end the process between two steps of signing. */
   readonly onSignerStep?: (step: string) => void;
   /** For tests that can not wait as long as the service does. */
   readonly verification?: VerificationOptions;
   /** `false` = sinks are not followed here. */
   readonly exporting?: false | Partial<Pick<ExportTask, 'timing' | 'followerTiming'>>;
+  /** `false` = nothing is pruned here by schedule. */
+  readonly pruning?: false | PruningOptions;
   /** For tests: how long refused calls are counted before they are told. */
   readonly refusalWindowMs?: number | undefined;
+  /** For tests that can not wait: the clock that opened keys age by, how often uses of month keys are told, and steps of rotating them. */
+  readonly keyTiming?:
+    | {
+        readonly monotonic?: () => number;
+        readonly tellEveryMs?: number;
+        readonly onStep?: (step: string) => void;
+      }
+    | undefined;
+  /** For tests: `false` = how full disks are is nobody's matter. */
+  readonly disks?: false | { readonly lookEveryMs: number };
   /** For tests: false takes the application's own filter between tenants away, so that row-level security holds alone. */
   readonly tenantFilter?: false;
+}
+
+/** For tests. */
+export interface PruningOptions {
+  readonly timing?: Partial<PrunerTiming>;
+  readonly databaseClock?: () => Promise<number | undefined>;
+  readonly onStep?: (step: PruneStep | HoldStep) => void;
+  /** How often to look for what was left unfinished of holds, and how long it must have been silent. */
+  readonly holds?: { readonly everyMs: number; readonly silentMs: number };
 }
 
 export interface VerificationOptions {
@@ -155,6 +238,7 @@ export interface App {
   readonly origin: string;
   /** Undefined where this replica does not sign. */
   readonly signer: Signer | undefined;
+  readonly pruner: Pruner;
   /** Tells the log that the service is up: whoever makes it listen calls this. Resolves once that is stored, with false where it never will be. */
   tellStart(): Promise<boolean>;
   /** Starts what the first requests would otherwise wait for. */
@@ -173,6 +257,31 @@ type OnWriter<F extends (writer: pg.Pool, ...rest: never[]) => unknown> = F exte
 
 /** What the log's own entries call whoever a credential names. */
 const ACTOR_TYPE = { token: 'user', api_key: 'api_key', certificate: 'service' } as const;
+
+/** What the clock is held to at the start: nothing, where somebody says that it is the day that it shows. */
+async function lastStampToTrust({ writer }: Database, confirmed: number | undefined): Promise<number | undefined> {
+  const now = confirmed === undefined ? undefined : await databaseClock(writer);
+  // The day as it is anywhere on earth.
+  const isConfirmed = now !== undefined && Math.abs(now - confirmed! - DAY_MS / 2) <= DAY_MS;
+  return isConfirmed ? undefined : newestStamp(writer);
+}
+
+/** Uses of month keys, as an entry tells them. */
+function usedEvent(uses: readonly KeyUse[]): { action: string; outcome: 'success' | 'failure'; details: JsonObject } {
+  const told = uses.map(({ monthKey, operation, problem, count }) => ({
+    ...{ monthKey, operation, count },
+    ...(problem === undefined ? {} : { problem }),
+  }));
+  const isSound = uses.every(({ problem }) => problem === undefined);
+  return { action: 'month_key.used', outcome: isSound ? 'success' : 'failure', details: { uses: told } };
+}
+
+/** For what can do without entries whose month key is destroyed. */
+function unlessDestroyed(error: unknown): undefined {
+  const cause = error instanceof Problem ? error.cause : error;
+  if (cause instanceof KeyUnavailableError && cause.problem === 'destroyed') return undefined;
+  throw error;
+}
 
 /** Returns the version of this program. */
 async function ownVersion(): Promise<string> {
@@ -207,10 +316,22 @@ const CHECKPOINT_WAIT_MAX_MS = 10_000;
 const CHECKPOINT_LOOK_MS = 100;
 const CHECKPOINT_WAITERS_MAX = 5000;
 
+const HOUR_MS = 3_600_000;
+const DAY_MS = 24 * HOUR_MS;
+const DISK_ACTION = 'disk.filling';
+
+/** Whoever places or releases a hold is done within a moment; what he left undone is done by whoever looks next. */
+const HOLD_TIMING = { everyMs: 10_000, silentMs: 15_000 };
+/** Of a tenant: all of them are looked at for each entry that expires. */
+const HOLDS_MAX = 100;
+
 const EXPORT_TIMING = { beatMs: 1000, silentMs: 5000 };
 
 /** Of the writer's connections, for what callers change: however many of a tenant ask for it, events find one, and other tenants their turn. */
 const CHANGES_AT_ONCE = 1;
+
+/** How often it is looked for erasures that another replica's caller approved. */
+const ERASURE_LOOK_MS = 1000;
 
 /** As long as for a connection: somebody who waits for an answer would soon give up. */
 const READER_WAIT_MAX_MS = 2000;
@@ -220,6 +341,14 @@ const SINKS_FILE_WAIT_MAX_MS = 10_000;
 
 /** How long a verification waits for what was read to be anchored: two ticks, and the time that anchors take. */
 const ANCHOR_WAIT_MAX_MS = 150_000;
+
+function diskEvent({ disk, used, freeBytes, level }: DiskState) {
+  return {
+    ...({ action: DISK_ACTION, outcome: 'failure', severity: level >= 90 ? 8 : 5 } as const),
+    target: { type: 'disk', id: disk, name: hostname() },
+    details: { level, usedPercent: Math.floor(100 * used), freeBytes },
+  };
+}
 
 /** Builds the service on a database that is there and migrated; it does not listen yet. Throws a SettingsError when it must not start. */
 export async function createApp(options: AppOptions): Promise<App> {
@@ -240,20 +369,47 @@ export async function createApp(options: AppOptions): Promise<App> {
       log.warn({ setting: ONE_LOGIN }, 'database setting');
     const origin = await fixOrigin(database.writer, config.origin, config.databaseUrl === undefined);
 
+    const clock = new ClockGuard({
+      ...{ wall: wallClock, monotonic: options.monotonic ?? (() => performance.now()) },
+      newest: await lastStampToTrust(database, config.clockConfirmed),
+    });
     const partitions = partitionMaker({
       ensureDropMonth: (month) => ensureDropMonth(database.writer, month),
       monthsInUse: () => monthsInUse(database.writer),
       wallClock,
+      objection: () => clock.objection(wallClock(), 0),
       log,
     });
     await partitions.make();
 
-    const keyring = new Keyring(fileMonthKeys(config.monthKeysDir), {
-      findOrStore: (stream, dropMonth, make) => findOrStoreKey(database.writer, stream, dropMonth, make),
-      byId: (id) => keyById(database.verifier, id),
+    const { masterKey, allowAddresses } = config;
+    const keyUses = new MonthKeyUses();
+    const usesChannel = `sealog.key-uses.${randomUUID()}`;
+    watched.push({ stop: hearThreads(usesChannel, keyUses) });
+    const monthKeys = new CheckedMonthKeys({
+      monthKeys: keyUses.watch(await openMonthKeys(masterKey, { allowAddresses, wallClock, log })),
+      samples: () => sampleOfKeys(database.verifier),
+      log,
     });
+    watched.push({ stop: () => monthKeys.close() });
+    await monthKeys.start();
+    const { monotonic = () => performance.now(), tellEveryMs, onStep: onKeyStep } = options.keyTiming ?? {};
+    const cacheMs = config.keyCacheHours * HOUR_MS;
+    const keyring = new Keyring(
+      monthKeys,
+      {
+        findOrStore: async (stream, dropMonth, make) => {
+          // Entries are sealed before they are stamped: a clock that stepped would have partitions and keys made for months that nothing is stored in.
+          const objection = clock.objection(wallClock(), 0);
+          if (objection !== undefined) throw new Problem('not_ready', { detail: objection });
+          return findOrStoreKey(database.writer, stream, dropMonth, make);
+        },
+        byId: (id) => keyById(database.verifier, id),
+      },
+      { cacheMs, monotonic },
+    );
+    const threadKeys = { masterKey, allowAddresses, cacheMs, usesChannel };
     const directory = new Directory({ writer: database.writer, makeTenants: config.makeTenants });
-    const clock = new ClockGuard({ wall: wallClock, monotonic: () => performance.now() });
     let exporter: Exporter | undefined;
     const sequencer = new Sequencer({
       store: appendStore(database),
@@ -279,6 +435,59 @@ export async function createApp(options: AppOptions): Promise<App> {
       wallClock,
     });
     const teller = new Teller({ log });
+    const keyUseEntries = new KeyUseEntries({
+      uses: keyUses,
+      everyMs: tellEveryMs,
+      tell: (uses) => {
+        const event = { ...usedEvent(uses), target: { type: 'key_service', id: masterKey.kind } };
+        return teller.tell(event.action, () => appendOwn(OWN_TENANT, 'log_administration', event));
+      },
+    });
+    const { writer } = database;
+    const keyRotation = new KeyRotation({
+      monthKeys,
+      store: {
+        newest: () => newestGeneration(writer),
+        ageMs: () => generationAgeMs(writer),
+        begin: (after, by) => beginGeneration(writer, after, by),
+        keys: (after, limit, notWrappedBy) => keysFrom(writer, after, limit, notWrappedBy),
+        store: (id, generation, form) => storeForm(writer, id, generation, form),
+        noteRewrapped: (generation) => noteGeneration(writer, generation, 'rewrapped_at'),
+        toRetire: (keptDays) => generationToRetire(writer, keptDays),
+        noteRetired: (generation) => noteGeneration(writer, generation, 'retired_at'),
+        months: async () => (await dropMonthsOfKeys(writer)).map(monthOf),
+      },
+      rotationDays: config.keyRotationDays,
+      retireDays: config.keyRetireDays,
+      tell: (action, { generation, from }) => {
+        const target = { type: 'key_generation', id: `${generation}` };
+        const details = from === undefined ? {} : { retired: { from, to: generation - 1 } };
+        const id = `${action}:${generation}`;
+        return appendOwn(OWN_TENANT, 'log_administration', {
+          action,
+          id,
+          once: true,
+          outcome: 'success',
+          target,
+          details,
+        });
+      },
+      objection: () => pruner.clockObjection(),
+      log,
+      onStep: onKeyStep,
+    });
+    const disks = new DiskWatch({
+      folders: [
+        ...(config.databaseUrl === undefined ? [{ disk: 'data', path: config.dataDir }] : []),
+        ...(config.signerDir === undefined ? [] : [{ disk: 'signer', path: config.signerDir }]),
+        ...(config.monthKeysDir === '' ? [] : [{ disk: 'keys', path: config.monthKeysDir }]),
+      ],
+      ...(options.disks || {}),
+      onFuller: (state) => {
+        log.error(state, 'a disk is getting full: when it is, nothing is stored');
+        void teller.tell(DISK_ACTION, () => appendOwn(OWN_TENANT, 'system_operation', diskEvent(state)));
+      },
+    });
     const signer =
       config.signerDir === undefined
         ? undefined
@@ -298,8 +507,62 @@ export async function createApp(options: AppOptions): Promise<App> {
             },
             floor: (category) => floorOf(category, config.retentionFloors),
             openEpoch,
+            eraseAgain: async (lease) => {
+              const lines = await readErasureLedger(config.signerDir!);
+              const deps = { lines, database: database.verifier, keys: keyring, log };
+              await replayErasures(deps, (...what) => lease.eraseAgain(...what));
+            },
             wallClock,
             log,
+            onStep: options.onSignerStep,
+          });
+    const refusalsOf: RefusalsOf = async (stream, entries) => {
+      const refused = new Map<number, Refusal>();
+      if (config.legalDuty.includes(stream.category as ClientCategory))
+        for (const { record } of entries) refused.set(record.seq, { reason: 'legal_duty' });
+      const holds = await countingHolds(writer, stream.tenantId);
+      for (const hold of holds.filter((one) => isAbout(one, stream))) {
+        const keeps = keeperOf(hold);
+        for (const entry of entries.filter(keeps))
+          refused.set(entry.record.seq, { reason: 'legal_hold', hold: hold.id });
+      }
+      return refused;
+    };
+    const erasureSearch = new ErasureSearch({
+      keys: keyring,
+      refusalsOf,
+      add: (of, found, blocks) => addFound(database.writer, of, found, blocks),
+      end: ({ id }, state, more) => endSearch(database.writer, id, state, more),
+      log,
+    });
+    const eraser =
+      signer === undefined
+        ? undefined
+        : new Eraser({
+            isLeading: () => signer.status.isLeading && signer.status.lastRoundAt > 0,
+            store: {
+              oldest: (except) => oldestErasure(database.writer, except),
+              entries: (id, certificate) => entriesToErase(database.writer, id, certificate),
+              refuse: (id, entry, reason) => refuseEntry(database.writer, id, entry, reason),
+              lastHold: () => lastHold(database.writer),
+              plan: (id, holdsSeen) => planErasure(database.writer, id, holdsSeen),
+              isCertified: (id, certificate) => isCertified(database.writer, id, certificate),
+              block: (streamId, seq) => blockHolding(database.verifier, streamId, seq),
+              erase: (id, block, parts) => eraseParts(database.writer, id, block, parts),
+              finish: (id) => finishErasure(database.writer, id),
+              isInAdministration: (of, idHash) => isInAdministration(database.verifier, of, idHash),
+            },
+            ledger: {
+              note: (line) => noteErasure(config.signerDir!, line),
+              lines: () => readErasureLedger(config.signerDir!),
+            },
+            keys: keyring,
+            refusalsOf,
+            append: async (of, event) => {
+              await appendOwn(of, 'log_administration', { ...event, outcome: 'success', once: true });
+            },
+            log,
+            everyMs: ERASURE_LOOK_MS,
             onStep: options.onSignerStep,
           });
     const checkpoints = new CheckpointWatch({
@@ -342,7 +605,7 @@ export async function createApp(options: AppOptions): Promise<App> {
       runs: new LabelledCounter('verdict', ['intact', 'tampered', 'incomplete', 'not_provable', 'failed']),
       entries: new LabelledCounter('kind', ['job', 'scrub']),
     };
-    const reading = { connection: logins.verifier ?? connection, monthKeysDir: config.monthKeysDir, origin };
+    const reading = { connection: logins.verifier ?? connection, keys: threadKeys, origin };
     const trusted = config.anchorsFile === undefined ? [] : await readAnchorsFile(config.anchorsFile);
     const trust = async (): Promise<Trust> => {
       const stated = async () => new Set((await keyStatements(database.verifier, [origin])).map(({ vkey }) => vkey));
@@ -401,6 +664,71 @@ export async function createApp(options: AppOptions): Promise<App> {
             timing,
           });
 
+    // What was opened before goes on for its time; then nothing can be sealed any more.
+    const keyOutage = (): string | undefined => {
+      const { outage } = keyUses;
+      const isOver = outage !== undefined && monotonic() - keyring.openedAt >= cacheMs;
+      return isOver ? 'the key service does not answer, and what was opened before has ended' : undefined;
+    };
+    const { onStep, databaseClock: ownClock, timing: pruningTiming, holds: holdTiming } = options.pruning || {};
+    const archiving = new AbortController();
+    const holdKeeper = new HoldKeeper({
+      store: {
+        untold: (silentMs) => untoldHolds(writer, silentMs),
+        activate: (id) => activateHold(writer, id),
+        approved: (silentMs) => approvedReleases(writer, silentMs),
+        release: (proposal) => releaseHold(writer, proposal),
+      },
+      append: async (of, event) => {
+        await appendOwn(of, 'log_administration', { ...event, outcome: 'success', once: true });
+      },
+      log,
+      timing: holdTiming ?? HOLD_TIMING,
+    });
+    const pruner = new Pruner({
+      writer: database.writer,
+      database: database.verifier,
+      databaseClock: ownClock ?? (() => databaseClock(database.writer)),
+      guard: (now) => clock.objection(now, 0),
+      objection: () => scrubber?.objection,
+      hasOutside: trusted.some(({ type }) => type !== 'folder'),
+      append: appendOwn,
+      keys: keyring,
+      archive:
+        config.archiveDir === undefined
+          ? undefined
+          : archiver({
+              folder: config.archiveDir,
+              signal: archiving.signal,
+              bundle: async ({ tenant: owner, stream, first, end }) => {
+                const ask = asking((await directory.tenant(owner))!);
+                const sources = { origin, ask, verifier: database.verifier, keys: keyring };
+                const category = stream.split('/')[1] as Category;
+                const asked = { tenant: owner, category, from: undefined, to: undefined, since: [] };
+                const request = { ...asked, withhold: new Set(PART_NAMES), only: { stream, first, end } };
+                const bundle = await writeBundle(sources, request, BUNDLE_BOUNDS, archiving.signal);
+                return closing(bundle);
+              },
+              key: async () =>
+                (await trust()).key?.vkey ?? (await keyStatements(database.verifier, [origin])).at(-1)?.vkey,
+            }),
+      openingOf: async ({ streamId: id, tenantId, name }) => {
+        // The first epoch opens for none. In a database that was restored from before a pruning the key of what goes again may be destroyed.
+        if (!/\/e[0-9]+$/.test(name)) return undefined;
+        const first = (await readEntries(asking(tenantId), keyring, { id, name }, [0]).catch(unlessDestroyed))?.get(0);
+        const details = first?.parts.find((part) => part.name === 'details');
+        if (first?.record.action !== 'epoch.opened' || details === undefined || !isOpen(details)) return undefined;
+        return decodeCanonical(details.value) as JsonObject;
+      },
+      destroyKeys: async (dropMonth) => {
+        await monthKeys.destroy(String(dropMonth));
+        await keyring.forget(dropMonth);
+      },
+      log,
+      onStep,
+      timing: pruningTiming,
+    });
+
     const refused = new LabelledCounter('code', [
       ...['unauthenticated', 'forbidden', 'second_person_required', 'tenant_closed', 'quota'],
       ...['not_found', 'exists', 'key_ended', 'already_decided'],
@@ -437,7 +765,6 @@ export async function createApp(options: AppOptions): Promise<App> {
       wallClock,
     });
 
-    const { allowAddresses } = config;
     const keySet = tokens.secret === undefined ? new KeySet({ url: tokens.jwksUrl, allowAddresses, log }) : undefined;
     const shell = {
       ...{ log, tls, trustProxy: config.trustProxy },
@@ -475,7 +802,8 @@ export async function createApp(options: AppOptions): Promise<App> {
       append: async (caller, ip, trace) => {
         const { tenant, category, ...event } = { tenant: caller.tenant, outcome: 'success' as const, ...trace };
         const actor = { type: ACTOR_TYPE[caller.credential], id: caller.subject, ip, roles: [...caller.roles] };
-        await appendOwn(tenant, category ?? 'data_access', { ...event, actor });
+        const once = trace.id === undefined ? {} : ({ once: true } as const);
+        await appendOwn(tenant, category ?? 'data_access', { ...event, ...once, actor });
       },
       tellLater: (action, append) => void teller.tell(action, append),
       log,
@@ -487,7 +815,7 @@ export async function createApp(options: AppOptions): Promise<App> {
           if (now === undefined) return 'the database does not answer';
           const objection = clock.objection(now, 0) ?? sequencer.objection;
           const refusal = await signerRefusal(database.writer).catch(() => 'the database does not answer');
-          return objection ?? refusal ?? scrubber?.objection;
+          return monthKeys.objection ?? objection ?? refusal ?? keyOutage() ?? scrubber?.objection;
         },
       }),
     );
@@ -536,6 +864,46 @@ export async function createApp(options: AppOptions): Promise<App> {
       }),
     );
     await server.register(
+      erasureRoutes({
+        tenant: tenantWithId,
+        readJson,
+        propose: (one, openMax) => changes.run(one.tenantId, () => propose(database.writer, one, openMax)),
+        decide: (of, decision) => changes.run(of.tenantId, () => decide(database.writer, of, decision)),
+        hasRoom: (of) => erasureSearch.hasRoom(of),
+        search: async (wanted) => {
+          await beginErasure(database.writer, wanted.id, wanted.tenantId);
+          erasureSearch.start(wanted);
+        },
+        wake: () => eraser?.wake(),
+      }),
+    );
+    await server.register(
+      holdRoutes({
+        tenant: tenantWithId,
+        readJson,
+        openTenant: async (name) => (await directory.open(name, 'log_administration')).tenantId,
+        propose: (one, openMax) => changes.run(one.tenantId, () => propose(database.writer, one, openMax)),
+        decide: (of, decision) => changes.run(of.tenantId, () => decide(database.writer, of, decision)),
+        place: (hold) => changes.run(hold.tenantId, () => placeHold(writer, hold, HOLDS_MAX)),
+        activate: (tenantId, id) => changes.run(tenantId, () => activateHold(writer, id)),
+        release: (tenantId, proposal) => changes.run(tenantId, () => releaseHold(writer, proposal)),
+        onStep,
+      }),
+    );
+    await server.register(
+      monthKeyRoutes({
+        readJson,
+        settings: {
+          service: masterKey.kind,
+          cacheHours: config.keyCacheHours,
+          rotationDays: config.keyRotationDays,
+          retireDays: config.keyRetireDays,
+        },
+        generations: () => keyGenerations(writer),
+        begin: (after, by) => keyRotation.begin(after, by),
+      }),
+    );
+    await server.register(
       apiKeyRoutes({
         tenant: tenantWithId,
         readJson,
@@ -557,6 +925,14 @@ export async function createApp(options: AppOptions): Promise<App> {
         makePartitions: partitions.makeFor,
         change: (one) => changes.run(one.tenantId, () => changePolicy(database.writer, one)),
         onChanged: (of, category, evidence) => evidenceRules.put(of, category, evidence),
+      }),
+    );
+    await server.register(
+      pruneRoutes({
+        tenantId: (name) => directory.tenant(name),
+        readJson,
+        pruner,
+        list: (tenantId, which) => listRuns(database.verifier, tenantId, which),
       }),
     );
     const sinkDeps = { allowAddresses, hostname: hostname(), log };
@@ -623,6 +999,7 @@ export async function createApp(options: AppOptions): Promise<App> {
           keySet: () => keySet?.status,
           tls: () => tls?.status,
           tlsClients: () => tlsClients,
+          disks: () => disks.states,
         }),
       ),
     );
@@ -652,6 +1029,9 @@ export async function createApp(options: AppOptions): Promise<App> {
 
     started = signer;
     await signer?.start();
+    // The folders are there now.
+    if (options.disks !== false) await disks.start();
+    watched.push(disks);
     anchors =
       config.anchorsFile === undefined || signer === undefined
         ? undefined
@@ -664,13 +1044,14 @@ export async function createApp(options: AppOptions): Promise<App> {
             wallClock,
             log,
           });
+    eraser?.start();
     jobs.start();
     exporter =
       options.exporting === false
         ? undefined
         : new Exporter({
             task: {
-              ...{ connection, logins, monthKeysDir: config.monthKeysDir, allowAddresses, hostname: hostname() },
+              ...{ connection, logins, keys: threadKeys, allowAddresses, hostname: hostname() },
               ...{ timing: EXPORT_TIMING, followerTiming: {} },
               ...options.exporting,
             },
@@ -680,25 +1061,32 @@ export async function createApp(options: AppOptions): Promise<App> {
           });
     exporter?.start();
     await scrubber?.start();
+    keyRotation.start();
+    holdKeeper.start();
+    if (options.pruning !== false) pruner.start();
     await keySet?.start();
 
     let closed: Promise<void> | undefined;
     const close = async (): Promise<void> => {
       partitions.stop();
-      const verifying = Promise.all([jobs.close(), scrubber?.close()]);
+      archiving.abort();
+      const rotating = keyRotation.close();
+      const keeping = holdKeeper.close();
+      const verifying = Promise.all([pruner.close(), jobs.close(), scrubber?.close()]);
       checkpoints.close();
-      for (const one of watched) one.stop();
       await Promise.all([server, metricsServer].map((one) => one && closeServer(one, GRACE_MS)));
       await apiKeys.close();
       await keySet?.close();
-      await Promise.all([verifying, exporter?.close(), lines.close()]);
-      await Promise.all([refusals.close(), life.stop()]);
+      await Promise.all([verifying, rotating, keeping, exporter?.close(), lines.close()]);
+      await Promise.all([erasureSearch.close(), eraser?.close()]);
+      await Promise.all([refusals.close(), life.stop(), keyUseEntries.close()]);
       teller.close();
       await sequencer.close();
       await batches.close();
       await anchors?.close();
       // The last events are signed too.
       await signer?.close();
+      for (const one of watched) one.stop();
       await database.close();
     };
     return {
@@ -708,6 +1096,7 @@ export async function createApp(options: AppOptions): Promise<App> {
       database,
       origin,
       signer,
+      pruner,
       tellStart: () => life.start(),
       warm: () => batches.start(),
       close: () => {

@@ -8,10 +8,12 @@ import { join, resolve } from 'node:path';
 import { ABSENT, claimProblems } from './auth/claims.ts';
 import { keySetUrlProblem } from './auth/key-set.ts';
 import { CLIENT_CATEGORIES, type ClientCategory } from './chain/category.ts';
+import { parseInstant } from './chain/retain-until.ts';
 import { SettingsError } from './errors.ts';
 import { cidrProblem } from './http/address-guard.ts';
 import { parseJsonObject } from './http/json-object.ts';
 import { proxyProblem } from './http/trusted-proxies.ts';
+import { type MasterKey, parseMasterKey } from './keys/master-key.ts';
 
 export interface Config {
   /** PostgreSQL's address; undefined = the embedded server in `dataDir`. */
@@ -42,8 +44,16 @@ export interface Config {
   readonly metrics: { readonly host: string; readonly port: number } | undefined;
   /** The name in checkpoints, fixed at first start; undefined = what was fixed. */
   readonly origin: string | undefined;
-  /** The folder of month keys (`SEALOG_MASTER_KEY=file:DIR`). */
+  /** Where month keys live. */
+  readonly masterKey: MasterKey;
+  /** Their folder; empty where a key service has them. */
   readonly monthKeysDir: string;
+  /** How long an opened data key is used after the key service last opened it. */
+  readonly keyCacheHours: number;
+  /** How old a generation of month keys becomes; 0 = there is no next by itself. */
+  readonly keyRotationDays: number;
+  /** How long earlier generations stay after everything is wrapped by a later one; 0 = until their months are destroyed. */
+  readonly keyRetireDays: number;
   readonly jwt: {
     /** Undefined with `jwksUrl`; else, in embedded mode: generated in the data folder. */
     readonly secret: string | undefined;
@@ -91,6 +101,8 @@ export interface Config {
   readonly anchorSeconds: number;
   /** Whether checkpoints, tiles and records of all streams are given to callers without a token. */
   readonly publicLogs: boolean;
+  /** Categories that the law forbids to erase from. */
+  readonly legalDuty: readonly ClientCategory[];
   /** CIDRs of addresses that outgoing calls may go to though they are not public. */
   readonly allowAddresses: readonly string[];
   /** The file that names the outside anchors; undefined = none. */
@@ -99,6 +111,10 @@ export interface Config {
   readonly sinksFile: string | undefined;
   /** Within so many days everything stored is read and verified again. */
   readonly scrubDays: number;
+  /** Where what is pruned is archived before; undefined = nowhere. */
+  readonly archiveDir: string | undefined;
+  /** The day that somebody says it is: the first instant of it, UTC; undefined = nobody does. */
+  readonly clockConfirmed: number | undefined;
   readonly logLevel: string;
 }
 
@@ -127,6 +143,10 @@ export const VARIABLES = [
   'SEALOG_METRICS_HOST',
   'SEALOG_ORIGIN',
   'SEALOG_MASTER_KEY',
+  'SEALOG_MASTER_KEY_SECRET_FILE',
+  'SEALOG_KEY_CACHE_HOURS',
+  'SEALOG_KEY_ROTATION_DAYS',
+  'SEALOG_KEY_RETIRE_DAYS',
   'SEALOG_JWT_SECRET',
   'SEALOG_JWT_JWKS_URL',
   'SEALOG_JWT_ISSUER',
@@ -151,6 +171,7 @@ export const VARIABLES = [
   'SEALOG_INGEST_THREADS',
   'SEALOG_REPEAT_DAYS',
   'SEALOG_RETENTION_FLOORS',
+  'SEALOG_LEGAL_DUTY',
   'SEALOG_SIGNER_DIR',
   'SEALOG_CHECKPOINT_MS',
   'SEALOG_ANCHOR_SECONDS',
@@ -159,6 +180,8 @@ export const VARIABLES = [
   'SEALOG_ANCHORS_FILE',
   'SEALOG_SINKS_FILE',
   'SEALOG_SCRUB_DAYS',
+  'SEALOG_ARCHIVE_DIR',
+  'SEALOG_CLOCK_CONFIRMED',
   'SEALOG_LOG_LEVEL',
 ] as const;
 
@@ -182,6 +205,13 @@ export function readConfig(environment: Environment): Config {
     const value = text(name) ?? fallback;
     if (!values.includes(value)) problems.push(`${name} must be one of ${values.join(', ')}`);
     return value;
+  };
+
+  const day = (name: (typeof VARIABLES)[number]): number | undefined => {
+    const value = text(name);
+    const instant = value === undefined ? undefined : parseInstant(`${value}T00:00:00.000Z`);
+    if (value !== undefined && instant === undefined) problems.push(`${name} must be a date such as 2027-03-31`);
+    return instant;
   };
 
   // A misspelled setting would silently be no setting.
@@ -211,12 +241,19 @@ export function readConfig(environment: Environment): Config {
     problems.push('SEALOG_ORIGIN must be a name such as audit.example.com: lower-case letters, digits and . : / _ -');
   }
 
-  const masterKey = text('SEALOG_MASTER_KEY');
-  if (masterKey !== undefined && !/^file:./.test(masterKey)) problems.push('SEALOG_MASTER_KEY must be file:DIR');
-  if (masterKey === undefined && databaseUrl !== undefined) {
-    problems.push(
-      'SEALOG_MASTER_KEY must be set with DATABASE_URL: file:DIR, a folder for month keys outside the database and its backups',
-    );
+  const masterKeyText = text('SEALOG_MASTER_KEY');
+  let masterKey: MasterKey = { kind: 'file', folder: join(dataDir, 'keys', 'months') };
+  if (masterKeyText !== undefined) {
+    const parsed = parseMasterKey(masterKeyText, text('SEALOG_MASTER_KEY_SECRET_FILE'));
+    if ('problems' in parsed) problems.push(...parsed.problems.map((problem) => `SEALOG_MASTER_KEY ${problem}`));
+    else masterKey = parsed.masterKey;
+  } else {
+    if (text('SEALOG_MASTER_KEY_SECRET_FILE') !== undefined)
+      problems.push('SEALOG_MASTER_KEY_SECRET_FILE needs SEALOG_MASTER_KEY, the key service that it is a secret of');
+    if (databaseUrl !== undefined)
+      problems.push(
+        'SEALOG_MASTER_KEY must be set with DATABASE_URL: a key service, or file:DIR, a folder for month keys outside the database and its backups',
+      );
   }
   const secret = text('SEALOG_JWT_SECRET');
   const jwksUrl = text('SEALOG_JWT_JWKS_URL');
@@ -268,6 +305,13 @@ export function readConfig(environment: Environment): Config {
       );
     else floors[category] = Number(months);
   }
+  const categories = (name: (typeof VARIABLES)[number]): ClientCategory[] => {
+    const list = (text(name)?.split(',') ?? []).map((category) => category.trim());
+    for (const one of list)
+      if (!CLIENT_CATEGORIES.some((category) => category === one))
+        problems.push(`${name}: ${JSON.stringify(one.slice(0, 50))} is none of ${CLIENT_CATEGORIES.join(', ')}`);
+    return CLIENT_CATEGORIES.filter((category) => list.includes(category));
+  };
   const anchorsFile = text('SEALOG_ANCHORS_FILE');
   const sinksFile = text('SEALOG_SINKS_FILE');
   const signerDir = text('SEALOG_SIGNER_DIR') ?? (databaseUrl === undefined ? join(dataDir, 'signer') : undefined);
@@ -314,7 +358,11 @@ export function readConfig(environment: Environment): Config {
     trustProxy: cidrs('SEALOG_TRUST_PROXY', proxyProblem),
     metrics,
     origin,
-    monthKeysDir: masterKey === undefined ? join(dataDir, 'keys', 'months') : resolve(masterKey.slice('file:'.length)),
+    masterKey,
+    monthKeysDir: masterKey.kind === 'file' ? masterKey.folder : '',
+    keyCacheHours: integer('SEALOG_KEY_CACHE_HOURS', 24, 1, 168),
+    keyRotationDays: integer('SEALOG_KEY_ROTATION_DAYS', 90, 0, 3660),
+    keyRetireDays: integer('SEALOG_KEY_RETIRE_DAYS', 0, 0, 3660),
     jwt: {
       secret,
       jwksUrl,
@@ -351,6 +399,7 @@ export function readConfig(environment: Environment): Config {
     ingestThreads: integer('SEALOG_INGEST_THREADS', Math.min(4, availableParallelism()), 1, 64),
     repeatDays: integer('SEALOG_REPEAT_DAYS', 30, 30, 366),
     retentionFloors: floors,
+    legalDuty: categories('SEALOG_LEGAL_DUTY'),
     signerDir: signerDir === undefined ? undefined : resolve(signerDir),
     checkpointMs: integer('SEALOG_CHECKPOINT_MS', 1000, 50, 60_000),
     anchorSeconds: integer('SEALOG_ANCHOR_SECONDS', 60, 1, 3600),
@@ -359,6 +408,8 @@ export function readConfig(environment: Environment): Config {
     anchorsFile: anchorsFile === undefined ? undefined : resolve(anchorsFile),
     sinksFile: sinksFile === undefined ? undefined : resolve(sinksFile),
     scrubDays: integer('SEALOG_SCRUB_DAYS', 7, 1, 365),
+    clockConfirmed: day('SEALOG_CLOCK_CONFIRMED'),
+    archiveDir: text('SEALOG_ARCHIVE_DIR') === undefined ? undefined : path('SEALOG_ARCHIVE_DIR'),
     logLevel: oneOf('SEALOG_LOG_LEVEL', ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'], 'info'),
   };
   const { limits, jwt } = config;

@@ -85,9 +85,19 @@ export class EvidenceError extends Error {
   override readonly name = 'EvidenceError';
 }
 
+/** Why a key can not be had: it was destroyed at its end, is not there, is not the one, or the key service does not answer (and may later). */
+export type KeyProblem = 'destroyed' | 'missing' | 'wrong' | 'unreachable';
+
 /** A key that is needed can not be had now: the verdict is `incomplete`, never `tampered`. */
 export class KeyUnavailableError extends Error {
   override readonly name = 'KeyUnavailableError';
+  /** Undefined where only the words came over, from a thread. */
+  readonly problem: KeyProblem | undefined;
+
+  constructor(message: string, { problem, cause }: { readonly problem?: KeyProblem; readonly cause?: unknown } = {}) {
+    super(message, cause === undefined ? undefined : { cause });
+    this.problem = problem;
+  }
 }
 
 /** The operator's settings are wrong; each problem is one sentence that says what to do. Sealog refuses to start. */

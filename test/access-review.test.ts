@@ -291,13 +291,14 @@ it('what is wrong with a tenant’s key names no tenant to whoever asks whether 
   const own = await startService();
   onTestFinished(() => own.stop());
   expect((await own.post('/v1/events', event())).status).toBe(201);
+  // A replica that has not opened the keys yet; with wrong ones it would not start.
+  const other = await startService({ beside: own });
+  onTestFinished(() => other.stop());
   const folder = own.config.monthKeysDir;
   for (const name of (await readdir(folder)).filter((one) => one.endsWith('.key'))) {
     await chmod(join(folder, name), 0o600);
     await writeFile(join(folder, name), `${randomBytes(32).toString('hex')}\n`);
   }
-  const other = await startService({ beside: own });
-  onTestFinished(() => other.stop());
   expect((await other.post('/v1/events', event())).status).toBe(503);
   const ready = await fetch(`${other.url}/readyz`);
   const text = await ready.text();

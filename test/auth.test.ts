@@ -84,6 +84,8 @@ const READS = [
 ];
 const KEEPS = ['streams:read', 'proofs:read', 'verifications:run', 'verifications:read'];
 
+const KEEPING = ['retention:read', 'retention:write', 'holds:read', 'holds:write'];
+
 /** Role → what it may in a tenant, and in the deployment. Written by hand from DESIGN section 7. */
 const MAY: Readonly<Record<string, readonly [tenant: readonly string[], deployment: readonly string[]]>> = {
   plant_operator: [[], []],
@@ -92,15 +94,15 @@ const MAY: Readonly<Record<string, readonly [tenant: readonly string[], deployme
   executive_viewer: [[], []],
   plant_manager: [READS, READS],
   it_security_admin: [
-    [...READS, 'api-keys:read', 'api-keys:write', 'sinks:read', 'sinks:write', 'retention:read', 'retention:write'],
-    [...READS, 'rotations:read', 'rotations:write', 'sinks:read', 'sinks:write', 'retention:read', 'retention:write'],
+    [...READS, 'api-keys:read', 'api-keys:write', 'sinks:read', 'sinks:write', ...KEEPING],
+    [...READS, 'rotations:read', 'rotations:write', 'sinks:read', 'sinks:write', ...KEEPING],
   ],
   auditor: [
-    [...READS, 'bundles:read', 'api-keys:read', 'sinks:read', 'retention:read'],
-    [...READS, 'bundles:read', 'rotations:read', 'sinks:read', 'retention:read'],
+    [...READS, 'bundles:read', 'api-keys:read', 'sinks:read', 'retention:read', 'holds:read', 'erasures:read'],
+    [...READS, 'bundles:read', 'rotations:read', 'sinks:read', 'retention:read', 'holds:read'],
   ],
   privacy_officer: [
-    ['events:read', 'streams:read'],
+    ['events:read', 'streams:read', 'erasures:read', 'erasures:write'],
     ['events:read', 'streams:read'],
   ],
   service: [['events:write'], []],
@@ -133,6 +135,8 @@ describe('roles', () => {
     expect(may(['toString'])).toEqual([]);
     expect(may(['__proto__', 'constructor'])).toEqual([]);
     expect(may(['service', 'nonsense', 'privacy_officer', 'service'])).toEqual([
+      'erasures:read',
+      'erasures:write',
       'events:read',
       'events:write',
       'streams:read',
@@ -143,7 +147,8 @@ describe('roles', () => {
 
   it('of a plant manager give nothing without sites, and do not take from his other roles', () => {
     expect(may(['plant_manager'], 'acme', [])).toEqual(READS.toSorted());
-    expect(may(['plant_manager', 'privacy_officer'])).toEqual(['events:read', 'streams:read']);
+    expect(may(['plant_manager', 'auditor'], 'sealog')).not.toContain('erasures:read');
+    expect(may(['plant_manager', 'service'])).toEqual(['events:write']);
   });
 });
 

@@ -1,4 +1,5 @@
 /** Evidence bundles: what the verifier makes of good ones and of every kind of damage. `bundle-writer.test.ts` has those that the service writes. */
+import { randomInt } from 'node:crypto';
 import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -143,9 +144,9 @@ describe('damage', () => {
   test('of any bit of the file is found', async () => {
     const { bytes, trust } = small;
     expect((await verifyBundle(bytes, trust)).verdict).toBe('intact');
-    const step = HARD ? 1 : 37;
+    const step = HARD ? 1 : 101;
     const missed: number[] = [];
-    for (let bit = 0; bit < bytes.length * 8; bit += step) {
+    for (let bit = randomInt(step); bit < bytes.length * 8; bit += step) {
       const report = await verifyBundle(flip(bytes, bit), trust);
       if (!report.findings.some(({ kind }) => kind === 'bundle')) missed.push(bit);
     }
@@ -154,8 +155,8 @@ describe('damage', () => {
 
   test('of any length is found', async () => {
     const { bytes, trust } = small;
-    const step = HARD ? 1 : 61;
-    for (let length = 0; length < bytes.length; length += step)
+    const step = HARD ? 1 : 151;
+    for (let length = randomInt(step); length < bytes.length; length += step)
       expect((await verifyBundle(bytes.subarray(0, length), trust)).verdict).toBe('tampered');
     for (const more of [1, 2, 511, 512, 1024, 5000])
       expect(
@@ -175,7 +176,7 @@ describe('damage', () => {
     for (const name of unpack(bytes).keys()) {
       if (name === 'manifest.json') continue;
       const length = unpack(bytes).get(name)!.length;
-      for (let bit = 0; bit < length * 8; bit += HARD ? 1 : 23) {
+      for (let bit = 0; bit < length * 8; bit += HARD ? 1 : 53) {
         const files = unpack(bytes);
         const content = flip(files.get(name)!, bit);
         if (sameButForNames(name, files.get(name)!, content)) continue;
@@ -188,7 +189,7 @@ describe('damage', () => {
       }
     }
     expect(missed).toEqual([]);
-    expect(tried).toBeGreaterThan(1000);
+    expect(tried).toBeGreaterThan(500);
   }, 1_200_000);
 
   test('of any element of the JSON files is found: swapped, left out, doubled, another number, another hash', async () => {
@@ -234,7 +235,7 @@ describe('damage', () => {
           expect((await verifyBundle(isReadable ? repack(files) : packTar(files), trust)).verdict).toBe('tampered');
         },
       ),
-      { numRuns: HARD ? 5000 : 300 },
+      { numRuns: HARD ? 5000 : 120 },
     );
     await fc.assert(
       fc.asyncProperty(fc.uint8Array({ maxLength: 4096 }), async (noise) => {

@@ -233,7 +233,7 @@ test('a batch holds what the memory of all leaves it, and no more', async () => 
   const follower = new SinkFollower({
     transport: openSink(undefined, { url, bytesMax: 1_000_000 }),
     wants: () => true,
-    streams: async () => [{ id: 1, name, category, size: log.length, nextSeq, isParked: false }],
+    streams: async () => [{ id: 1, name, category, size: log.length, nextSeq, isParked: false, pruned: 0 }],
     async *read(_, fromSeq) {
       yield log.slice(fromSeq);
     },

@@ -55,6 +55,29 @@ describe('a mark', () => {
     expect((await readMark(path)).size).toBe(0);
   });
 
+  test('that is a copy is behind in every epoch until a recovery has settled it, also when it is written anew', async () => {
+    const path = await folder();
+    // Written anew at each line.
+    let mark = await Mark.open(path, 1);
+    await mark.append([head(5), { kind: 'opened', stream: 'acme/old/e2' }]);
+    expect(mark.isBehind('acme/data_access')).toBe(false);
+    await mark.append([{ kind: 'copied' }]);
+    await mark.append([{ kind: 'opened', stream: 'acme/data_access/e2' }]);
+    const look = (): boolean[] =>
+      [mark.isCopied].concat(
+        ['acme/data_access', 'acme/old/e2', 'acme/data_access/e2'].map((one) => mark.isBehind(one)),
+      );
+    expect(look()).toEqual([true, true, true, false]);
+    await mark.close();
+    mark = await Mark.open(path);
+    expect(look()).toEqual([true, true, true, false]);
+    await mark.append([{ kind: 'settled' }]);
+    expect(look()).toEqual([false, false, false, false]);
+    await mark.append([{ kind: 'copied' }]);
+    expect(look()).toEqual([true, true, true, true]);
+    await mark.close();
+  });
+
   test('loses at most the last flush to a crash at any byte of it, and nothing of the others', async () => {
     const path = await folder();
     const file = join(path, 'mark.log');

@@ -4,8 +4,11 @@ import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import { SettingsError } from '../src/errors.ts';
 import { asTenant, openDatabase } from '../src/store/database.ts';
+import { openDump } from '../src/store/dump.ts';
+import { Load } from '../src/store/load.ts';
 import { knownMigrations, migrate } from '../src/store/migrate.ts';
 import { checkSettings } from '../src/store/settings-gate.ts';
+import { listStreams } from '../src/store/streams.ts';
 import type { Tables } from '../src/store/tables.ts';
 import { createDatabase, type TestDatabase } from './support/postgres.ts';
 import { type PrivatePostgres, startPrivatePostgres } from './support/private-postgres.ts';
@@ -55,6 +58,25 @@ describe('migrate', () => {
     const before = await describeSchema(database.adminConfig);
     expect(await migrate(database.adminConfig, database.appRole)).toEqual([]);
     expect(await describeSchema(database.adminConfig)).toEqual(before);
+  });
+
+  test('has nothing left to do in the copies that other tests start with', async () => {
+    const database = await createDatabase('migrated');
+    onTestFinished(() => database.drop());
+    const about = () =>
+      withClient(database.adminConfig, async (client) => [
+        (await client.query('SELECT datacl::text FROM pg_database WHERE datname = current_database()')).rows,
+        (
+          await client.query(
+            `SELECT to_jsonb(m) - 'oid' AS held FROM pg_auth_members AS m WHERE member = $1::regrole ORDER BY roleid`,
+            [database.appRole],
+          )
+        ).rows,
+        (await client.query('SELECT proname, proacl::text FROM pg_proc WHERE proacl IS NOT NULL ORDER BY oid')).rows,
+      ]);
+    const before = [await about(), await describeSchema(database.adminConfig)];
+    expect(await migrate(database.adminConfig, database.appRole)).toEqual([]);
+    expect([await about(), await describeSchema(database.adminConfig)]).toEqual(before);
   });
 
   test('two at once: one migrates, the other waits and finds it done', async () => {
@@ -153,6 +175,45 @@ describe('an administrator who is no superuser', () => {
         expect(rows).toEqual([{ owner: 'sealog_owner' }]);
       });
     }
+  });
+
+  test('dumps what row-level security binds him to, and loads it where it is his to load', async () => {
+    const keeper = (database: string) => ({ ...server.admin, user: 'keeper', password: 'only-for-tests', database });
+    await withClient(server.admin, (client) =>
+      client.query(`CREATE DATABASE third OWNER keeper TEMPLATE template0 ENCODING 'UTF8' LOCALE 'C'`),
+    );
+    await withClient(keeper('first'), async (client) => {
+      await client.query(`SET ROLE sealog_owner; INSERT INTO sealog.deployment (origin) VALUES ('log.example');
+        INSERT INTO sealog.tenant (name) VALUES ('acme'), ('globex');
+        INSERT INTO sealog.stream (tenant, category, epoch, name) VALUES (2, 'data_access', 1, 'globex/data_access')`);
+    });
+    const dump = await openDump(keeper('first'));
+    expect(dump.facts).toMatchObject({ origin: 'log.example', heads: [{ stream: 'globex/data_access', size: 0 }] });
+    const load = await Load.begin(keeper('third'), dump.facts);
+    for await (const { table, stream } of dump.pieces()) await load.take(table, stream);
+    await load.finish();
+    await load.close();
+    await dump.close();
+    expect(await migrate(keeper('third'), 'sealog_app')).toEqual([]);
+    const connection = { ...keeper('third'), user: 'sealog_app' };
+    const database = openDatabase({ connection, readersMax: 1, log: { warn: () => {} } });
+    expect((await checkSettings(database.writer)).refusals).toEqual([]);
+    await database.close();
+    // Numbers go on behind those that were given.
+    const rows = await withClient(keeper('third'), async (client) => {
+      await client.query('SET ROLE sealog_owner');
+      await client.query(`INSERT INTO sealog.tenant (name) VALUES ('umbrella')`);
+      return (await client.query('SELECT id, name FROM sealog.tenant ORDER BY id')).rows;
+    });
+    expect(rows).toEqual([
+      { id: 1, name: 'acme' },
+      { id: 2, name: 'globex' },
+      { id: 3, name: 'umbrella' },
+    ]);
+    // As the verifier, which a restore verifies as.
+    const asKeeper = openDatabase({ connection: keeper('third'), readersMax: 1, log: { warn: () => {} } });
+    expect((await listStreams(asKeeper.verifier)).map(({ name }) => name)).toEqual(['globex/data_access']);
+    await asKeeper.close();
   });
 });
 

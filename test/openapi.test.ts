@@ -8,15 +8,8 @@ import { PERMISSIONS } from '../src/auth/roles.ts';
 import { CATEGORIES, CLIENT_CATEGORIES, OUTCOMES } from '../src/chain/category.ts';
 import { isTimestamp } from '../src/chain/timestamp.ts';
 import { PROBLEMS, Problem } from '../src/errors.ts';
-import {
-  checkShape,
-  declaredOperations,
-  loadApiDocument,
-  validateEvent,
-  validatePath,
-  validateQuery,
-} from '../src/http/api-schema.ts';
-import { generateTypes } from '../tools/openapi-types.ts';
+import { checkShape, declaredOperations, validateEvent, validatePath, validateQuery } from '../src/http/api-schema.ts';
+import { documentText, generateTypes, loadApiDocument } from '../tools/openapi-types.ts';
 
 type Json = Record<string, unknown>;
 
@@ -60,6 +53,12 @@ describe('openapi.yaml', () => {
   it('is what src/http/api-types.ts was generated from (npm run types)', () => {
     const types = readFileSync(new URL('../src/http/api-types.ts', import.meta.url), 'utf8');
     expect(types).toBe(generateTypes(document));
+  });
+
+  it('is what src/http/api-document.json was generated from (npm run types)', () => {
+    const text = readFileSync(new URL('../src/http/api-document.json', import.meta.url), 'utf8');
+    expect(text).toBe(documentText(document));
+    expect(JSON.parse(text)).toEqual(document);
   });
 
   it('gives every operation its own name and a permission that exists', () => {

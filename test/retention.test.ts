@@ -25,6 +25,7 @@ import { Adversary, disarm } from './support/adversary.ts';
 import { copyDatabase } from './support/postgres.ts';
 import { PROGRAM_ENVIRONMENT } from './support/program-environment.ts';
 import { type Answer, type ServiceOptions, startService, type TestService } from './support/service.ts';
+import { someOf } from './support/short-form.ts';
 
 const run = promisify(execFile);
 const PATH = '/v1/retention';
@@ -727,7 +728,8 @@ describe('a shorter time', () => {
     // A replica without a signer, which lives through all of it.
     const idle = await start({ beside: first, environment: NO_SIGNER });
     let [epoch, months] = [1, 12];
-    for (const step of ['turning', 'closed', 'closing signed', 'opened']) {
+    const steps = someOf(['turning', 'closed', 'closing signed', 'opened'], 2);
+    for (const step of steps) {
       months -= 1;
       const asked = await set(idle, 'data_access', { months });
       expect(asked.state).toBe('waiting');
@@ -757,11 +759,11 @@ describe('a shorter time', () => {
     }
     const last = await start({ beside: first });
     expect((await last.get('/readyz')).status).toBe(200);
-    expect((await told(idle)).filter(({ action }) => action === 'retention.shortened')).toHaveLength(4);
+    expect((await told(idle)).filter(({ action }) => action === 'retention.shortened')).toHaveLength(steps.length);
     const { rows } = await last.adminPool.query(
       `SELECT epoch FROM sealog.stream WHERE name ~ '^acme/data_access' ORDER BY epoch`,
     );
-    expect(rows.map((row) => row.epoch)).toEqual([1, 2, 3, 4, 5]);
+    expect(rows.map((row) => row.epoch)).toEqual([1, 2, 3, 4, 5].slice(0, steps.length + 1));
     await last.checkLog();
     expect(await findingsOf(last, adversarysPool(last))).toEqual([]);
   }, 120_000);

@@ -23,7 +23,7 @@ const RUNNER = join(REPOSITORY, 'test/support/second-verifier.py');
 const HARD = process.env['SEALOG_TEST_HARD'] !== undefined;
 const PROCESSES = 2;
 
-const DAMAGES = HARD ? 20_000 : 300;
+const DAMAGES = HARD ? 20_000 : 150;
 
 const SEED = Number(process.env['SEALOG_TEST_SEED'] ?? Date.now() % 2 ** 31);
 

@@ -217,6 +217,8 @@ describe('a migrated database', () => {
     ],
     ['enabled for replicas only', 'ALTER TABLE sealog.tile ENABLE REPLICA TRIGGER append_only', 'append_only', 'tile'],
     ['disabled on the heads', 'ALTER TABLE sealog.stream DISABLE TRIGGER guard', 'guard', 'stream'],
+    ['disabled on what was found', 'ALTER TABLE sealog.erasure_entry DISABLE TRIGGER guard', 'guard', 'erasure_entry'],
+    ['disabled on what is gone', 'ALTER TABLE sealog.erased DISABLE TRIGGER append_only', 'append_only', 'erased'],
     [
       'disabled on what was fixed',
       'ALTER TABLE sealog.deployment DISABLE TRIGGER append_only',

@@ -286,7 +286,12 @@ describe('a sound log', () => {
     undone(async () => {
       const stranger = cosigner('witness.example/w1', new Uint8Array(32).fill(8));
       expect(words(await verified({ ...alone, evidence: witnessChecker([stranger.vkey]) }))).toBe('not_provable');
-      expect(words(await verified({ ...alone, evidence: outside.evidence }))).toBe('intact');
+      const { streams } = await verified({ ...alone, evidence: outside.evidence });
+      expect(streams.map(({ stream, verdict }) => [stream, verdict])).toEqual([
+        ...[MAIN, SINGLE, OTHER, 'sealog/anchor'].map((stream) => [stream, 'intact']),
+        // What the service told when it was stopped, no witness has seen.
+        ['sealog/log_administration', 'not_provable'],
+      ]);
     }));
 
   it('without a key is trusted on first use, which the report says', () =>

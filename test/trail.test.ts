@@ -5,7 +5,7 @@
 import { randomUUID } from 'node:crypto';
 import { request as httpRequest } from 'node:http';
 import { setTimeout as delay } from 'node:timers/promises';
-import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from 'vitest';
 import { type Refusal, type RefusalEntry, Refusals } from '../src/auth/refusals.ts';
 import type { Role } from '../src/auth/roles.ts';
 import { signToken } from '../src/auth/tokens.ts';
@@ -120,12 +120,17 @@ async function call(method: string, path: string, asking: Asking = {}): Promise<
 
 /** The entries of a tenant's log that meet a filter, oldest first, as its auditor reads them. */
 async function entries(tenant: string, query: Readonly<Record<string, string>>, of = service): Promise<Json[]> {
-  const search = new URLSearchParams({ limit: '1000', order: 'asc', ...query });
-  const answer = await call('GET', `/v1/events?${search}`, { tenant, subject: 'reader', of });
-  expect(answer.status).toBe(200);
-  const { items, next } = (await answer.json()) as Json;
-  expect(next).toBeNull();
-  return items;
+  const found: Json[] = [];
+  for (let cursor: string | null = ''; cursor !== null; ) {
+    const page = cursor === '' ? {} : { cursor };
+    const search = new URLSearchParams({ limit: '1000', order: 'asc', ...query, ...page });
+    const answer = await call('GET', `/v1/events?${search}`, { tenant, subject: 'reader', of });
+    expect(answer.status).toBe(200);
+    const { items, next } = (await answer.json()) as Json;
+    found.push(...items);
+    cursor = next;
+  }
+  return found;
 }
 
 /** What an entry says, without what differs each time. */
@@ -307,6 +312,76 @@ const ROUTES: Readonly<Record<string, () => Promise<Row>>> = {
       },
     ],
   }),
+  'POST /v1/retention/runs': async () => ({
+    path: '/v1/retention/runs?dryRun=true',
+    body: {},
+    role: 'it_security_admin',
+    status: 200,
+    leaves: [read('log.read', { type: 'pruning', id: 'acme' })],
+  }),
+  'GET /v1/retention/runs': async () => ({
+    path: '/v1/retention/runs',
+    status: 200,
+    leaves: [read('log.list', { type: 'prunings', id: 'acme' })],
+  }),
+  'GET /v1/retention/runs/:id': async () => {
+    const id = '0b0f5f6e-3f0a-4b0e-9d5e-2f6a1c3d4e5f';
+    return { path: `/v1/retention/runs/${id}`, status: 404, leaves: [read('log.read', { type: 'pruning', id })] };
+  },
+  'POST /v1/holds': async () => ({
+    ...{ path: '/v1/holds', body: { actor: 'nobody', reason: 'case 12' }, role: 'it_security_admin', status: 201 },
+    leaves: ({ id }) => [
+      ofHold('placed', id, 'case 12', { category: null, epoch: null, criteria: { actor: 'nobody' } }),
+    ],
+  }),
+  'GET /v1/holds': async () => ({
+    ...{ path: '/v1/holds', status: 200 },
+    leaves: [read('log.list', { type: 'holds', id: 'acme' })],
+  }),
+  'GET /v1/holds/:id': async () => {
+    const id = await hold();
+    return { path: `/v1/holds/${id}`, status: 200, leaves: [read('log.read', { type: 'hold', id })] };
+  },
+  'POST /v1/holds/:id/release': async () => {
+    const id = await hold();
+    return {
+      ...{ path: `/v1/holds/${id}/release`, body: { reason: 'settled' }, role: 'it_security_admin', status: 202 },
+      leaves: ({ release }) => [ofRelease('proposed', release.id, 'settled', { request: { hold: id } })],
+    };
+  },
+  'POST /v1/holds/:id/release/approve': async () => {
+    const { id, release } = await proposedRelease();
+    const row = await releaseDecision('approve', 'approved', id, release);
+    return { ...row, leaves: [...(row.leaves as Left[]), ofHold('released', id, 'settled', { release })] };
+  },
+  'POST /v1/holds/:id/release/reject': async () => {
+    const { id, release } = await proposedRelease();
+    return releaseDecision('reject', 'rejected', id, release);
+  },
+  'POST /v1/holds/:id/release/withdraw': async () => {
+    const { id, release } = await proposedRelease();
+    return {
+      ...{
+        path: `/v1/holds/${id}/release/withdraw`,
+        body: { reason: 'checked' },
+        role: 'it_security_admin',
+        status: 403,
+      },
+      leaves: [
+        {
+          ...ofRelease('withdrawn', release, 'checked', {
+            ...{ proposedBy: 'proposer', proposed: 'settled', problem: 'forbidden' },
+          }),
+          ...{ outcome: 'failure', severity: 6 },
+        },
+        {
+          ...{ stream: 'acme/security_event', action: 'access.refused', outcome: 'failure', severity: 4 },
+          target: { type: 'route', id: 'POST /v1/holds/:id/release/withdraw' },
+          details: { code: 'forbidden', count: 1, firstAt: expect.any(String), lastAt: expect.any(String) },
+        },
+      ],
+    };
+  },
   'GET /v1/sinks': async () => ({
     path: '/v1/sinks',
     status: 200,
@@ -396,6 +471,58 @@ const ROUTES: Readonly<Record<string, () => Promise<Row>>> = {
       leaves: ofTenant('quota_changed', name, 'more', expect.objectContaining({ state: 'open' })),
     };
   },
+  'POST /v1/erasures': async () => ({
+    path: '/v1/erasures',
+    body: { person: { name: 'Nobody at all' }, reason: 'asked' },
+    ...{ role: 'privacy_officer', status: 202 },
+    leaves: ({ id }) => [ofErasure('proposed', id, 'asked', { request: { by: ['name'], fullScan: false } })],
+  }),
+  'GET /v1/erasures': async () => ({
+    ...{ path: '/v1/erasures', status: 200 },
+    leaves: [read('log.list', { type: 'erasures', id: 'acme' })],
+  }),
+  'GET /v1/erasures/:id': async () => {
+    const id = await erasure();
+    return { path: `/v1/erasures/${id}`, status: 200, leaves: [read('log.read', { type: 'erasure', id })] };
+  },
+  'GET /v1/erasures/:id/entries': async () => {
+    const id = await erasure();
+    return { path: `/v1/erasures/${id}/entries`, status: 200, leaves: [read('log.read', { type: 'erasure', id })] };
+  },
+  'POST /v1/erasures/:id/approve': () => erasureDecision('approve', 'approved'),
+  'POST /v1/erasures/:id/reject': () => erasureDecision('reject', 'rejected'),
+  'POST /v1/erasures/:id/withdraw': async () => {
+    const id = await erasure();
+    return {
+      ...{ path: `/v1/erasures/${id}/withdraw`, body: { reason: 'checked' }, role: 'privacy_officer', status: 403 },
+      leaves: [
+        {
+          ...ofErasure('withdrawn', id, 'checked', { proposedBy: 'proposer', proposed: 'asked', problem: 'forbidden' }),
+          ...{ outcome: 'failure', severity: 6 },
+        },
+        {
+          ...{ stream: 'acme/security_event', action: 'access.refused', outcome: 'failure', severity: 4 },
+          target: { type: 'route', id: 'POST /v1/erasures/:id/withdraw' },
+          details: { code: 'forbidden', count: 1, firstAt: expect.any(String), lastAt: expect.any(String) },
+        },
+      ],
+    };
+  },
+  'POST /v1/keys/months/rotations': async () => ({
+    path: '/v1/keys/months/rotations',
+    body: { reason: 'yearly' },
+    ...{ role: 'it_security_admin', tenant: 'sealog', status: 201 },
+    leaves: ({ generation }) => [
+      {
+        ...{ stream: 'sealog/log_administration', action: 'month_key.rotated', reason: 'yearly' },
+        target: { type: 'key_generation', id: `${generation}` },
+      },
+    ],
+  }),
+  'GET /v1/keys/months': async () => ({
+    ...{ path: '/v1/keys/months', tenant: 'sealog', status: 200 },
+    leaves: [read('log.list', { type: 'key_generations', id: 'file' }, undefined, 'sealog')],
+  }),
   'POST /v1/keys/rotations': async () => ({
     path: '/v1/keys/rotations',
     body: { reason: 'yearly' },
@@ -499,6 +626,73 @@ async function openedTenant(): Promise<string> {
 function ofRotation(step: string, id: string, reason: string, details: Json): Left {
   const action = `key_rotation.${step}`;
   return { stream: 'sealog/log_administration', action, target: { type: 'key_rotation', id }, reason, details };
+}
+
+function ofErasure(step: string, id: string, reason: string, details: Json): Left {
+  return {
+    ...{ stream: 'acme/log_administration', action: `erasure.${step}` },
+    ...{ target: { type: 'erasure', id }, reason, details },
+  };
+}
+
+function ofHold(step: string, id: string, reason: string, details: Json): Left {
+  return {
+    ...{ stream: 'acme/log_administration', action: `hold.${step}` },
+    ...{ target: { type: 'hold', id }, reason, details },
+  };
+}
+
+function ofRelease(step: string, id: string, reason: string, details: Json): Left {
+  return {
+    ...{ stream: 'acme/log_administration', action: `hold_release.${step}` },
+    ...{ target: { type: 'hold_release', id }, reason, details },
+  };
+}
+
+const HOLDING = { role: 'it_security_admin', subject: 'proposer' } as const;
+
+/** One that keeps nothing. */
+async function hold(): Promise<string> {
+  const answer = await call('POST', '/v1/holds', { ...HOLDING, body: { actor: 'nobody', reason: 'case 12' } });
+  return ((await answer.json()) as Json)['id'];
+}
+
+async function proposedRelease(): Promise<{ id: string; release: string }> {
+  const id = await hold();
+  const answer = await call('POST', `/v1/holds/${id}/release`, { ...HOLDING, body: { reason: 'settled' } });
+  return { id, release: ((await answer.json()) as Json)['release'].id };
+}
+
+async function releaseDecision(how: string, step: string, id: string, release: string): Promise<Row> {
+  return {
+    ...{ path: `/v1/holds/${id}/release/${how}`, body: { reason: 'checked' }, role: 'it_security_admin', status: 200 },
+    leaves: [ofRelease(step, release, 'checked', { proposedBy: 'proposer', proposed: 'settled' })],
+  };
+}
+
+/** One that found nothing. */
+async function erasure(): Promise<string> {
+  const asking = { role: 'privacy_officer', subject: 'proposer' } as const;
+  const body = { person: { name: 'Nobody at all' }, reason: 'asked' };
+  const { id } = (await (await call('POST', '/v1/erasures', { ...asking, body })).json()) as Json;
+  await vi.waitFor(async () => {
+    const { search } = (await (await call('GET', `/v1/erasures/${id}`, asking)).json()) as Json;
+    expect(search).toBe('found');
+  }, 10_000);
+  onTestFinished(async () => {
+    await call('POST', `/v1/erasures/${id}/withdraw`, { ...asking, body: {} });
+  });
+  return id;
+}
+
+async function erasureDecision(how: string, step: string): Promise<Row> {
+  const id = await erasure();
+  return {
+    path: `/v1/erasures/${id}/${how}`,
+    body: { reason: 'checked' },
+    ...{ role: 'privacy_officer', status: 200 },
+    leaves: [ofErasure(step, id, 'checked', { proposedBy: 'proposer', proposed: 'asked' })],
+  };
 }
 
 async function rotation(): Promise<string> {

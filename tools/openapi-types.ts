@@ -1,13 +1,14 @@
 /**
- * Writes `src/http/api-types.ts` from `openapi.yaml`: `npm run types`.
+ * Writes `src/http/api-types.ts` and `src/http/api-document.json` from `openapi.yaml`: `npm run types`.
  *
  * Understands as much JSON Schema as the document uses and stops at anything else, so that a type never says less than
  * the schema by accident. (openapi-typescript does not work with TypeScript 7 yet.)
  */
 
 import assert from 'node:assert/strict';
-import { writeFileSync } from 'node:fs';
-import { type ApiDocument, loadApiDocument } from '../src/http/api-schema.ts';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { parse } from 'yaml';
+import type { ApiDocument } from '../src/http/api-schema.ts';
 
 type Schema = Readonly<Record<string, unknown>>;
 
@@ -21,6 +22,16 @@ const WITHOUT_TYPE = new Set(
    contentEncoding discriminator unevaluatedProperties if then else x-expects x-reason`.split(/\s+/),
 );
 const WITH_TYPE = new Set('$ref type const enum properties required additionalProperties items allOf oneOf'.split(' '));
+
+/** Reads `openapi.yaml`. */
+export function loadApiDocument(): ApiDocument {
+  return parse(readFileSync(new URL('../openapi.yaml', import.meta.url), 'utf8')) as ApiDocument;
+}
+
+/** Returns the text of `api-document.json`: on lines of its own, so that changes can be read and merged. */
+export function documentText(document: ApiDocument): string {
+  return `${JSON.stringify(document, null, 1)}\n`;
+}
 
 /** Returns the text of `api-types.ts`. */
 export function generateTypes(document: ApiDocument): string {
@@ -121,5 +132,8 @@ function comment({ description }: Schema, indent: string): string {
 }
 
 if (import.meta.main) {
-  writeFileSync(new URL('../src/http/api-types.ts', import.meta.url), generateTypes(loadApiDocument()));
+  const document = loadApiDocument();
+  const folder = new URL('../src/http/', import.meta.url);
+  writeFileSync(new URL('api-types.ts', folder), generateTypes(document));
+  writeFileSync(new URL('api-document.json', folder), documentText(document));
 }

@@ -46,6 +46,7 @@ MAX_STREAMS, MAX_STATEMENTS, MAX_CONSISTENCY, MAX_ANCHORS, MAX_PATH, MAX_RIGHT =
 MAX_EVIDENCE, MAX_ALL_EVIDENCE, MAX_BESIDE = 20, 1000, 20  # of an anchor, of the bundle; certificates or lists beside a token
 MAX_CERTIFICATES, MAX_LISTS, MAX_CHAIN, MAX_TRIES, MAX_DER_DEPTH, MAX_DER_ELEMENTS = 64, 32, 8, 64, 32, 60000
 MAX_JSON_DEPTH = 1000
+MAX_ERASURE_CERTIFICATES, MAX_ERASED_ENTRIES = 10000, 500  # entries: of one certificate
 
 class Malformed(Exception):
     """What was read does not have the form it must have. The caller decides which kind of finding that is."""
@@ -626,6 +627,7 @@ def read_trust(texts, given, origin, report):
 # The tar file (section 22, Tar). A header has one spelling: we write the one that is due and compare all 512 bytes.
 
 _NAME = re.compile(b'[a-z0-9./-]{1,99}')
+CERTIFICATES = 'certificates.ndjson'
 FOLDER_FILES = ('checkpoint', 'range.json', 'entries', 'openings.ndjson', 'consistency.json', 'anchors.json')
 
 def tar_header(name, size):
@@ -659,15 +661,16 @@ def read_tar(data):
         padding = data[position + 512 + size:position + 512 + padded]
         need(len(content) == size and padding == bytes(padded - size), f'the tar content of {name.decode()} is cut short or badly padded')
         files.append((name.decode(), content))
-        need(len(files) <= 3 + len(FOLDER_FILES) * MAX_STREAMS, 'more files than a bundle may have')
+        need(len(files) <= 4 + len(FOLDER_FILES) * MAX_STREAMS, 'more files than a bundle may have')
         position += 512 + padded
     need(data[position:] == bytes(1024), 'the tar does not end in two zero blocks, or goes on behind them')
     return files
 
-def expected_names(count):
-    folders, rest = divmod(count - 3, len(FOLDER_FILES))
+def expected_names(names):
+    first = ['manifest.json', 'summary.txt', 'keys.json'] + ([CERTIFICATES] if names[3:4] == [CERTIFICATES] else [])
+    folders, rest = divmod(len(names) - len(first), len(FOLDER_FILES))
     need(folders >= 1 and rest == 0, 'a file is missing, or there is one too many')
-    return ['manifest.json', 'summary.txt', 'keys.json'] + [f'{i}/{name}' for i in range(folders) for name in FOLDER_FILES]
+    return first + [f'{i}/{name}' for i in range(folders) for name in FOLDER_FILES]
 
 def read_json_file(raw, what):
     need(len(raw) <= MAX_JSON, f'{what} has more than 64 MiB')
@@ -680,7 +683,8 @@ def read_manifest(raw, files):
     """The manifest; Malformed also where it names other files."""
     manifest = read_json_file(raw, 'manifest.json')
     members(manifest, ('bundle', 'files', 'origin', 'question'), what='manifest.json')
-    need(type(manifest['bundle']) is int and manifest['bundle'] == 1, 'manifest.json: bundle is not 1')
+    need(type(manifest['bundle']) is int and manifest['bundle'] in (1, 2), 'manifest.json: bundle is not 1 or 2')
+    need((manifest['bundle'] == 2) == (CERTIFICATES in dict(files)), f'{CERTIFICATES} is there in version 2, and in no other')
     need(isinstance(manifest['origin'], str) and _ORIGIN.fullmatch(manifest['origin']), 'manifest.json: a malformed origin')
     question = manifest['question']
     members(question, ('category', 'tenant'), ('from', 'to'), 'manifest.json: question')
@@ -1252,7 +1256,8 @@ def verify_bundle(data, given, report):
     try:
         need(len(data) <= MAX_BUNDLE, 'a bundle of more than 2^31 bytes')
         files = read_tar(data)
-        need([name for name, _ in files] == expected_names(len(files)), 'other files than a bundle has, or in another order')
+        names = [name for name, _ in files]
+        need(names == expected_names(names), 'other files than a bundle has, or in another order')
         manifest = read_manifest(files[0][1], files[1:])
     except Malformed as error:
         report.add('bundle', str(error))
@@ -1266,9 +1271,11 @@ def verify_bundle(data, given, report):
     report.key = trust.newest
     check_kept_signatures(given, origin, base, trust, report)
 
+    certified = read_certificates(files.get(CERTIFICATES, b''), origin, question['tenant'], trust, report)
+
     folders, items, unknown = [], 0, False  # items of evidence; whether nobody can say which stream some folder is of
     readable = True
-    for number in range((len(files) - 3) // len(FOLDER_FILES)):
+    for number in range((len(files) - 3 - (CERTIFICATES in files)) // len(FOLDER_FILES)):
         contents = {name: files[f'{number}/{name}'] for name in FOLDER_FILES}
         folder = Folder()
         try:
@@ -1288,7 +1295,7 @@ def verify_bundle(data, given, report):
         if {read_range, read_entries} <= folder.read:
             check_records(folder, report)
             if read_openings in folder.read:
-                check_openings(folder, report)
+                check_openings(folder, certified, report)
             check_tree(folder, {kept.size for kept, name, _, _ in given.kept if name == folder.name}, report)
             check_completeness(folder, question, report)
         if read_consistency in folder.read:
@@ -1301,7 +1308,7 @@ def verify_bundle(data, given, report):
             check_anchors(folder, origin, trust, given, report)
         check_checkpoint_signature(folder, trust, given, report)
     if readable:
-        check_summary(files['summary.txt'], folders, origin, question, report)
+        check_summary(files['summary.txt'], folders, manifest, report)
         epochs = [folder.epoch for folder in folders]
         if epochs != list(range(1, len(epochs) + 1)):
             report.unchecked.append(f'the bundle has the epochs {", ".join(map(str, epochs))} of {base}: nothing shows that '
@@ -1397,8 +1404,11 @@ def read_anchors(files, folder):
 def check_opening_form(opening):
     members(opening, ('parts', 'seq'), what='an opening')
     integer(opening['seq'], 'seq')
-    members(opening['parts'], (), PARTS, 'parts of an opening')
-    for part in opening['parts'].values():
+    check_parts_form(opening['parts'])
+
+def check_parts_form(parts):
+    members(parts, (), PARTS, 'parts of an opening')
+    for part in parts.values():
         need(isinstance(part, dict), 'a part is no object')
         if 'commitment' in part or 'state' in part:
             members(part, ('commitment', 'state'), what='a closed part')
@@ -1463,21 +1473,92 @@ def check_records(folder, report):
             report.add('stamp', 'retainUntil is before recordedAt', folder.name, seq)
         last = record
 
-def check_openings(folder, report):
+def hash_of_parts(parts):
+    return parts_hash({name: part_commitment(name, bytes.fromhex(part['salt']), part['value']) if 'salt' in part
+                       else bytes.fromhex(part['commitment']) for name, part in parts.items()}).hex()
+
+def check_openings(folder, certified, report):
+    unproven = 0
     for seq, (record, opening) in enumerate(zip(folder.valid, folder.openings), folder.first):
         if not record:
             continue
-        commitments = {}
-        for name, part in opening['parts'].items():
-            if 'salt' in part:
-                commitments[name] = part_commitment(name, bytes.fromhex(part['salt']), part['value'])
-            else:
-                commitments[name] = bytes.fromhex(part['commitment'])
-        if parts_hash(commitments).hex() != record['parts']:
+        if hash_of_parts(opening['parts']) != record['parts']:
             report.add('part', 'the parts are not those that the record commits to', folder.name, seq)
         for name, part in opening['parts'].items():
             if part.get('state') == 'erased' and 'salt' not in part:
-                report.add('erasure', f'the part {name} is erased, and no certificate says so', folder.name, seq)
+                signed = certified.get((folder.name, seq, name))
+                if signed is None:
+                    report.add('erasure', f'the part {name} is erased, and no certificate says so', folder.name, seq)
+                unproven += signed is False
+    if unproven:
+        report.unchecked.append(f'who certified what was erased of {folder.name}: the given key is that of another stream')
+
+def read_certificates(raw, origin, tenant, trust, report):
+    """Section 26: (stream, seq, part) -> whether a certificate that names it is signed by a key that is known."""
+    certified = {}
+    try:
+        need(not raw or raw.endswith(b'\n'), f'{CERTIFICATES}: the last line is not ended')
+        lines = [read_json_file(line, CERTIFICATES) for line in raw.split(b'\n')[:-1]]
+        need(len(lines) <= MAX_ERASURE_CERTIFICATES, f'{CERTIFICATES}: too many lines')
+        places = []
+        for line in lines:
+            members(line, ('checkpoint', 'parts', 'path', 'record'), what=CERTIFICATES)
+            check_parts_form(line['parts'])
+            line['path'] = hashes(line['path'], 'path')
+            raw_record = string(line['record'], 'record').encode()
+            record = read_record(raw_record)
+            name, seq = record['stream'], record['seq']
+            split = split_stream(name)
+            need(split and split[0] == f'{tenant}/log_administration', f'{CERTIFICATES}: of another stream')
+            need(record['action'] in ('erasure.certified', 'retention.pruned') and record['source'].get('service') == 'sealog',
+                 f'{CERTIFICATES}: no certificate')
+            places.append((split[1], seq))
+            ascending(places[-2:], f'{CERTIFICATES}: lines')
+            string(line['checkpoint'], 'checkpoint')
+            if hash_of_parts(line['parts']) != record['parts']:
+                report.add('part', 'the parts of a certificate are not those that its record commits to', name, seq)
+                continue
+            try:
+                checkpoint = Checkpoint(line['checkpoint'])
+                need(checkpoint.origin == f'{origin}/{name}', 'its checkpoint is of another stream')
+                need(inclusion_holds(leaf_hash(raw_record), seq, checkpoint.size, line['path'], checkpoint.root), 'it is not in its tree')
+                need('salt' in line['parts'].get('details', ()), 'its details are not open')
+                signed = not trust.silent_about(checkpoint.origin)
+                signers = signed and trust.signers(checkpoint, checkpoint.origin)
+                need(signers or not signed, 'its checkpoint is not signed by a trusted key')
+            except Malformed as error:
+                report.add('signature', f'a certificate: {error}', name, seq)
+                continue
+            if signed and not trust.current(signers):
+                report.add('key', 'a certificate is signed by a retired key', name, seq)
+                continue
+            for key in certified_by(record, line['parts']['details']['value'], tenant):
+                certified[key] = certified.get(key, False) or signed
+    except Malformed as error:
+        report.add('bundle', str(error))
+        return {}
+    return certified
+
+def certified_by(record, details, tenant):
+    """What the details of an erasure's certificate name; nothing at all where any of it is malformed."""
+    if record['action'] != 'erasure.certified':
+        return []
+    try:
+        members(details, ('entries', 'erasure'), what='details')
+        string(details['erasure'], 'erasure')
+        named = []
+        for item in array(details['entries'], MAX_ERASED_ENTRIES, 'entries'):
+            members(item, ('parts', 'seq', 'stream'), what='an entry')
+            integer(item['seq'], 'seq')
+            split = split_stream(string(item['stream'], 'stream'))
+            need(split and split[0].startswith(f'{tenant}/'), 'a stream of another tenant')
+            need(split[0].partition('/')[2] not in ('log_administration', 'anchor'), 'a stream that nothing is erased from')
+            parts = array(item['parts'], len(PARTS), 'parts')
+            need(parts and all(part in PARTS for part in parts) and parts == sorted(set(parts)), 'no parts, or not in order')
+            named += [(item['stream'], item['seq'], part) for part in parts]
+        return named
+    except Malformed:
+        return []
 
 def check_tree(folder, wanted, report):
     """left, the records' hashes and right come to the checkpoint's root. `wanted`: sizes whose roots are asked for."""
@@ -1510,10 +1591,11 @@ def asked_for(folder, question):
     begin, end = question.get('from', ''), question.get('to', '~')
     return [seq for seq, record in enumerate(folder.valid, folder.first) if record and begin <= record['recordedAt'] < end]
 
-def check_summary(raw, folders, origin, question, report):
+def check_summary(raw, folders, manifest, report):
+    origin, question = manifest['origin'], manifest['question']
     if any(folder.malformed for folder in folders):
         return
-    lines = ['Sealog evidence bundle, version 1', f'Log: {origin}',
+    lines = [f"Sealog evidence bundle, version {manifest['bundle']}", f'Log: {origin}',
              f"Question: {question['category']} of {question['tenant']}, recorded from {question.get('from', 'the beginning')} "
              f"until before {question.get('to', 'the end')}"]
     for folder in folders:
@@ -1772,7 +1854,7 @@ def main():
     return VERDICTS[report.verdict()][1]
 
 # ---------------------------------------------------------------------------------------------------------------------
-# The self-test: the worked examples of section 25 that concern what this verifier does.
+# The self-test: the worked examples of section 28 that concern what this verifier does.
 
 def self_test(path):
     with open(path, encoding='utf-8') as file:

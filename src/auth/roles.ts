@@ -28,6 +28,10 @@ export const PERMISSIONS = {
   'sinks:write': 'both',
   'retention:read': 'both',
   'retention:write': 'both',
+  'holds:read': 'both',
+  'holds:write': 'both',
+  'erasures:read': 'tenant',
+  'erasures:write': 'tenant',
 } as const satisfies Record<string, 'tenant' | 'deployment' | 'both'>;
 
 export type Permission = keyof typeof PERMISSIONS;
@@ -69,6 +73,8 @@ export const ROLES = {
       'sinks:write',
       'retention:read',
       'retention:write',
+      'holds:read',
+      'holds:write',
     ],
   },
   auditor: {
@@ -84,10 +90,12 @@ export const ROLES = {
       'rotations:read',
       'sinks:read',
       'retention:read',
+      'holds:read',
+      'erasures:read',
     ],
   },
-  // Finds what an erasure is asked for; erasures themselves come with retention.
-  privacy_officer: { may: ['events:read', 'streams:read'] },
+  // Finds what an erasure is asked for, proposes it, and as another person approves it.
+  privacy_officer: { may: ['events:read', 'streams:read', 'erasures:read', 'erasures:write'] },
   service: { may: ['events:write'] },
   // Without events:read a proof shows that an event stands in the log, and not what is in its parts.
   operator: {

@@ -75,7 +75,7 @@ export function blockFilter(query: EntryQuery, tagKey: Uint8Array): BlockFilter 
 }
 
 /** Says whether an entry is one that the query asks for. */
-export function matches(query: EntryQuery, entry: Entry): boolean {
+export function matches(query: EntryQuery, entry: Pick<Entry, 'record' | 'parts'>): boolean {
   const { record } = entry;
   if (!isOfSites(entry, query.sites)) return false;
   if (query.outcome !== undefined && record.outcome !== query.outcome) return false;
@@ -103,7 +103,7 @@ export function matches(query: EntryQuery, entry: Entry): boolean {
 }
 
 /** Says whether whoever is held to these sites may see an entry. */
-export function isOfSites({ record }: Entry, sites: readonly string[] | undefined): boolean {
+export function isOfSites({ record }: Pick<Entry, 'record'>, sites: readonly string[] | undefined): boolean {
   if (sites === undefined) return true;
   const site = record.source['site'];
   return typeof site === 'string' && sites.includes(site);

@@ -14,10 +14,18 @@ export interface EntryTextOptions {
   readonly omitted?: readonly Omittable[];
   /** Left out because they stand beside the text; nothing is said of them. */
   readonly elsewhere?: readonly Omittable[];
+  /** What certifies that parts were erased, where it is known. */
+  readonly erasures?: readonly CertifiedErasure[];
+}
+
+/** Parts of an entry, and the id of the event in `log_administration` that certifies that they were erased. */
+export interface CertifiedErasure {
+  readonly parts: readonly PartName[];
+  readonly certificate: string;
 }
 
 /** Returns the value of an entry's part, or undefined when it has none or it was erased. */
-export function partValue(entry: Entry, name: PartName): JsonValue | undefined {
+export function partValue(entry: Pick<Entry, 'parts'>, name: PartName): JsonValue | undefined {
   const part = entry.parts.find((one) => one.name === name);
   return part === undefined || !isOpen(part) ? undefined : decodeCanonical(part.value);
 }
@@ -45,7 +53,7 @@ export function erasedParts(entry: Entry): PartName[] {
 export function entryText(
   entry: Entry,
   category: Category,
-  { omitted = [], elsewhere = [] }: EntryTextOptions = {},
+  { omitted = [], elsewhere = [], erasures = [] }: EntryTextOptions = {},
 ): string {
   const { record } = entry;
   const isLeftOut = (name: Omittable): boolean => omitted.includes(name) || elsewhere.includes(name);
@@ -72,6 +80,7 @@ export function entryText(
     retainUntil: record.retainUntil,
     evidence: record.evidence,
     erased: erased.length === 0 ? undefined : erased,
+    erasures: erasures.length === 0 ? undefined : erasures.map(({ parts, certificate }) => ({ parts, certificate })),
     omitted: omitted.length === 0 ? undefined : omitted,
     diff,
   });

@@ -14,7 +14,8 @@ export interface BundleQuestion {
 }
 
 export interface BundleManifest {
-  readonly bundle: 1;
+  /** 2 where parts were erased: `certificates.ndjson` certifies that. */
+  readonly bundle: 1 | 2;
   readonly files: readonly { readonly bytes: number; readonly name: string; readonly sha256: string }[];
   readonly origin: string;
   readonly question: BundleQuestion;
@@ -71,6 +72,8 @@ export interface BundleAnchor {
 
 /** What is in a bundle before any stream, and of each stream in its folder, in this order. */
 export const BUNDLE_FILES = ['manifest.json', 'summary.txt', 'keys.json'] as const;
+/** Behind them, in version 2 alone. */
+export const CERTIFICATES_FILE = 'certificates.ndjson';
 export const STREAM_FILES = [
   'checkpoint',
   'range.json',
@@ -85,6 +88,7 @@ export const BUNDLE_LIMITS = {
   bytes: 2 ** 31,
   streams: 100,
   keyStatements: 1000,
+  certificateEntries: 10_000,
   consistencies: 1000,
   anchors: 100,
   evidencePerAnchor: 20,
@@ -112,10 +116,15 @@ export interface SummaryStream {
 }
 
 /** Returns `summary.txt`. */
-export function summaryText(origin: string, question: BundleQuestion, streams: readonly SummaryStream[]): string {
+export function summaryText(
+  origin: string,
+  question: BundleQuestion,
+  streams: readonly SummaryStream[],
+  version: 1 | 2 = 1,
+): string {
   const { category, tenant, from, to } = question;
   const lines = [
-    'Sealog evidence bundle, version 1',
+    `Sealog evidence bundle, version ${version}`,
     `Log: ${origin}`,
     `Question: ${category} of ${tenant}, recorded from ${from ?? 'the beginning'} until before ${to ?? 'the end'}`,
     ...streams.map(({ name, first, end, size, anchors }) => {

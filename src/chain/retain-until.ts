@@ -4,13 +4,8 @@
  */
 import assert from 'node:assert/strict';
 
-/**
- * `drop_month` is `year * 100 + month` of the first month in which everything stored under it may be dropped, or one of
- * these two.
- */
+/** `drop_month` is `year * 100 + month` of the first month in which everything stored under it may be dropped, or this. */
 export const KEPT_FOR_EVER = 0;
-/** Blocks under legal hold that outlived their month. */
-export const HELD = 1;
 
 /** The largest instant that `YYYY-MM-DDThh:mm:ss.sssZ` can write: a clock beyond it is broken. */
 const INSTANT_MAX_MS = Date.UTC(9999, 11, 31, 23, 59, 59, 999);

@@ -25,6 +25,7 @@ import { appendLeaves, decodeFrontier, encodeFrontier, leafHash } from './merkle
 import { placeRecord } from './record.ts';
 import { addMonths, dropMonthOf, formatInstant, nextMonth } from './retain-until.ts';
 import { type Seal, type SealedRun, sealRuns } from './sealed-run.ts';
+import { HASH_SIZE } from './sha256.ts';
 import { fullTilesBetween, TILE_WIDTH, tileRoot } from './tile.ts';
 
 /** What a client gets for an event: where it stands, for good. */
@@ -123,6 +124,8 @@ export interface AppendTransaction {
   blocksFrom(streamId: number, seq: number): Promise<StoredBlock[]>;
   /** The roots of full tiles [from, to) of a level, in order. */
   tileRoots(streamId: number, level: number, from: number, to: number): Promise<Uint8Array[]>;
+  /** The first leaf hashes of an unfinished tile whose entries were pruned, one after the other. */
+  tileEdge(streamId: number, index: number): Promise<Uint8Array>;
 }
 
 export interface NewRows {
@@ -749,10 +752,18 @@ async function edgeLeaves(
   head: StreamHead,
   start: number,
 ): Promise<Uint8Array[]> {
+  const blocks = await transaction.blocksFrom(streamId, start);
   const leaves: Uint8Array[] = [];
   let next: number | undefined;
-  for (const block of await transaction.blocksFrom(streamId, start)) {
+  if ((blocks[0]?.firstSeq ?? head.size) > start) {
+    // What has expired is gone; its hashes were kept.
+    leaves.push(...leavesIn(await transaction.tileEdge(streamId, start / TILE_WIDTH)));
+    next = start + leaves.length;
+  }
+  for (const block of blocks) {
     const records = decodeRecords(unpackPayload(block.records));
+    // Blocks that are held lie behind the kept hashes' end, or before it.
+    if (next !== undefined && block.firstSeq + block.entries <= next) continue;
     if ((next !== undefined && block.firstSeq !== next) || records.length !== block.entries) break;
     next = block.firstSeq + records.length;
     leaves.push(...records.slice(Math.max(0, start - block.firstSeq)).map(leafHash));
@@ -761,6 +772,12 @@ async function edgeLeaves(
     throw new EvidenceError('the newest blocks of a stream do not lead to its head: verify the log');
   }
   return leaves;
+}
+
+function leavesIn(hashes: Uint8Array): Uint8Array[] {
+  return Array.from({ length: hashes.length / HASH_SIZE }, (_, i) =>
+    hashes.subarray(i * HASH_SIZE, (i + 1) * HASH_SIZE),
+  );
 }
 
 /** Of each entry the first place that was found: those in its own stream come first. */

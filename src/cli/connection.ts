@@ -14,17 +14,23 @@ import { readEmbeddedConnection, startEmbeddedPostgres } from '../store/embedded
 /** The work was interrupted: not everything was done. */
 const INTERRUPTED = 2;
 
-/** Runs `work` with connections as the service's login roles. Nothing is made here: an empty log where somebody mistook the folder would look sound. */
+/**
+ * Runs `work` with connections as the service's login roles, and as whoever may read everything: with DATABASE_URL whom that names. Nothing is
+ * made here: an empty log where somebody mistook the folder would look sound.
+ */
 export async function withConnection<T>(
   config: Config,
   log: Logger,
-  work: (connection: pg.ClientConfig, logins: Logins) => Promise<T>,
+  work: (connection: pg.ClientConfig, logins: Logins, admin: pg.ClientConfig) => Promise<T>,
 ): Promise<T> {
-  if (config.databaseUrl !== undefined) return work(connectionOf(config.databaseUrl), loginsOf(config.ownDatabaseUrls));
+  if (config.databaseUrl !== undefined) {
+    const connection = connectionOf(config.databaseUrl);
+    return work(connection, loginsOf(config.ownDatabaseUrls), connection);
+  }
   const running = await readEmbeddedConnection(config.dataDir);
   if (running !== undefined) {
     try {
-      return await work(running.app, running.logins);
+      return await work(running.app, running.logins, running.admin);
     } finally {
       running.close();
     }
@@ -39,7 +45,7 @@ export async function withConnection<T>(
     process.once('SIGINT', end);
     process.once('SIGTERM', end);
     try {
-      return await work(postgres.app, postgres.logins);
+      return await work(postgres.app, postgres.logins, postgres.admin);
     } finally {
       await postgres.stop();
       process.off('SIGINT', end);

@@ -38,6 +38,27 @@ const COMMANDS: ReadonlyMap<string, Command> = new Map([
     },
   ],
   [
+    'backup',
+    {
+      says: '--to DIR, and --keys-to DIR (signing seeds, mark, month keys; on other storage) or --without-keys: everything, while the service runs',
+      load: async () => (await import('./backup.ts')).backupCommand,
+    },
+  ],
+  [
+    'restore',
+    {
+      says: '--from DIR, and --keys-from DIR unless the keys are in their places: into an empty data folder or database; --verify, and names what is missing against [--checkpoint FILE]… [--anchors DIR]… [--receipts FILE]…; [--key VKEY] [--tsa CA.pem]… [--witness VKEY]… [--json]',
+      load: async () => (await import('./restore.ts')).restoreCommand,
+    },
+  ],
+  [
+    'upgrade-database',
+    {
+      says: '--old DIR: from the embedded server of an earlier version, installed in DIR, to the one of this version',
+      load: async () => (await import('./upgrade-database.ts')).upgradeDatabaseCommand,
+    },
+  ],
+  [
     'keys',
     {
       says: 'rotate: make the next generation of signing keys in SEALOG_SIGNER_DIR; the signer takes it into use',
@@ -55,7 +76,7 @@ const COMMANDS: ReadonlyMap<string, Command> = new Map([
 
 const USAGE = `usage: sealog COMMAND
 
-${[...COMMANDS].map(([name, { says }]) => `  ${name.padEnd(9)}${says}`).join('\n')}
+${[...COMMANDS].map(([name, { says }]) => `  ${name.padEnd(17)}${says}`).join('\n')}
 
 Settings come from the environment: docs/configuration.md.
 `;

@@ -16,8 +16,8 @@ port.on('message', ({ id, stream, begin, parts, texts, dataKey, tagKey }: Packed
     const source: JsonObject = { service: texts[i + 1]!, site: texts[i + 2]! };
     records.push({ seq: begin + i / 4, action: texts[i]!, source, parts: texts[i + 3]! });
   }
-  const { closed, findings, tags }: PartsResult = check.check({ stream, begin, parts, records, dataKey, tagKey });
+  const { tags, ...found }: PartsResult = check.check({ stream, begin, parts, records, dataKey, tagKey });
   const packed = tags === undefined ? undefined : BigInt64Array.from(tags);
-  const result: PackedResult = { id, closed, findings, tags: packed };
+  const result: PackedResult = { id, ...found, tags: packed };
   port.postMessage(result, packed === undefined ? [] : [packed.buffer as ArrayBuffer]);
 });

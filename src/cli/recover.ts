@@ -16,9 +16,12 @@ import { type Outcome, Sequencer } from '../chain/sequencer.ts';
 import type { Config } from '../config.ts';
 import { EvidenceError, KeyUnavailableError, SettingsError } from '../errors.ts';
 import { type Opening, openingEntry, ownEvents } from '../ingest/own-events.ts';
-import { fileMonthKeys } from '../keys/file-month-keys.ts';
 import { Keyring } from '../keys/keyring.ts';
+import type { MonthKeys } from '../keys/month-keys.ts';
+import { openMonthKeys } from '../keys/open-month-keys.ts';
+import { replayErasures } from '../retention/erasure-replay.ts';
 import { checkKeys, type SignedLog } from '../signer/acceptance.ts';
+import { readErasureLedger } from '../signer/erasure-ledger.ts';
 import { Mark, readMark } from '../signer/mark.ts';
 import { findLosses, type Loss, type LostCategory } from '../signer/recovery.ts';
 import { readSeeds, type SigningKeys, seedCount } from '../signer/seeds.ts';
@@ -70,8 +73,10 @@ export async function recoverCommand(args: string[]): Promise<number> {
     try {
       if (lease === undefined)
         throw new SettingsError(['another replica signs: stop it, it would refuse and come back']);
+      const monthKeys = await openMonthKeys(config.masterKey, { allowAddresses: config.allowAddresses, log });
       const database = openDatabase({ connection, logins, readersMax: 1, log });
-      recovery = new Recovery(config, log, database, lease, await Mark.open(folder), await readSeeds(folder), folder);
+      const [mark, seeds] = [await Mark.open(folder), await readSeeds(folder)];
+      recovery = new Recovery(config, log, database, monthKeys, lease, mark, seeds, folder);
       return await recovery.run({
         isMeant: values.yes === true,
         leavesUnreadable: values['leave-unreadable'] === true,
@@ -101,23 +106,26 @@ class Recovery {
   readonly #directory: Directory;
   readonly #sequencer: Sequencer;
   readonly #config: Config;
+  readonly #log: Logger;
 
   constructor(
     config: Config,
     log: Logger,
     database: Database,
+    monthKeys: MonthKeys,
     lease: SignerLease,
     mark: Mark,
     seeds: readonly SigningKeys[],
     folder: string,
   ) {
     this.#config = config;
+    this.#log = log;
     this.#lease = lease;
     this.#mark = mark;
     this.#seeds = seeds;
     this.#folder = folder;
     this.#database = database;
-    this.#keyring = new Keyring(fileMonthKeys(config.monthKeysDir), {
+    this.#keyring = new Keyring(monthKeys, {
       findOrStore: (stream, month, make) => findOrStoreKey(database.writer, stream, month, make),
       byId: (id) => keyById(database.verifier, id),
     });
@@ -159,9 +167,19 @@ class Recovery {
       return SHOWN;
     }
     await this.#lease.accept(await this.#lease.identity(), UNDER_WAY);
+    // What is appended again is read from what is left.
+    await this.#eraseAgain();
     for (const one of lost) await this.#recover(one);
+    if (this.#mark.isCopied) await this.#mark.append([{ kind: 'settled' }]);
     process.stdout.write('Done. The service that signs lets the database in when it starts.\n');
     return 0;
+  }
+
+  /** The database is older than erasures that the ledger lists. */
+  async #eraseAgain(): Promise<void> {
+    const lines = await readErasureLedger(this.#folder);
+    const deps = { lines, database: this.#database.verifier, keys: this.#keyring, log: this.#log };
+    await replayErasures(deps, (...what) => this.#lease.eraseAgain(...what));
   }
 
   async #signedLog(): Promise<SignedLog> {
@@ -299,7 +317,7 @@ function planOf(lost: readonly LostCategory[], held: ReadonlyMap<Loss, Held>): s
         `  it is closed at size ${consistentSize}, the last at which it is known to be what was signed`,
         isLost
           ? `  entries ${consistentSize} to ${last.size - 1} were signed and can not be shown to be there: they count as lost`
-          : '  nothing that was signed is lost',
+          : '  nothing that is known to have been signed is lost',
         `  ${entries} entries that it holds beyond are appended again`,
         ...unreadable.map((words) => `  not appended again: ${words}`),
       ];

@@ -5,8 +5,8 @@ import { parseCosignerVkey } from '../chain/cosignature.ts';
 import { parseVkey } from '../chain/note.ts';
 import type { Config } from '../config.ts';
 import { EvidenceError, SettingsError } from '../errors.ts';
-import { fileMonthKeys } from '../keys/file-month-keys.ts';
 import { Keyring } from '../keys/keyring.ts';
+import { openMonthKeys } from '../keys/open-month-keys.ts';
 import { signerKnowledge } from '../signer/knowledge.ts';
 import { keyStatements } from '../store/checkpoints.ts';
 import { findOrStoreKey, keyById } from '../store/data-keys.ts';
@@ -56,19 +56,21 @@ export async function verifyDatabase(question: DatabaseQuestion): Promise<{ verd
   return { verdict: report.verdict, text };
 }
 
-async function verifyAll(
+/** Verifies the log of a database, or one stream of it. What is given wins over what the signer's folder says. */
+export async function verifyAll(
   config: Config,
   log: Logger,
   where: Pick<DatabaseOptions, 'connection' | 'logins'>,
   given: LogOptions,
   name: string | undefined,
 ): Promise<LogReport> {
+  const monthKeys = await openMonthKeys(config.masterKey, { allowAddresses: config.allowAddresses, log });
   const database = openDatabase({ ...where, readersMax: 1, log });
   const parts = new PartsThreads();
   try {
     const newer = await unknownMigrations(database.verifier);
     if (newer.length > 0) throw newerSchema(newer);
-    const keyring = new Keyring(fileMonthKeys(config.monthKeysDir), {
+    const keyring = new Keyring(monthKeys, {
       findOrStore: (stream, month, make) => findOrStoreKey(database.writer, stream, month, make),
       byId: (id) => keyById(database.verifier, id),
     });
@@ -85,6 +87,7 @@ async function verifyAll(
     return await check.end();
   } finally {
     await parts.close();
+    monthKeys.close();
     await database.close();
   }
 }
@@ -99,7 +102,12 @@ async function ofSigner(config: Config, origin: string, { verifier }: Database):
   return known ?? {};
 }
 
-async function readGiven({ key, checkpoints, authorities, witnesses }: DatabaseQuestion): Promise<LogOptions> {
+export async function readGiven({
+  key,
+  checkpoints,
+  authorities,
+  witnesses,
+}: Omit<DatabaseQuestion, 'stream' | 'json'>): Promise<LogOptions> {
   const checkers: EvidenceChecker[] = [];
   if (witnesses.length > 0) {
     for (const vkey of witnesses) orWrong('--witness', () => parseCosignerVkey(vkey));
@@ -140,7 +148,7 @@ function orWrong<T>(what: string, read: () => T): T {
 
 // ---- For people ----
 
-function summary(report: LogReport, asked: boolean): string {
+export function summary(report: LogReport, asked: boolean): string {
   const { verdict, streams, findings, unchecked, entries, key } = report;
   const lines = streams.flatMap(streamLines);
   for (const { stream, kind, seq, detail } of findings)
@@ -167,9 +175,19 @@ function streamLines(report: LogStreamReport): string[] {
   if (report.truncated) lines.push('  … more was found');
   for (const { seq, detail } of report.unchecked)
     lines.push(`  not checked, from ${seq ?? 'the stream'} on: ${detail}`);
+  for (const { from, to, by, time } of report.pruned) {
+    const word = time === undefined ? 'pruned, not provable' : 'pruned, certified';
+    lines.push(`  ${word}: entries ${from} to ${to - 1}, by ${by}${time === undefined ? '' : `, ${time}`}`);
+  }
   for (const { to, by, time } of report.anchored)
     lines.push(`  anchored: ${to} entries by ${by}${time === undefined ? '' : `, ${time}`}`);
   for (const { to, by } of report.pinned) lines.push(`  pinned: ${to} entries by ${by}`);
+  if (report.erased !== undefined) {
+    const entries = report.erased.reduce((sum, { from, to }) => sum + to - from, 0);
+    lines.push(`  erased: parts of ${entries} entries, as certificates say`);
+  }
+  if (report.unproven !== undefined)
+    lines.push(`  not provable: ${report.unproven} parts are gone by certificates that nobody signed`);
   if (report.lost !== null)
     lines.push(`  lost: entries ${report.lost.from} to ${report.lost.to - 1}, as ${report.lost.by} says`);
   return lines;

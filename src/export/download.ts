@@ -16,7 +16,16 @@ import { blockFilter, type EntryQuery } from '../chain/entry-filter.ts';
 import { compareInstants } from '../chain/instant.ts';
 import { EvidenceError, KeyUnavailableError, Problem } from '../errors.ts';
 import type { AsTenant } from '../store/database.ts';
-import { blockOf, monthsOf, scanBlocks, seqAtInstant } from '../store/log-reader.ts';
+import {
+  blockOf,
+  type Lane,
+  monthGroupsOf,
+  monthsOf,
+  prunedOf,
+  type StreamMonth,
+  scanBlocks,
+  seqAtInstant,
+} from '../store/log-reader.ts';
 import { listStreams, type StreamRow } from '../store/streams.ts';
 import { type DownloadCursor, formatCursor } from './download-cursor.ts';
 import { closingLine, type DownloadedStream, type DownloadFormat } from './download-format.ts';
@@ -48,15 +57,11 @@ interface Keys {
   keysById(id: string): Promise<{ readonly dataKey: Uint8Array; readonly tagKey: Uint8Array }>;
 }
 
-interface Month {
-  readonly dropMonth: number;
-  readonly keyId: string;
-}
-
 /** Of one stream: the entries from `first` on and before `end`. */
 interface Walk {
   readonly stream: StreamRow;
-  readonly months: readonly Month[];
+  /** Those together whose entries lie between each other. */
+  readonly months: readonly (readonly StreamMonth[])[];
   readonly first: number;
   readonly end: number;
   /** The client has what is before `first`: what comes MUST join on. */
@@ -83,8 +88,7 @@ export async function* download(
   const query = cursor?.until === undefined ? request.query : upTo(request.query, until);
   const started = cursor === undefined ? 0 : streams.findIndex(({ name }) => name === cursor.stream);
   if (started === -1) throw foreignCursor();
-  const ids = streams.map(({ id }) => id);
-  const months = await ask((database) => monthsOf(database, ids));
+  const months = await ask((database) => monthGroupsOf(database, streams));
   const done: Mutable<DownloadedStream>[] = [];
   let total = 0;
   for (const stream of streams.slice(started)) {
@@ -93,12 +97,18 @@ export async function* download(
     done.push(of);
     const walk: Walk = {
       ...{ stream, query, isContinued },
-      months: months.filter(({ streamId }) => streamId === stream.id),
+      months: months.get(stream.id) ?? [],
       first: isContinued ? cursor!.seq + 1 : (request.fromSeq ?? 0),
       end: Math.min(stream.size, request.toSeq ?? stream.size),
     };
     for await (const block of blocksOf(ask, keys, walk, signal)) {
-      const { dataKey } = await keysOf(keys, block.keyId);
+      const opened = await keysOf(keys, block.keyId, () => isPruned(ask, stream, block.firstSeq));
+      if (opened === undefined) {
+        // What has expired is gone from the beginning on, and a download begins with what is left. What it has of a whole range must join on.
+        if (of.firstSeq !== null && choosesNothing(query)) throw expired(stream, block.firstSeq + block.entries);
+        continue;
+      }
+      const { dataKey } = opened;
       const lines = await write({
         block: { firstSeq: block.firstSeq, entries: block.entries, records: block.records, parts: block.parts },
         stream: { name: stream.name, category: stream.category, tenant },
@@ -112,12 +122,21 @@ export async function* download(
       total += lines.entries;
       yield lines.bytes;
       if (total < limit) continue;
+      await mustStand(ask, streams);
       const next = formatCursor({ stream: stream.name, seq: lines.last, until });
       yield utf8(closingLine(format, { complete: false, entries: total, streams: done, cursor: next }));
       return;
     }
   }
+  await mustStand(ask, streams);
   yield utf8(closingLine(format, { complete: true, entries: total, streams: done, cursor: null }));
+}
+
+/** What is moved meanwhile, because a hold keeps it, could stand where this had looked already: then no line vouches for what was given. */
+async function mustStand(ask: AsTenant, streams: readonly StreamRow[]): Promise<void> {
+  const moved = new Map((await ask(listStreams)).map((stream) => [stream.id, stream.moved]));
+  if (streams.some((stream) => moved.get(stream.id) !== stream.moved))
+    throw new Problem('not_ready', { detail: 'what is held was moved meanwhile: download it again' });
 }
 
 type Mutable<T> = { -readonly [K in keyof T]: T[K] };
@@ -149,15 +168,16 @@ async function* blocksOf(ask: AsTenant, keys: Keys, walk: Walk, signal: AbortSig
   let expected: number | undefined;
   if (isContinued && isWhole && seq < end) {
     const begun = await ask((database) => blockOf(database, stream.id, seq));
-    if (begun === undefined) throw missing(stream, seq);
+    if (begun === undefined) throw await absent(ask, stream, seq);
     expected = begun.firstSeq;
   }
-  for (const { dropMonth, keyId } of months) {
+  for (const group of months) {
     if (seq >= end) break;
+    const dropMonths = group.map(({ dropMonth }) => dropMonth);
     const bounds = await ask(async (database) => ({
-      begun: seq === 0 ? undefined : await blockOf(database, stream.id, seq, dropMonth),
-      before: query.from && (await seqAtInstant(database, stream.id, dropMonth, { before: query.from.ms })),
-      after: query.to && (await seqAtInstant(database, stream.id, dropMonth, { after: query.to.ms })),
+      begun: seq === 0 ? undefined : await blockOf(database, stream.id, seq, dropMonths),
+      before: query.from && (await seqAtInstant(database, stream.id, dropMonths, { before: query.from.ms })),
+      after: query.to && (await seqAtInstant(database, stream.id, dropMonths, { after: query.to.ms })),
     }));
     seq = bounds.begun?.firstSeq ?? seq;
     if (bounds.before !== undefined && bounds.before > seq) {
@@ -165,15 +185,22 @@ async function* blocksOf(ask: AsTenant, keys: Keys, walk: Walk, signal: AbortSig
       expected = seq;
     }
     if (bounds.after !== undefined) end = Math.min(end, bounds.after);
-    const filter = isWhole ? { tags: [] } : blockFilter(query, (await keysOf(keys, keyId)).tagKey);
+    const lanes: Lane[] = [];
+    for (const { dropMonth, keyId } of group) {
+      const opened = isWhole ? undefined : await keysOf(keys, keyId, () => isDropped(ask, stream, dropMonth));
+      if (isWhole) lanes.push({ dropMonth, filter: { tags: [] } });
+      else if (opened !== undefined) lanes.push({ dropMonth, filter: blockFilter(query, opened.tagKey) });
+    }
+    if (lanes.length === 0) continue;
     for (let isMore = true; isMore && seq < end; ) {
       signal.throwIfAborted();
       const from = seq;
-      const scan = await ask((database) =>
-        scanBlocks(database, stream.id, dropMonth, filter, 'asc', from, BLOCKS_A_READ),
-      );
+      const scan = await ask((database) => scanBlocks(database, stream.id, lanes, 'asc', from, BLOCKS_A_READ));
       for (const block of scan.blocks) {
-        if (isWhole && expected !== undefined && block.firstSeq !== expected) throw missing(stream, expected);
+        // A part of what was read before it was cut, because a hold keeps it.
+        if (expected !== undefined && block.firstSeq + block.entries <= expected) continue;
+        if (isWhole && expected !== undefined && isMissing(stream, expected, block.firstSeq))
+          throw await absent(ask, stream, Math.max(expected, stream.pruned));
         if (block.firstSeq >= end) return;
         expected = block.firstSeq + block.entries;
         yield block;
@@ -183,7 +210,13 @@ async function* blocksOf(ask: AsTenant, keys: Keys, walk: Walk, signal: AbortSig
     }
     if (bounds.after !== undefined) break;
   }
-  if (isWhole && expected !== undefined && expected < end) throw missing(stream, expected);
+  if (isWhole && expected !== undefined && expected < end && isMissing(stream, expected, end))
+    throw await absent(ask, stream, Math.max(expected, stream.pruned));
+}
+
+/** Whether entries from `expected` to `seq` should be there: between what a hold keeps there are some that have expired and are gone. */
+function isMissing({ pruned }: StreamRow, expected: number, seq: number): boolean {
+  return expected !== seq && !(expected < seq && seq <= pruned);
 }
 
 /** Says whether a query is for all entries of a range, so that none may be missing. */
@@ -191,18 +224,40 @@ function choosesNothing({ from: _, to: __, ...others }: EntryQuery): boolean {
   return Object.values(others).every((wanted) => wanted === undefined);
 }
 
-async function keysOf(keys: Keys, id: string): ReturnType<Keys['keysById']> {
+/** Returns undefined where they expired: the month's key is destroyed, or they were pruned since the download began. */
+async function keysOf(
+  keys: Keys,
+  id: string,
+  werePruned: () => Promise<boolean>,
+): Promise<Awaited<ReturnType<Keys['keysById']>> | undefined> {
   try {
     return await keys.keysById(id);
   } catch (cause) {
-    if (cause instanceof KeyUnavailableError)
-      throw new Problem('not_ready', { detail: 'a key that entries are sealed with can not be had now', cause });
-    throw cause;
+    if (!(cause instanceof KeyUnavailableError)) throw cause;
+    if (cause.problem === 'destroyed' || (cause.problem === 'missing' && (await werePruned()))) return undefined;
+    throw new Problem('not_ready', { detail: 'a key that entries are sealed with can not be had now', cause });
   }
 }
 
-function missing({ name }: StreamRow, seq: number): EvidenceError {
-  return new EvidenceError(`entry ${seq} of ${name} is not stored`);
+async function isPruned(ask: AsTenant, { id }: StreamRow, seq: number): Promise<boolean> {
+  return seq < (await ask((database) => prunedOf(database, id)));
+}
+
+/** Whether a month went since the download began. */
+async function isDropped(ask: AsTenant, stream: StreamRow, dropMonth: number): Promise<boolean> {
+  if (!(await isPruned(ask, stream, stream.pruned))) return false;
+  const months = await ask((database) => monthsOf(database, [stream.id]));
+  return months.every((month) => month.dropMonth !== dropMonth);
+}
+
+/** Why an entry that must be there is not: it expired, also while it was on its way, or somebody took it. */
+async function absent(ask: AsTenant, stream: StreamRow, seq: number): Promise<Error> {
+  const pruned = await ask((database) => prunedOf(database, stream.id));
+  return seq < pruned ? expired(stream, pruned) : new EvidenceError(`entry ${seq} of ${stream.name} is not stored`);
+}
+
+function expired({ name }: StreamRow, before: number): Problem {
+  return new Problem('not_found', { detail: `the entries of ${name} before ${before} have expired and are gone` });
 }
 
 function foreignCursor(): Problem {

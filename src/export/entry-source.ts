@@ -1,12 +1,13 @@
 /** Entries out of the log for a sink: read under row-level security of their tenant, opened with their keys. */
 import { setImmediate } from 'node:timers/promises';
+import type { StoredBlock } from '../chain/block.ts';
 import { canonicalBytes } from '../chain/canonical.ts';
 import { openBlock } from '../chain/open-block.ts';
 import { type Part, SALT_BYTES } from '../chain/part.ts';
-import { EvidenceError } from '../errors.ts';
+import { EvidenceError, KeyUnavailableError } from '../errors.ts';
 import { checkpointsOf } from '../store/checkpoints.ts';
 import type { AsTenant } from '../store/database.ts';
-import { blockOf, blocksFrom } from '../store/log-reader.ts';
+import { blockOf, blocksFrom, prunedOf } from '../store/log-reader.ts';
 import type { ExportedEntry } from './exported-entry.ts';
 
 export interface SourceStream extends Pick<ExportedEntry, 'stream'> {
@@ -27,8 +28,7 @@ const BLOCKS_A_READ = 32;
  * Gives entries from a seq on, in order, block by block, as far as the stream goes now. While blocks are opened the next ones are read already, and
  * between two blocks whoever shares the thread has his turn. Throws `EvidenceError` where a block is not what was stored, or is not there.
  *
- * What a retention has taken away leaves no hole: a stream's oldest part goes first. So what is missing behind an entry that is there was taken by somebody
- * else. Who asks for what comes behind the first that is missing has seen that, and gets what there is.
+ * What was pruned leaves no hole: a stream's oldest part goes first, and its row says how far. What else is missing was taken by somebody else. Who asks for what comes behind the first that is missing has seen that, and gets what there is.
  */
 export async function* entriesFrom(keys: Keys, source: SourceStream, fromSeq: number): AsyncGenerator<ExportedEntry[]> {
   const { id, size, stream, ask } = source;
@@ -37,10 +37,24 @@ export async function* entriesFrom(keys: Keys, source: SourceStream, fromSeq: nu
   let nextSeq = fromSeq;
   /** Throws where what is between the last entry and this place is missing. */
   const mustJoin = async (seq: number): Promise<void> => {
-    if (seq <= nextSeq || nextSeq === 0) return;
-    const before = nextSeq - 1;
-    if ((await ask((database) => blockOf(database, id, before))) !== undefined)
-      throw new EvidenceError(`entries ${nextSeq} to ${seq - 1} of ${stream.name} are not stored`);
+    if (seq <= nextSeq) return;
+    const missing = await ask(async (database) => {
+      const pruned = await prunedOf(database, id);
+      const from = Math.max(nextSeq, pruned);
+      if (seq <= from || (from > pruned && (await blockOf(database, id, from - 1)) === undefined)) return undefined;
+      return from;
+    });
+    if (missing !== undefined)
+      throw new EvidenceError(`entries ${missing} to ${seq - 1} of ${stream.name} are not stored`);
+  };
+  const keysOf = async ({ keyId, firstSeq }: StoredBlock): Promise<{ readonly dataKey: Uint8Array } | undefined> => {
+    try {
+      return await keys.keysById(keyId);
+    } catch (error) {
+      const mayBePruned = error instanceof KeyUnavailableError && error.problem !== 'unreachable';
+      if (mayBePruned && firstSeq < (await ask((database) => prunedOf(database, id)))) return undefined;
+      throw error;
+    }
   };
   for (;;) {
     const blocks = await reading;
@@ -53,9 +67,12 @@ export async function* entriesFrom(keys: Keys, source: SourceStream, fromSeq: nu
       reading.catch(() => {});
     }
     for (const block of blocks) {
+      const opened = await keysOf(block);
+      // Pruned since it was read.
+      if (opened === undefined) continue;
       await mustJoin(block.firstSeq);
       nextSeq = block.firstSeq + block.entries;
-      const { dataKey } = await keys.keysById(block.keyId);
+      const { dataKey } = opened;
       yield openBlock(block, stream.name, dataKey)
         .filter(({ record }) => record.seq >= fromSeq)
         .map((entry) => ({ entry, stream }));

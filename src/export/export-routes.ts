@@ -22,7 +22,7 @@ import { closingLine, downloadWriter } from './download-format.ts';
 export interface ExportDeps extends Omit<DownloadSources, 'ask'> {
   /** Returns how to ask for one tenant, or undefined when there is no such tenant. */
   readonly tenant: (name: string) => Promise<AsTenant | undefined>;
-  readonly log: { error(facts: object, message: string): void };
+  readonly log: { info(facts: object, message: string): void; error(facts: object, message: string): void };
 }
 
 interface Asked {
@@ -110,7 +110,14 @@ async function* answer(
     if (!signal.aborted) {
       const { message, cause } = error as Error;
       const isEvidence = error instanceof EvidenceError;
-      log.error({ tenant, format, isEvidence, reason: message, cause }, 'a download was cut: its log can not be read');
+      // A month that expires while it is read is nobody's fault.
+      if (error instanceof Problem && error.code === 'not_found')
+        log.info({ tenant, format, reason: error.detail }, 'a download was cut: what comes next has expired');
+      else
+        log.error(
+          { tenant, format, isEvidence, reason: message, cause },
+          'a download was cut: its log can not be read',
+        );
     }
     throw error;
   }

@@ -1,12 +1,13 @@
 /** What goes between the main thread and the export thread. */
 import type pg from 'pg';
+import type { ThreadKeys } from '../keys/thread-keys.ts';
 import type { Logins } from '../store/database.ts';
 import type { FollowerTiming } from './sink-follower.ts';
 
 export interface ExportTask {
   readonly connection: pg.ClientConfig;
   readonly logins: Logins;
-  readonly monthKeysDir: string;
+  readonly keys: ThreadKeys;
   readonly allowAddresses: readonly string[];
   /** Of the machine: who sends, in syslog. */
   readonly hostname: string;

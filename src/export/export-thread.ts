@@ -9,8 +9,8 @@ import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { parentPort, workerData } from 'node:worker_threads';
 import { anchorEpoch } from '../chain/key-statement.ts';
-import { fileMonthKeys } from '../keys/file-month-keys.ts';
 import { Keyring } from '../keys/keyring.ts';
+import { openThreadKeys } from '../keys/thread-keys.ts';
 import { keyById } from '../store/data-keys.ts';
 import { asTenant, openDatabase } from '../store/database.ts';
 import { listenForEntries } from '../store/entry-notices.ts';
@@ -50,10 +50,15 @@ const log = Object.fromEntries(
 ) as unknown as Record<'debug' | 'info' | 'warn' | 'error', (facts: object, message: string) => void>;
 
 const database = openDatabase({ connection: task.connection, logins: task.logins, readersMax: READERS_MAX, log });
-const keyring = new Keyring(fileMonthKeys(task.monthKeysDir), {
-  findOrStore: () => Promise.reject(new Error('an export makes no keys')),
-  byId: (id) => keyById(database.verifier, id),
-});
+const monthKeys = await openThreadKeys(task.keys, log);
+const keyring = new Keyring(
+  monthKeys,
+  {
+    findOrStore: () => Promise.reject(new Error('an export makes no keys')),
+    byId: (id) => keyById(database.verifier, id),
+  },
+  { cacheMs: task.keys.cacheMs },
+);
 
 interface Following {
   readonly tenantId: number;
@@ -88,6 +93,7 @@ class ExportThread {
     await Promise.all([...this.#followers.values()].map(({ follower }) => follower.close()));
     await this.#looking;
     await releaseSinks(database.writer, this.#owner).catch(() => {});
+    monthKeys.close();
     await database.close();
   }
 

@@ -29,6 +29,8 @@ export interface StreamPosition {
   readonly size: number;
   readonly nextSeq: number;
   readonly isParked: boolean;
+  /** Entries before this one have expired, and may be gone. */
+  readonly pruned: number;
 }
 
 export interface FollowerOptions {
@@ -211,6 +213,10 @@ export class SinkFollower {
           const { seq } = exported.entry.record;
           // More, where what stood between has expired.
           assert(seq >= run.nextSeq, 'a sink would go back');
+          if (seq > run.nextSeq && run.nextSeq < stream.pruned) {
+            const facts = { stream: stream.name, from: run.nextSeq, to: Math.min(seq, stream.pruned) };
+            this.#options.log.warn(facts, 'entries expired before a sink had them');
+          }
           if (wants(exported)) {
             const encoded = encode(transport, exported);
             if ('reason' in encoded) {
@@ -240,10 +246,12 @@ export class SinkFollower {
     } catch (error) {
       // Trying again does not bring back what is gone: somebody has to look.
       if (!(error instanceof EvidenceError)) throw error;
-      yield { ...run, poison: { seq: run.nextSeq, reason: error.message } };
+      yield { ...run, poison: { seq: Math.max(run.nextSeq, stream.pruned), reason: error.message } };
       return;
     }
-    if (run.nextSeq > fromSeq) yield run;
+    // Behind what expired there may be nothing.
+    const nextSeq = Math.max(run.nextSeq, Math.min(stream.pruned, stream.size));
+    if (nextSeq > fromSeq) yield { ...run, nextSeq };
   }
 
   #batchBytesMax(): number {

@@ -193,6 +193,12 @@ export type LogPlace = {
   readonly evidence?: 'incomplete';
   /** Parts that were destroyed on request */
   readonly erased?: readonly ('actor' | 'target' | 'reason' | 'changes' | 'details' | 'raw')[];
+  /** What certifies it */
+  readonly erasures?: readonly ({
+    readonly parts: readonly ('actor' | 'target' | 'reason' | 'changes' | 'details' | 'raw')[];
+    /** The id of the event in `log_administration` */
+    readonly certificate: string;
+  })[];
   /** Of a configuration change that was sent as before and after, what makes one the other */
   readonly diff?: readonly PatchOperation[];
 };
@@ -253,6 +259,8 @@ export type ProofPart = {
 } | {
   readonly commitment: Hash;
   readonly state: 'erased' | 'withheld';
+  /** Of an erased part: the id of the event in `log_administration` that certifies it */
+  readonly certificate?: string;
 };
 
 /** Section 21 of docs/format.md says how to check it */
@@ -442,6 +450,32 @@ export type ProposalReason = string;
  */
 export type ProposalState = 'proposed' | 'approved' | 'rejected' | 'withdrawn' | 'expired' | 'done' | 'failed';
 
+export type MonthKeys = {
+  /** What keeps them */
+  readonly service: 'file' | 'vault' | 'awskms' | 'azurekv' | 'pkcs11';
+  /** How long opened keys are used without the key service */
+  readonly cacheHours: number;
+  /** How old a generation becomes; 0: until somebody calls for the next */
+  readonly rotationDays: number;
+  /** How long earlier generations stay; 0: until their months are destroyed */
+  readonly retireDays: number;
+  readonly generations: readonly MonthKeyGeneration[];
+};
+
+export type MonthKeyGeneration = {
+  readonly generation: number;
+  /** Null of the first */
+  readonly begunAt: string | null;
+  /** The subject who called for it; null where it was time, and of the first */
+  readonly begunBy: string | null;
+  /** Since when every data key is wrapped by it too; null while that is under way, and of the first */
+  readonly rewrappedAt: string | null;
+  /** Since when the keys of all earlier generations are destroyed; null while they stay */
+  readonly retiredAt: string | null;
+  /** How many data keys it is the newest to wrap */
+  readonly dataKeys: number;
+};
+
 export type RotationRequest = {
   /** Why; it stands in the log */
   readonly reason: ProposalReason;
@@ -450,6 +484,166 @@ export type RotationRequest = {
 export type Decision = {
   /** Why; it stands in the log */
   readonly reason?: ProposalReason;
+};
+
+export type HoldId = string;
+
+/** What an entry must be to be kept, all that is given, and something must be */
+export type HoldRequest = {
+  readonly category?: RetainedCategory;
+  /** Of the category's streams the one of this epoch */
+  readonly epoch?: number;
+  /** Recorded at this time or later */
+  readonly from?: Timestamp;
+  /** Recorded before this time */
+  readonly to?: Timestamp;
+  /** Occurred, as the sender says, at this time or later */
+  readonly occurredFrom?: Timestamp;
+  /** Occurred, as the sender says, before this time */
+  readonly occurredTo?: Timestamp;
+  /** The actor's id, name or e-mail address; an address is compared in lower case */
+  readonly actor?: string;
+  /** The target's id or name */
+  readonly target?: string;
+  readonly site?: SourceText;
+  /** Why; it stands in the log for ever */
+  readonly reason: ProposalReason;
+};
+
+export type HoldReleaseRequest = {
+  /** Why; it stands in the log for ever */
+  readonly reason: ProposalReason;
+};
+
+export type Hold = {
+  readonly id: HoldId;
+  /** `placing`: the log does not tell of it yet; it counts all the same */
+  readonly state: 'placing' | 'active' | 'released';
+  readonly category: RetainedCategory | null;
+  readonly epoch: number | null;
+  /** What an entry must be besides */
+  readonly criteria: {
+    /** Recorded at this time or later */
+    readonly from?: Timestamp;
+    /** Recorded before this time */
+    readonly to?: Timestamp;
+    /** Occurred, as the sender says, at this time or later */
+    readonly occurredFrom?: Timestamp;
+    /** Occurred, as the sender says, before this time */
+    readonly occurredTo?: Timestamp;
+    /** The actor's id, name or e-mail address; an address is compared in lower case */
+    readonly actor?: string;
+    /** The target's id or name */
+    readonly target?: string;
+    readonly site?: SourceText;
+  };
+  readonly reason: ProposalReason;
+  /** The subject who placed it */
+  readonly placedBy: string;
+  readonly placedAt: RecordedAt;
+  /** The newest proposal to release it */
+  readonly release: HoldRelease | null;
+  readonly releasedAt: RecordedAt | null;
+};
+
+export type HoldRelease = {
+  readonly id: ProposalId;
+  readonly state: ProposalState;
+  readonly reason: ProposalReason;
+  /** The subject who proposed it */
+  readonly proposedBy: string;
+  readonly proposedAt: RecordedAt;
+  /** From here on nobody decides on it */
+  readonly expiresAt: RecordedAt;
+  /** The subject who approved, rejected or withdrew it */
+  readonly decidedBy: string | null;
+  readonly decidedAt: RecordedAt | null;
+  readonly decisionReason: ProposalReason | null;
+};
+
+export type HoldPage = {
+  readonly items: readonly Hold[];
+  /** The `cursor` of the next page; null when there is none */
+  readonly next: string | null;
+};
+
+export type ErasureRequest = {
+  /** Who is looked for. It is neither stored nor logged */
+  readonly person: {
+    readonly id?: PersonText;
+    readonly name?: PersonText;
+    readonly email?: PersonText;
+    readonly ip?: PersonText;
+  };
+  /** Only these are erased; all in which the person stands unless given */
+  readonly parts?: readonly ('actor' | 'changes' | 'details' | 'raw' | 'reason' | 'target')[];
+  /** Whether all parts of all entries are read: a name may stand in `raw` or `details`. Without it entries alone whose actor or target the person is */
+  readonly fullScan?: boolean;
+  /** Why; it stands in the log for ever, so it names nobody */
+  readonly reason: ProposalReason;
+};
+
+export type PersonText = string;
+
+export type Erasure = {
+  readonly id: ProposalId;
+  readonly state: ProposalState;
+  readonly reason: ProposalReason;
+  /** The subject who proposed it */
+  readonly proposedBy: string;
+  readonly proposedAt: RecordedAt;
+  /** From here on nobody decides on it */
+  readonly expiresAt: RecordedAt;
+  /** The subject who approved, rejected or withdrew it */
+  readonly decidedBy: string | null;
+  readonly decidedAt: RecordedAt | null;
+  readonly decisionReason: ProposalReason | null;
+  readonly doneAt: RecordedAt | null;
+  /** Why it failed */
+  readonly error: string | null;
+  /** By what of the person was looked */
+  readonly by: readonly ('email' | 'id' | 'ip' | 'name')[];
+  readonly fullScan: boolean;
+  /** What was asked to be erased at most; null for all */
+  readonly parts: readonly ('actor' | 'changes' | 'details' | 'raw' | 'reason' | 'target')[] | null;
+  /** `found`: it is over, and can be decided on. `failed`: it was interrupted; withdraw it and propose it again */
+  readonly search: 'searching' | 'found' | 'failed';
+  /** How many blocks the search has looked at */
+  readonly blocks: number;
+  /** There are more than one erasure takes: propose another once this one is done */
+  readonly more: boolean;
+  /** How many entries were found */
+  readonly entries: number;
+  /** How many of them are left alone */
+  readonly refused: number;
+  /** How many of them are erased */
+  readonly erased: number;
+};
+
+export type ErasurePage = {
+  readonly items: readonly Erasure[];
+  /** The `cursor` of the next page; null when there is none */
+  readonly next: string | null;
+};
+
+export type ErasureEntryPage = {
+  readonly items: readonly ({
+    readonly stream: Stream;
+    readonly seq: Seq;
+    /** Of the event */
+    readonly id: string;
+    /** What of it is erased, or would be */
+    readonly parts: readonly ('actor' | 'changes' | 'details' | 'raw' | 'reason' | 'target')[];
+    /** Why it is left alone */
+    readonly refused: 'legal_hold' | 'legal_duty' | null;
+    /** The legal hold that keeps it */
+    readonly hold: HoldId | null;
+    /** The id of the event in `log_administration` that certifies it */
+    readonly certificate: string | null;
+    readonly erased: boolean;
+  })[];
+  /** The `cursor` of the next page; null when there is none */
+  readonly next: string | null;
 };
 
 export type Rotation = {
@@ -698,6 +892,75 @@ export type RetentionPolicies = {
   readonly items: readonly RetentionPolicy[];
 };
 
+export type PruningRequest = {
+  readonly reason?: ProposalReason;
+  /** What time it is, as somebody reads it elsewhere */
+  readonly clock?: Timestamp;
+};
+
+export type PrunedRange = {
+  readonly stream: Stream;
+  readonly first: number;
+  /** Not included */
+  readonly end: number;
+  /** Legal holds that may keep some of it; what they keep is told entry by entry when it is pruned */
+  readonly holds: readonly ProposalId[];
+};
+
+export type PruningPlan = {
+  readonly dryRun: boolean;
+  /** The database's clock */
+  readonly now: string | null;
+  /** What stops all of it */
+  readonly stops: readonly string[];
+  /** Drop months that have come, the oldest first; they go one after the other */
+  readonly months: readonly {
+    readonly dropMonth: number;
+    /** From when on it goes */
+    readonly from: string;
+    /** What stops this one */
+    readonly stops: readonly string[];
+    readonly streams: readonly PrunedRange[];
+  }[];
+};
+
+export type PruningRun = {
+  readonly id: VerificationId;
+  readonly dropMonth: number;
+  /** How far it is; `dropped` and behind, the entries are gone */
+  readonly state: 'planned' | 'written' | 'certified' | 'anchored' | 'moved' | 'archived' | 'dropped' | 'destroyed' | 'done' | 'abandoned';
+  /** Whether an authority or a witness had to state that the time had come */
+  readonly outside: boolean;
+  /** Who asked for it, or `schedule`; for the deployment alone */
+  readonly requestedBy: string | null;
+  /** What it waits for, or why it was given up; for the deployment alone */
+  readonly waiting: string | null;
+  readonly createdAt: string;
+  readonly droppedAt: string | null;
+  readonly finishedAt: string | null;
+  readonly streams: readonly ({
+    readonly stream: Stream;
+    readonly first: number;
+    /** Not included */
+    readonly end: number;
+    /** How many of them stay under a legal hold */
+    readonly held: number;
+    /** Of the last of them */
+    readonly retainUntil: string;
+    /** The entry that certifies it */
+    readonly certificate: {
+      readonly stream: Stream;
+      readonly seq: number;
+    } | null;
+  })[];
+};
+
+export type PruningPage = {
+  readonly items: readonly PruningRun[];
+  /** The cursor of the next page */
+  readonly next: string | null;
+};
+
 export type TenantState = 'open' | 'closed';
 
 /** What a tenant may ask for, of each replica. Null is the configuration's default, 0 no limit. */
@@ -828,6 +1091,8 @@ export interface Queries {
     readonly to: TreeSize;
   };
   readonly listKeys: Readonly<Record<string, never>>;
+  readonly listMonthKeys: Readonly<Record<string, never>>;
+  readonly rotateMonthKeys: Readonly<Record<string, never>>;
   readonly proposeRotation: Readonly<Record<string, never>>;
   readonly listRotations: {
     readonly limit: number;
@@ -837,6 +1102,29 @@ export interface Queries {
   readonly approveRotation: Readonly<Record<string, never>>;
   readonly rejectRotation: Readonly<Record<string, never>>;
   readonly withdrawRotation: Readonly<Record<string, never>>;
+  readonly placeHold: Readonly<Record<string, never>>;
+  readonly listHolds: {
+    readonly limit: number;
+    readonly cursor?: string;
+  };
+  readonly readHold: Readonly<Record<string, never>>;
+  readonly proposeHoldRelease: Readonly<Record<string, never>>;
+  readonly approveHoldRelease: Readonly<Record<string, never>>;
+  readonly rejectHoldRelease: Readonly<Record<string, never>>;
+  readonly withdrawHoldRelease: Readonly<Record<string, never>>;
+  readonly proposeErasure: Readonly<Record<string, never>>;
+  readonly listErasures: {
+    readonly limit: number;
+    readonly cursor?: string;
+  };
+  readonly readErasure: Readonly<Record<string, never>>;
+  readonly approveErasure: Readonly<Record<string, never>>;
+  readonly rejectErasure: Readonly<Record<string, never>>;
+  readonly withdrawErasure: Readonly<Record<string, never>>;
+  readonly listErasureEntries: {
+    readonly limit: number;
+    readonly cursor?: string;
+  };
   readonly listTenants: {
     readonly limit: number;
     readonly cursor?: string;
@@ -848,6 +1136,14 @@ export interface Queries {
   readonly setTenantQuota: Readonly<Record<string, never>>;
   readonly readRetention: Readonly<Record<string, never>>;
   readonly setRetention: Readonly<Record<string, never>>;
+  readonly requestPruning: {
+    readonly dryRun: 'true' | 'false';
+  };
+  readonly listPrunings: {
+    readonly limit: number;
+    readonly cursor?: string;
+  };
+  readonly readPruning: Readonly<Record<string, never>>;
   readonly readBundle: {
     readonly category: Category;
     readonly from?: Timestamp;
@@ -952,6 +1248,8 @@ export interface PathParameters {
     readonly epoch: Epoch;
   };
   readonly listKeys: Readonly<Record<string, never>>;
+  readonly listMonthKeys: Readonly<Record<string, never>>;
+  readonly rotateMonthKeys: Readonly<Record<string, never>>;
   readonly proposeRotation: Readonly<Record<string, never>>;
   readonly listRotations: Readonly<Record<string, never>>;
   readonly readRotation: {
@@ -964,6 +1262,40 @@ export interface PathParameters {
     readonly id: ProposalId;
   };
   readonly withdrawRotation: {
+    readonly id: ProposalId;
+  };
+  readonly placeHold: Readonly<Record<string, never>>;
+  readonly listHolds: Readonly<Record<string, never>>;
+  readonly readHold: {
+    readonly id: HoldId;
+  };
+  readonly proposeHoldRelease: {
+    readonly id: HoldId;
+  };
+  readonly approveHoldRelease: {
+    readonly id: HoldId;
+  };
+  readonly rejectHoldRelease: {
+    readonly id: HoldId;
+  };
+  readonly withdrawHoldRelease: {
+    readonly id: HoldId;
+  };
+  readonly proposeErasure: Readonly<Record<string, never>>;
+  readonly listErasures: Readonly<Record<string, never>>;
+  readonly readErasure: {
+    readonly id: ProposalId;
+  };
+  readonly approveErasure: {
+    readonly id: ProposalId;
+  };
+  readonly rejectErasure: {
+    readonly id: ProposalId;
+  };
+  readonly withdrawErasure: {
+    readonly id: ProposalId;
+  };
+  readonly listErasureEntries: {
     readonly id: ProposalId;
   };
   readonly listTenants: Readonly<Record<string, never>>;
@@ -983,6 +1315,11 @@ export interface PathParameters {
   readonly readRetention: Readonly<Record<string, never>>;
   readonly setRetention: {
     readonly category: RetainedCategory;
+  };
+  readonly requestPruning: Readonly<Record<string, never>>;
+  readonly listPrunings: Readonly<Record<string, never>>;
+  readonly readPruning: {
+    readonly id: VerificationId;
   };
   readonly readBundle: Readonly<Record<string, never>>;
   readonly exportEvents: Readonly<Record<string, never>>;

@@ -1,5 +1,5 @@
 /**
- * Outgoing calls: HTTP requests to addresses of the operator (time-stamp authorities, witnesses, revocation lists, SIEMs).
+ * Outgoing calls: HTTP requests to addresses of the operator (time-stamp authorities, witnesses, revocation lists, SIEMs, key services).
  *
  * A call goes to an address that the guard has allowed, and to no other: the name is looked up once, what the name
  * service answers is checked, and the connection is made to one of the very addresses that were checked. A redirect is
@@ -53,6 +53,7 @@ export type Get = (url: string, request: GetRequest) => Promise<OutgoingAnswer>;
 export interface Calls {
   readonly post: Post;
   readonly get: Get;
+  readonly delete: Get;
   /** Ends the calls that run, and refuses later ones. */
   close(): void;
 }
@@ -153,11 +154,13 @@ export function outgoing({ allowAddresses, log, resolve = lookUpAll }: OutgoingO
   return {
     post: (url, request) => call('POST', url, request, request.body),
     get: (url, request) => call('GET', url, request),
+    delete: (url, request) => call('DELETE', url, request),
     keep: (options) => {
       const kept = new KeptConnections(options, closed.signal);
       return {
         post: (url, request) => call('POST', url, request, request.body, kept),
         get: (url, request) => call('GET', url, request, undefined, kept),
+        delete: (url, request) => call('DELETE', url, request, undefined, kept),
         close: () => kept.close(),
       };
     },

@@ -28,6 +28,17 @@ export interface Measured {
   readonly tlsClients?: () => { readonly refused: boolean } | undefined;
   /** Undefined where no identity provider makes the tokens. */
   readonly keySet?: () => MeasuredKeySet | undefined;
+  /** Disks that the service writes to. */
+  readonly disks?: () => readonly MeasuredDisk[];
+}
+
+export interface MeasuredDisk {
+  readonly disk: string;
+  /** 0 to 1. */
+  readonly used: number;
+  readonly freeBytes: number;
+  /** Percent from which on it is an alarm; 0 = none. */
+  readonly level: number;
 }
 
 export interface MeasuredSinks {
@@ -85,6 +96,8 @@ export function serviceMetrics(measured: Measured): Metric[] {
   const sinks = shared(measured.sinks);
   const byAnchor = (value: (anchor: MeasuredAnchor) => number) => (): MetricSample[] =>
     anchors().map((anchor) => ({ labels: { anchor: anchor.name }, value: value(anchor) }));
+  const byDisk = (value: (disk: MeasuredDisk) => number) => (): MetricSample[] =>
+    (measured.disks?.() ?? []).map((one) => ({ labels: { disk: one.disk }, value: value(one) }));
   return [
     gauge('sealog_queue_entries', 'Events that wait to be stored.', () => queued().entries),
     gauge('sealog_queue_bytes', 'Bytes of events that wait to be stored.', () => queued().bytes),
@@ -192,6 +205,22 @@ export function serviceMetrics(measured: Measured): Metric[] {
       ].flatMap(({ labels, refused: isRefused }) =>
         isRefused === undefined ? [] : [{ labels, value: Number(isRefused) }],
       ),
+    ),
+
+    gauge(
+      'sealog_disk_used_ratio',
+      'How full a disk is that this replica writes to.',
+      byDisk(({ used }) => used),
+    ),
+    gauge(
+      'sealog_disk_free_bytes',
+      'What is free on it.',
+      byDisk(({ freeBytes }) => freeBytes),
+    ),
+    gauge(
+      'sealog_disk_alarm_percent',
+      '75 or 90 where a disk is fuller than that, else 0.',
+      byDisk(({ level }) => level),
     ),
 
     gauge(

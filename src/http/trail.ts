@@ -20,6 +20,8 @@ import { toProblem, turnIntoProblem } from './problem.ts';
 
 export interface Trace {
   readonly action: string;
+  /** Of the entry, where whoever finds the change unfinished tells of it again: it is then one entry. Default: a fresh one. */
+  readonly id?: string;
   /** Default: success, of a read also where nothing was found. */
   readonly outcome?: Outcome;
   /** What was read, or changed. */

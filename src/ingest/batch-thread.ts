@@ -9,6 +9,7 @@ import type { Entry } from '../chain/open-block.ts';
 import { addMonths, dropMonthOf } from '../chain/retain-until.ts';
 import { type KeysFor, type StreamKeys, sealRuns, sealWith } from '../chain/sealed-run.ts';
 import type { Outcome } from '../chain/sequencer.ts';
+import { KeyUnavailableError, Problem } from '../errors.ts';
 import { Appender } from './appender.ts';
 import { answerBatch, type Batch, type BatchAnswer, type BatchLimits } from './batch.ts';
 import { encodeEntries, encodeRun, type RunColumns, type SealedColumns } from './batch-wire.ts';
@@ -18,6 +19,8 @@ assert(parentPort !== null, 'runs as a worker thread');
 
 /** Streams and keys that are remembered; both are asked for again when they were forgotten. */
 const REMEMBERED_MAX = 10_000;
+/** The main thread knows when a key has ended. */
+const REMEMBERED_MS = 1000;
 
 const open = new Map<number, { readonly entries: readonly PendingEntry[] }>();
 let submissions = 0;
@@ -65,7 +68,8 @@ async function append(
 ): Promise<readonly (Outcome | undefined)[]> {
   if (entries.length === 0) return [];
   const indexOf = new Map(entries.map((entry, index) => [entry, index]));
-  const runs = (await sealRuns(entries, dropMonth, seal)).map((run) => encodeRun(run, indexOf as Map<never, number>));
+  const sealedRuns = await sealRuns(entries, dropMonth, seal).catch(tryLater);
+  const runs = sealedRuns.map((run) => encodeRun(run, indexOf as Map<never, number>));
   const submission = submissions++;
   open.set(submission, { entries });
   try {
@@ -78,6 +82,12 @@ async function append(
   } finally {
     open.delete(submission);
   }
+}
+
+/** Nothing was handed over yet: what has no key is not stored. */
+function tryLater(error: unknown): never {
+  if (!(error instanceof KeyUnavailableError)) throw error;
+  throw new Problem('not_ready', { detail: 'a key that entries are sealed with can not be had now', cause: error });
 }
 
 async function reseal({
@@ -100,13 +110,13 @@ function remembered<A, B, T>(
   keyOf: (a: A, b: B) => string,
   ask: (a: A, b: B) => Promise<T>,
 ): (a: A, b: B) => Promise<T> {
-  const known = new Map<string, Promise<T>>();
+  const known = new Map<string, { readonly asked: Promise<T>; readonly until: number }>();
   return (a, b) => {
     const key = keyOf(a, b);
     const found = known.get(key);
-    if (found !== undefined) return found;
+    if (found !== undefined && performance.now() < found.until) return found.asked;
     const asked = ask(a, b);
-    known.set(key, asked);
+    known.set(key, { asked, until: performance.now() + REMEMBERED_MS });
     asked.catch(() => known.delete(key));
     if (known.size > REMEMBERED_MAX) known.delete(known.keys().next().value ?? key);
     return asked;

@@ -95,7 +95,8 @@ function send(
     .send(body);
 }
 
-async function* closing(bundle: Bundle): AsyncGenerator<Uint8Array> {
+/** A bundle's bytes; it is closed behind them. */
+export async function* closing(bundle: Bundle): AsyncGenerator<Uint8Array> {
   try {
     yield* bundle.content();
   } finally {

@@ -11,11 +11,14 @@ import type { StoredBlock } from '../chain/block.ts';
 import { equalBytes, fromUtf8, toHex, utf8 } from '../chain/bytes.ts';
 import { canonicalText, type JsonValue } from '../chain/canonical.ts';
 import type { Category } from '../chain/category.ts';
+import { entryIdHash } from '../chain/entry.ts';
+import { erasedParts } from '../chain/entry-view.ts';
 import {
   BUNDLE_LIMITS,
   type BundleConsistency,
   type BundleQuestion,
   type BundleRange,
+  CERTIFICATES_FILE,
   STREAM_FILES,
   type SummaryStream,
   summaryText,
@@ -26,6 +29,8 @@ import {
   frontierNodes,
   frontierRoot,
   type GetNode,
+  inclusionNodes,
+  inclusionPath,
   subtreesUpTo,
 } from '../chain/merkle.ts';
 import { type Entry, openBlock, openRecords } from '../chain/open-block.ts';
@@ -36,7 +41,8 @@ import { encodeEntryBundle } from '../chain/tile.ts';
 import { EvidenceError, KeyUnavailableError, Problem } from '../errors.ts';
 import { checkpointsOf, keyStatements, type StoredCheckpoint } from '../store/checkpoints.ts';
 import type { AsTenant } from '../store/database.ts';
-import { blockOf, blocksFrom } from '../store/log-reader.ts';
+import { erasedOf } from '../store/erasures.ts';
+import { blockOf, blocksFrom, placesOfId, prunedOf } from '../store/log-reader.ts';
 import { type StreamRow, streamsOf } from '../store/streams.ts';
 import type { Tables } from '../store/tables.ts';
 import { rootAt, treeNodes } from '../store/tree-hashes.ts';
@@ -61,6 +67,8 @@ export interface BundleRequest {
   /** Sizes of checkpoints that the verifier has. */
   readonly since: readonly number[];
   readonly withhold: ReadonlySet<PartName>;
+  /** These entries of one stream, whatever was asked for: the question is then about those recorded after the first and not after the last. */
+  readonly only?: { readonly stream: string; readonly first: number; readonly end: number };
 }
 
 /** A bundle that is ready to be sent; it MUST be closed. */
@@ -112,11 +120,50 @@ export async function writeBundle(
   bounds: BundleBounds,
   signal: AbortSignal,
 ): Promise<Bundle> {
-  const epochs = await signedEpochs(sources, request.category);
+  const { only } = request;
+  const all = await signedEpochs(sources, request.category);
+  const epochs = only === undefined ? all : all.filter(({ row }) => row.name === only.stream);
+  if (epochs.length === 0) throw new Problem('not_found');
+  try {
+    return await bundleOf(sources, request, epochs, bounds, signal);
+  } catch (error) {
+    throw (await expiredMeanwhile(sources, epochs, error)) ?? error;
+  }
+}
+
+/** What is not there, or does not open, may have expired while the bundle was made. */
+async function expiredMeanwhile(
+  { ask }: BundleSources,
+  epochs: readonly SignedEpoch[],
+  error: unknown,
+): Promise<Problem | undefined> {
+  const mayBe = error instanceof EvidenceError || (error instanceof Problem && error.code === 'not_ready');
+  if (!mayBe) return undefined;
+  for (const { row } of epochs) {
+    const pruned = await ask((database) => prunedOf(database, row.id));
+    if (pruned > row.pruned) return expired(row.name, pruned);
+  }
+  return undefined;
+}
+
+function expired(name: string, pruned: number): Problem {
+  const detail = `the entries of ${name} before ${pruned} have expired and are gone: ask for what was recorded after entry ${pruned}`;
+  return new Problem('not_found', { detail });
+}
+
+async function bundleOf(
+  sources: BundleSources,
+  request: BundleRequest,
+  epochs: readonly SignedEpoch[],
+  bounds: BundleBounds,
+  signal: AbortSignal,
+): Promise<Bundle> {
+  const { only } = request;
+  const asked = only === undefined ? request : { ...request, ...(await timeOf(sources.ask, epochs[0]!, only)) };
   const anchors = await anchorStreams(sources.verifier);
   const ranges: Range[] = [];
   for (const { row, checkpoint } of epochs) {
-    ranges.push(await findRange(sources.ask, row.id, checkpoint.size, request));
+    ranges.push(await findRange(sources.ask, row, checkpoint.size, asked));
     signal.throwIfAborted();
   }
   const entries = ranges.reduce((sum, { first, end }) => sum + end - first, 0);
@@ -130,11 +177,13 @@ export async function writeBundle(
   };
   try {
     const files: FileContent[] = [];
+    const certificates = new Set<string>();
     const summary: SummaryStream[] = [];
     const evidenceMax = Math.floor(BUNDLE_LIMITS.evidence / epochs.length);
     for (const [i, epoch] of epochs.entries()) {
       const range = ranges[i]!;
-      await spoolEntries(sources, epoch.row, range, request.withhold, records, openings, bounds, signal);
+      const erased = await spoolEntries(sources, epoch.row, range, request.withhold, records, openings, bounds, signal);
+      for (const id of erased) certificates.add(id);
       const made = await streamFiles(sources, epoch, range, request.since, anchors, evidenceMax);
       const texts: Readonly<Record<string, string>> = made.texts;
       for (const name of STREAM_FILES) {
@@ -153,16 +202,23 @@ export async function writeBundle(
     const question: BundleQuestion = {
       tenant: request.tenant,
       category: request.category,
-      ...(request.from === undefined ? {} : { from: formatInstant(request.from) }),
-      ...(request.to === undefined ? {} : { to: formatInstant(request.to) }),
+      ...(asked.from === undefined ? {} : { from: formatInstant(asked.from) }),
+      ...(asked.to === undefined ? {} : { to: formatInstant(asked.to) }),
     };
-    const keys = await bundleKeys(sources, [...epochs.map(({ row }) => row.name), ...anchors.map(({ name }) => name)]);
+    const certified = await certificateLines(sources, [...certificates]);
+    const keys = await bundleKeys(sources, [
+      ...new Set([...epochs.map(({ row }) => row.name), ...certified.streams, ...anchors.map(({ name }) => name)]),
+    ]);
+    const version = certified.lines === '' ? 1 : 2;
     files.unshift(
-      textFile('summary.txt', summaryText(sources.origin, question, summary)),
+      textFile('summary.txt', summaryText(sources.origin, question, summary, version)),
       textFile('keys.json', canonicalText(keys)),
+      ...(version === 1 ? [] : [textFile(CERTIFICATES_FILE, certified.lines)]),
     );
     const listed = files.map(({ name, bytes, sha256 }) => ({ name, bytes, sha256 }));
-    files.unshift(textFile('manifest.json', jsonText({ bundle: 1, files: listed, origin: sources.origin, question })));
+    files.unshift(
+      textFile('manifest.json', jsonText({ bundle: version, files: listed, origin: sources.origin, question })),
+    );
     return {
       bytes: files.reduce((sum, { bytes }) => sum + 512 + bytes + tarPadding(bytes), TAR_END.length),
       content: () => tarOf(files),
@@ -188,7 +244,7 @@ async function* tarOf(files: readonly FileContent[]): AsyncGenerator<Uint8Array>
 
 /**
  * The epochs of a category, each with its newest checkpoint. An older epoch that was closed because its database contradicts what was
- * signed may not come to its checkpoint any more: it is left out, and a verifier then says that it is missing.
+ * signed may not come to its checkpoint any more: it is left out, and so is one that has expired; a verifier then says that it is missing.
  */
 async function signedEpochs({ ask }: BundleSources, category: Category): Promise<SignedEpoch[]> {
   const rows = (await ask((database) => streamsOf(database, category))).filter(({ size }) => size > 0);
@@ -205,6 +261,8 @@ async function signedEpochs({ ask }: BundleSources, category: Category): Promise
     const checkpoint = checkpoints.find(({ streamId }) => streamId === row.id);
     const isNewest = row === newest;
     if (checkpoint === undefined || checkpoint.size === 0) continue;
+    // Nothing is left of it to show.
+    if (!isNewest && row.pruned >= row.size) continue;
     if (isNewest || (await comesTo(ask, row, checkpoint))) epochs.push({ row, checkpoint });
   }
   if (epochs.length === 0) throw new Problem('not_yet_checkpointed');
@@ -223,23 +281,42 @@ async function comesTo(ask: AsTenant, row: StreamRow, { size, root }: StoredChec
 
 async function findRange(
   ask: AsTenant,
-  streamId: number,
+  { id, name, pruned }: StreamRow,
   size: number,
-  { from, to }: Pick<BundleRequest, 'from' | 'to'>,
+  { from, to, only }: Pick<BundleRequest, 'from' | 'to' | 'only'>,
 ): Promise<Range> {
-  const askedFirst = from === undefined ? 0 : await seqFrom(ask, streamId, size, from);
-  const askedEnd = to === undefined ? size : Math.max(askedFirst, await seqFrom(ask, streamId, size, to));
+  const askedFirst = from === undefined ? 0 : await seqFrom(ask, id, pruned, size, from);
+  // What a range begins with is shown by the entry before it.
+  if (pruned > 0 && askedFirst <= pruned) throw expired(name, pruned);
+  const askedEnd = to === undefined ? size : Math.max(askedFirst, await seqFrom(ask, id, askedFirst, size, to));
   return {
-    first: Math.max(0, askedFirst - 1),
+    first: only?.first ?? Math.max(0, askedFirst - 1),
     end: Math.min(size, askedEnd + 1),
     askedFirst,
     askedEnd,
   };
 }
 
-/** Returns the first seq below `size` that was recorded at `instant` or later, else `size`. recordedAt never decreases. */
-async function seqFrom(ask: AsTenant, streamId: number, size: number, instant: number): Promise<number> {
-  let [low, high] = [0, size];
+/** The time that leaves the first entry as the one before it (but at the stream's beginning), and ends behind the last. */
+async function timeOf(
+  ask: AsTenant,
+  { row, checkpoint }: SignedEpoch,
+  { first, end }: NonNullable<BundleRequest['only']>,
+): Promise<{ from: number | undefined; to: number | undefined }> {
+  const stampOf = async (seq: number): Promise<number> => {
+    const block = await ask((database) => blockOf(database, row.id, seq));
+    if (block === undefined) throw new EvidenceError(`entry ${seq} of ${row.name} is missing`);
+    return Date.parse(openRecords(block)[seq - block.firstSeq]!.record.recordedAt);
+  };
+  return {
+    from: first === 0 ? undefined : (await stampOf(first)) + 1,
+    to: end >= checkpoint.size ? undefined : (await stampOf(end - 1)) + 1,
+  };
+}
+
+/** Returns the first seq from `begin` on and below `size` that was recorded at `instant` or later, else `size`. recordedAt never decreases. */
+async function seqFrom(ask: AsTenant, streamId: number, begin: number, size: number, instant: number): Promise<number> {
+  let [low, high] = [begin, size];
   while (low < high) {
     const middle = low + Math.floor((high - low) / 2);
     const block = await ask((database) => blockOf(database, streamId, middle));
@@ -256,7 +333,7 @@ async function seqFrom(ask: AsTenant, streamId: number, size: number, instant: n
 
 // ---- Files ----
 
-/** Writes the records and openings of a range. */
+/** Writes the records and openings of a range. Returns the ids of the certificates by which parts of them were erased. */
 async function spoolEntries(
   { ask, keys }: BundleSources,
   { id, name }: StreamRow,
@@ -266,7 +343,8 @@ async function spoolEntries(
   openings: Spool,
   bounds: BundleBounds,
   signal: AbortSignal,
-): Promise<void> {
+): Promise<ReadonlySet<string>> {
+  const certificates = new Set<string>();
   for (let next = first; next < end; ) {
     const blocks = await ask((database) => blocksFrom(database, id, next, BLOCKS_AT_ONCE));
     const before = next;
@@ -274,7 +352,11 @@ async function spoolEntries(
       signal.throwIfAborted();
       if (next >= end) break;
       if (block.firstSeq > next) throw new EvidenceError(`${name} has no block with entry ${next}`);
-      for (const entry of await openEntries(keys, name, block, next, end)) {
+      const entries = await openEntries(keys, name, block, next, end);
+      const lacking = entries.filter((entry) => erasedParts(entry).length > 0).map(({ record }) => record.seq);
+      for (const { certificate } of await ask((database) => erasedOf(database, id, lacking)))
+        certificates.add(certificate);
+      for (const entry of entries) {
         await records.write(encodeEntryBundle([entry.bytes]));
         await openings.write(utf8(openingLine(entry, withhold)));
       }
@@ -284,6 +366,7 @@ async function spoolEntries(
     }
     if (next === before) throw new EvidenceError(`${name} has no block with entry ${next}`);
   }
+  return certificates;
 }
 
 async function openEntries(
@@ -304,15 +387,67 @@ async function openEntries(
   return openBlock(block, stream, dataKey).filter(({ record }) => record.seq >= from && record.seq < end);
 }
 
+/** The entries that certify erasures, as far as a checkpoint of their stream covers them, in order of epoch and seq, and their streams. */
+async function certificateLines(
+  { ask, keys }: BundleSources,
+  ids: readonly string[],
+): Promise<{ lines: string; streams: readonly string[] }> {
+  if (ids.length === 0) return { lines: '', streams: [] };
+  const lines: string[] = [];
+  const streams: string[] = [];
+  const rows = await ask((database) => streamsOf(database, 'log_administration'));
+  const checkpoints = await ask((database) =>
+    checkpointsOf(
+      database,
+      rows.map(({ id }) => id),
+    ),
+  );
+  for (const row of rows.toSorted((a, b) => a.epoch - b.epoch)) {
+    const checkpoint = checkpoints.find(({ streamId }) => streamId === row.id);
+    if (checkpoint === undefined || !(await comesTo(ask, row, checkpoint))) continue;
+    const seqs: number[] = [];
+    for (const id of ids) {
+      const places = await ask((database) => placesOfId(database, [row.id], entryIdHash(id)));
+      seqs.push(...places.map(({ seq }) => seq).filter((seq) => seq < checkpoint.size));
+    }
+    for (const seq of [...new Set(seqs)]
+      .sort((a, b) => a - b)
+      .slice(0, BUNDLE_LIMITS.certificateEntries - lines.length)) {
+      const block = await ask((database) => blockOf(database, row.id, seq));
+      if (block === undefined) continue;
+      const [entry] = await openEntries(keys, row.name, block, seq, seq + 1);
+      if (entry === undefined || !ids.includes(entry.record.id)) continue;
+      const getNode = await ask((database) =>
+        treeNodes(database, row, checkpoint.size, inclusionNodes(seq, checkpoint.size)),
+      );
+      const path = inclusionPath(seq, checkpoint.size, getNode).map(toHex);
+      const note = canonicalText(checkpoint.note);
+      const record = canonicalText(fromUtf8(entry.bytes));
+      lines.push(
+        `{"checkpoint":${note},"parts":${partsText(entry, WITHHELD)},"path":${jsonText(path)},"record":${record}}\n`,
+      );
+      if (!streams.includes(row.name)) streams.push(row.name);
+    }
+  }
+  return { lines: lines.join(''), streams };
+}
+
+/** Of a certificate: who brought it about is no business of a bundle about something else. */
+const WITHHELD: ReadonlySet<PartName> = new Set<PartName>(['actor', 'target', 'reason']);
+
 /** A line of `openings.ndjson`. Values are canonical texts already; so is what is put around them. */
-function openingLine({ record, parts }: Entry, withhold: ReadonlySet<PartName>): string {
+function openingLine(entry: Entry, withhold: ReadonlySet<PartName>): string {
+  return `{"parts":${partsText(entry, withhold)},"seq":${entry.record.seq}}\n`;
+}
+
+function partsText({ parts }: Entry, withhold: ReadonlySet<PartName>): string {
   const members = parts.map((part) => {
     if (isOpen(part) && !withhold.has(part.name))
       return `"${part.name}":{"salt":"${toHex(part.salt)}","value":${fromUtf8(part.value)}}`;
     const state = isOpen(part) ? 'withheld' : 'erased';
     return `"${part.name}":{"commitment":"${toHex(commitmentOf(part))}","state":"${state}"}`;
   });
-  return `{"parts":{${members.join(',')}},"seq":${record.seq}}\n`;
+  return `{${members.join(',')}}`;
 }
 
 /** The files of a folder but for entries and openings, and how many anchors there are. */

@@ -19,7 +19,7 @@ import { callerOf, mayReadEvents, tenantOf } from '../http/caller.ts';
 import { leaveTrace } from '../http/trail.ts';
 import type { StoredKeyStatement } from '../store/checkpoints.ts';
 import type { AsTenant } from '../store/database.ts';
-import { listStreams } from '../store/streams.ts';
+import { listStreams, prunedUpTo } from '../store/streams.ts';
 import { recordsOf, treeTile } from '../store/tree-hashes.ts';
 import { proveConsistency } from './consistency.ts';
 import { proofJson, proofText, proveEntry } from './entry-proof.ts';
@@ -101,6 +101,9 @@ export function proofRoutes({ origin, tenant, findEntry, keyStatements, publicLo
       if (!covers(stream, wanted)) throw new Problem('not_found');
       if (wanted.kind === 'tile') return treeTile(database, stream, stream.size, wanted);
       const first = wanted.index * TILE_WIDTH;
+      const pruned = await prunedUpTo(database, stream.id);
+      if (first < pruned)
+        throw new Problem('not_found', { detail: `the entries before ${pruned} have expired and are gone` });
       return encodeEntryBundle(await recordsOf(database, stream, first, first + wanted.width));
     });
     // Hashes do not compress.

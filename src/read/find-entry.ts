@@ -27,7 +27,7 @@ export interface EntryId {
 export async function findEntry(ask: AsTenant, keys: Keys, wanted: EntryId): Promise<FoundEntry> {
   const found = await findById(ask, keys, wanted);
   const [first, second] = found;
-  if (first === undefined) throw new Problem('not_found');
+  if (first === undefined) throw await notFound(ask, wanted.category);
   if (second !== undefined) {
     const categories = found.map(({ stream }) => stream.category).join(', ');
     throw new Problem('category_required', {
@@ -35,6 +35,18 @@ export async function findEntry(ask: AsTenant, keys: Keys, wanted: EntryId): Pro
     });
   }
   return first;
+}
+
+/** What expired has left no id behind: whether this one did is not known, and the answer says so. */
+async function notFound(ask: AsTenant, category: string | undefined): Promise<Problem> {
+  const streams = (await ask(listStreams)).filter((stream) => category === undefined || stream.category === category);
+  const expired = streams
+    .filter(({ pruned }) => pruned > 0)
+    .map(({ name, pruned }) => `${name} before entry ${pruned}`);
+  if (expired.length === 0) return new Problem('not_found');
+  return new Problem('not_found', {
+    detail: `no such event is stored; what has expired is gone: ${expired.join(', ')}`,
+  });
 }
 
 /** Returns for each category the newest entry with this id. */

@@ -3,9 +3,10 @@ import type { FastifyInstance, FastifyReply } from 'fastify';
 import type { Kysely } from 'kysely';
 import { toHex } from '../chain/bytes.ts';
 import type { JsonObject } from '../chain/canonical.ts';
-import { entryText } from '../chain/entry-view.ts';
+import { entryText, erasedParts } from '../chain/entry-view.ts';
 import { type Instant, instantOf } from '../chain/instant.ts';
 import { decodeFrontier, frontierRoot } from '../chain/merkle.ts';
+import type { Entry } from '../chain/open-block.ts';
 import { formatInstant } from '../chain/retain-until.ts';
 import { Problem } from '../errors.ts';
 import { validatePath, validateQuery } from '../http/api-schema.ts';
@@ -13,6 +14,7 @@ import { callerOf, tenantOf } from '../http/caller.ts';
 import { leaveTrace } from '../http/trail.ts';
 import { checkpointsOf, type DatedCheckpoint } from '../store/checkpoints.ts';
 import type { AsTenant } from '../store/database.ts';
+import { erasedOf } from '../store/erasures.ts';
 import { listStreams, type StreamRow } from '../store/streams.ts';
 import type { Tables } from '../store/tables.ts';
 import { decodeCursor, encodeCursor } from './cursor.ts';
@@ -53,7 +55,7 @@ export function readRoutes({ tenant, keys }: ReadDeps) {
         order,
         limit,
         positions,
-        view: (entry, stream) => entryText(entry, stream.category),
+        view: (entry, stream) => viewOf(ask, entry, stream),
       });
       const following = next === undefined ? null : encodeCursor(question, next);
       return sendJson(reply, `{"items":[${items.join(',')}],"next":${JSON.stringify(following)}}`);
@@ -71,7 +73,7 @@ export function readRoutes({ tenant, keys }: ReadDeps) {
       const ask = await tenant(owner);
       if (ask === undefined) throw new Problem('not_found');
       const { entry, stream } = await findEntry(ask, keys, { id, category, sites });
-      return sendJson(reply, entryText(entry, stream.category));
+      return sendJson(reply, await viewOf(ask, entry, stream));
     });
 
     app.get('/v1/streams', { config: { permission: 'streams:read' } }, async (request, reply) => {
@@ -82,6 +84,12 @@ export function readRoutes({ tenant, keys }: ReadDeps) {
       return sendJson(reply, JSON.stringify({ items, next: null }));
     });
   };
+}
+
+/** What of an entry is gone is rare, and looked up only then. */
+async function viewOf(ask: AsTenant, entry: Entry, { id, category }: StreamRow): Promise<string> {
+  if (erasedParts(entry).length === 0) return entryText(entry, category);
+  return entryText(entry, category, { erasures: await ask((database) => erasedOf(database, id, [entry.record.seq])) });
 }
 
 /** Returns which of the sites that a caller is held to a search is about, in an order of their own: a cursor outlives a token. */

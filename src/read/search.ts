@@ -1,8 +1,8 @@
 /**
  * Search: entries of a tenant in the order of recordedAt, newest or oldest first, over any number of streams.
  *
- * Each stream is walked by its drop months and, within one, over the blocks that its tags and spans let through; the entries that
- * match are merged. A request looks at a bounded number of blocks and then answers with what it has and a cursor, so that a rare
+ * Each stream is walked by its drop months and, within one, over the blocks that its tags and spans let through (months whose entries lie between
+ * each other, because of a hold, are walked together); the entries that match are merged. A request looks at a bounded number of blocks and then answers with what it has and a cursor, so that a rare
  * match costs more requests, never a long one. The cursor says for each stream from which seq on to go on: entries that are
  * appended meanwhile neither shift a page nor repeat one.
  *
@@ -14,17 +14,28 @@ import { CATEGORIES } from '../chain/category.ts';
 import { blockFilter, type EntryQuery, matches } from '../chain/entry-filter.ts';
 import { compareInstants, type Instant } from '../chain/instant.ts';
 import { type Entry, openBlock } from '../chain/open-block.ts';
+import { dropMonthOf, KEPT_FOR_EVER } from '../chain/retain-until.ts';
 import type { AsTenant } from '../store/database.ts';
-import { blockOf, monthsOf, scanBlocks, seqAtInstant } from '../store/log-reader.ts';
-import type { StreamRow } from '../store/streams.ts';
+import {
+  blockOf,
+  type Lane,
+  monthGroupsOf,
+  monthsOf,
+  type StreamMonth,
+  scanBlocks,
+  seqAtInstant,
+} from '../store/log-reader.ts';
+import { listStreams, type StreamRow } from '../store/streams.ts';
 import type { Positions } from './cursor.ts';
-import { type Keys, openKeys } from './entries.ts';
+import { isPruned, type Keys, openKeys } from './entries.ts';
 
 /** In a cursor oldest first: the newest recordedAt when the search began. */
 const UNTIL = 'until';
 /** Blocks that one request looks at: at about 0.3 ms each, well under a second. Each stream is given one look in any case, or a cursor might never move. */
 const BLOCKS_LOOKED_MAX = 256;
 const BLOCKS_A_LOOK = 16;
+/** Moving what is held takes seconds, once a month. */
+const ATTEMPTS_MAX = 5;
 /** A page ends when its items have so many characters: the memory of one answer, and at most one event more. */
 const PAGE_CHARS_MAX = 8 * 1024 * 1024;
 
@@ -39,7 +50,7 @@ export interface Question {
   /** Of the page before, from its cursor. */
   readonly positions: Positions | undefined;
   /** Writes an entry as it is given out. */
-  readonly view: (entry: Entry, stream: StreamRow) => string;
+  readonly view: (entry: Entry, stream: StreamRow) => string | Promise<string>;
 }
 
 export interface Page {
@@ -52,17 +63,43 @@ interface Budget {
   blocks: number;
 }
 
-/** Returns a page. */
+/** Returns a page. What is moved meanwhile, because a hold keeps it, could stand where it was looked for already: then it is looked for anew. */
 export async function search(ask: AsTenant, keys: Keys, question: Question): Promise<Page> {
+  const ids = question.streams.map(({ id }) => id);
+  for (let attempt = 1, asked = question; ; attempt++) {
+    const months = await ask((database) => monthGroupsOf(database, asked.streams));
+    const page = await findPage(ask, keys, asked, months);
+    if (!mayMove(asked, months) || attempt === ATTEMPTS_MAX) return page;
+    const streams = (await ask(listStreams)).filter(({ id }) => ids.includes(id));
+    const wasMoved = streams.some(({ id, moved }) => moved !== asked.streams.find((one) => one.id === id)!.moved);
+    if (!wasMoved) return page;
+    // Each as long as it was.
+    asked = {
+      ...asked,
+      streams: asked.streams.map((stream) => ({
+        ...stream,
+        moved: streams.find(({ id }) => id === stream.id)?.moved ?? stream.moved,
+      })),
+    };
+  }
+}
+
+type MonthGroups = Awaited<ReturnType<typeof monthGroupsOf>>;
+
+/** Only what has expired is moved. */
+function mayMove({ streams }: Question, groups: MonthGroups): boolean {
+  const now = dropMonthOf(Math.max(Date.now(), ...streams.map(({ recordedAt }) => recordedAt)));
+  const months = [...groups.values()].flat(2).map(({ dropMonth }) => dropMonth);
+  return months.some((month) => month !== KEPT_FOR_EVER && month < now);
+}
+
+async function findPage(ask: AsTenant, keys: Keys, question: Question, months: MonthGroups): Promise<Page> {
   const { streams, order, limit, view } = question;
   const until = order === 'asc' ? untilOf(question) : undefined;
   const query = until === undefined ? question.query : upTo(question.query, until);
-  const streamIds = streams.map((stream) => stream.id);
-  const months = await ask((database) => monthsOf(database, streamIds));
   const budget: Budget = { blocks: BLOCKS_LOOKED_MAX };
   const walks = streams.map((stream) => {
-    const own = months.filter((month) => month.streamId === stream.id);
-    return new Walk(ask, keys, stream, own, query, order, budget, startOf(stream, question));
+    return new Walk(ask, keys, stream, months.get(stream.id) ?? [], query, order, budget, startOf(stream, question));
   });
   const items: string[] = [];
   let chars = 0;
@@ -76,7 +113,7 @@ export async function search(ask: AsTenant, keys: Keys, question: Question): Pro
       else if (walk.head !== undefined && (best === undefined || precedes(walk.head, best.head!, order))) best = walk;
     }
     if (starved || best === undefined) break;
-    const item = view(best.take(), best.stream);
+    const item = await view(best.take(), best.stream);
     items.push(item);
     chars += item.length;
   }
@@ -134,20 +171,21 @@ class Walk {
   readonly #query: EntryQuery;
   readonly #order: Order;
   readonly #budget: Budget;
-  readonly #months: { dropMonth: number; keyId: string }[];
+  readonly #months: (readonly StreamMonth[])[];
   /** Entries found and not given out, in order. */
   #found: Entry[] = [];
   #blocks: StoredBlock[] = [];
   /** Where the scan stands: behind what was found and the blocks at hand. */
   #scanned: number;
   #looked = false;
-  #month: { dropMonth: number; keyId: string; end: number } | undefined;
+  /** Those that are walked together now. */
+  #month: { readonly months: readonly StreamMonth[]; readonly end: number } | undefined;
 
   constructor(
     ask: AsTenant,
     keys: Keys,
     stream: StreamRow,
-    months: readonly { dropMonth: number; keyId: string }[],
+    months: readonly (readonly StreamMonth[])[],
     query: EntryQuery,
     order: Order,
     budget: Budget,
@@ -159,7 +197,7 @@ class Walk {
     this.#query = query;
     this.#order = order;
     this.#budget = budget;
-    // A stream's drop months rise with seq, but for what is kept for ever (0), which is then the only one.
+    // They rise with seq.
     this.#months = order === 'asc' ? [...months] : [...months].reverse();
     this.position = position;
     this.#scanned = this.position;
@@ -200,10 +238,10 @@ class Walk {
   }
 
   async #open(block: StoredBlock): Promise<void> {
-    const { dataKey } = await openKeys(this.#keys, block.keyId);
-    const entries = openBlock(block, this.stream.name, dataKey).filter(
-      (entry) => this.#isAhead(entry) && matches(this.#query, entry),
-    );
+    const { id, name } = this.stream;
+    const opened = await openKeys(this.#keys, block.keyId, () => isPruned(this.#ask, id, block.firstSeq));
+    const all = opened === undefined ? [] : openBlock(block, name, opened.dataKey);
+    const entries = all.filter((entry) => this.#isAhead(entry) && matches(this.#query, entry));
     this.#found = this.#order === 'asc' ? entries : entries.reverse();
     const first = this.#found[0];
     // What was passed over on the way to a rare match is not looked at again, even if another stream's entries come first.
@@ -216,46 +254,55 @@ class Walk {
   }
 
   async #nextMonth(): Promise<boolean> {
-    const month = this.#months.shift();
-    if (month === undefined) return false;
+    const months = this.#months.shift();
+    if (months === undefined) return false;
+    const dropMonths = months.map(({ dropMonth }) => dropMonth);
     if (this.#order === 'asc' && this.#scanned > 0) {
       // Scanning upwards counts in whole blocks: begin with the one that the position lies in.
-      const begun = await this.#ask((database) => blockOf(database, this.stream.id, this.#scanned, month.dropMonth));
+      const begun = await this.#ask((database) => blockOf(database, this.stream.id, this.#scanned, dropMonths));
       if (begun !== undefined) this.#scanned = begun.firstSeq;
     }
     const { from, to } = this.#query;
     const isUp = this.#order === 'asc';
     // Bounds of recordedAt become bounds of seq, which the blocks are in order of.
-    const first = await this.#boundary(month.dropMonth, isUp ? 'before' : 'after', isUp ? from : to);
+    const first = await this.#boundary(dropMonths, isUp ? 'before' : 'after', isUp ? from : to);
     if (first !== undefined) this.#scanned = isUp ? Math.max(this.#scanned, first) : Math.min(this.#scanned, first);
-    const last = await this.#boundary(month.dropMonth, isUp ? 'after' : 'before', isUp ? to : from);
+    const last = await this.#boundary(dropMonths, isUp ? 'after' : 'before', isUp ? to : from);
     // Months rise with recordedAt: behind one that holds the end there is nothing.
     if (last !== undefined) this.#months.length = 0;
-    this.#month = { ...month, end: last ?? (isUp ? Infinity : -1) };
+    this.#month = { months, end: last ?? (isUp ? Infinity : -1) };
     return true;
   }
 
-  /** The first seq of the block of a month that is next `before` or `after` an instant. */
+  /** The first seq of the block of some months that is next `before` or `after` an instant. */
   async #boundary(
-    dropMonth: number,
+    dropMonths: readonly number[],
     side: 'before' | 'after',
     instant: Instant | undefined,
   ): Promise<number | undefined> {
     if (instant === undefined) return undefined;
     const { ms } = instant;
     return this.#ask((database) =>
-      seqAtInstant(database, this.stream.id, dropMonth, side === 'after' ? { after: ms } : { before: ms }),
+      seqAtInstant(database, this.stream.id, dropMonths, side === 'after' ? { after: ms } : { before: ms }),
     );
   }
 
   async #look(): Promise<void> {
     const month = this.#month!;
-    const { tagKey } = await openKeys(this.#keys, month.keyId);
+    const lanes: Lane[] = [];
+    for (const { dropMonth, keyId } of month.months) {
+      const opened = await openKeys(this.#keys, keyId, () => this.#isDropped(dropMonth));
+      if (opened !== undefined) lanes.push({ dropMonth, filter: blockFilter(this.#query, opened.tagKey) });
+    }
+    if (lanes.length === 0) {
+      this.#month = undefined;
+      if (this.#blocks.length === 0) this.#advance();
+      return;
+    }
     // Two at least: the first of them can be the one that the position lies in, which moves nothing.
     const limit = Math.max(2, this.#budget.blocks <= 0 ? BLOCKS_A_LOOK : Math.min(BLOCKS_A_LOOK, this.#budget.blocks));
-    const filter = blockFilter(this.#query, tagKey);
     const scan = await this.#ask((database) =>
-      scanBlocks(database, this.stream.id, month.dropMonth, filter, this.#order, this.#scanned, limit),
+      scanBlocks(database, this.stream.id, lanes, this.#order, this.#scanned, limit),
     );
     this.#looked ||= scan.looked > 0;
     this.#budget.blocks -= scan.looked;
@@ -266,6 +313,14 @@ class Walk {
     if (last !== undefined) this.#scanned = this.#order === 'asc' ? last + 1 : last;
     if (exhausted) this.#month = undefined;
     if (this.#blocks.length === 0) this.#advance();
+  }
+
+  /** Whether a month went since the search began. */
+  async #isDropped(dropMonth: number): Promise<boolean> {
+    const { id, pruned } = this.stream;
+    if (!(await isPruned(this.#ask, id, pruned))) return false;
+    const months = await this.#ask((database) => monthsOf(database, [id]));
+    return months.every((month) => month.dropMonth !== dropMonth);
   }
 
   /** Everything up to where the scan stands was given out or does not match. */

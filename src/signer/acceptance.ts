@@ -55,7 +55,10 @@ export async function lookAt(log: SignedLog): Promise<{ against: Contradiction[]
   const { lease, mark, checkpointer } = log;
   const streams = await lease.streams();
   const turned = await turnedSince(log, streams);
-  const against = contradictedClosings(mark, streams, new Set(turned.map(({ stream }) => stream)));
+  const against = [
+    ...behindCopy(mark, streams),
+    ...contradictedClosings(mark, streams, new Set(turned.map(({ stream }) => stream))),
+  ];
   try {
     await checkpointer.checkAll(mark.streams(), streams);
   } catch (error) {
@@ -113,6 +116,19 @@ async function turnedSince(
       ? [{ kind: 'turned', stream, size, next } as const]
       : [];
   });
+}
+
+/**
+ * Where the mark was restored together with the database, both have forgotten what was signed after the backup. To go on in the same epochs
+ * would be to sign other roots of the same sizes.
+ */
+function behindCopy(mark: Mark, streams: ReadonlyMap<string, StoredStream>): Contradiction[] {
+  return [...streams.values()]
+    .filter(({ name, size, closed }) => size > 0 && !closed && mark.isBehind(name))
+    .map(({ name }) => ({
+      name,
+      detail: 'was restored with a copy of the mark: what was signed after it is not known',
+    }));
 }
 
 /** Epochs that were closed stay closed, with another one behind them; nobody else closes one. */

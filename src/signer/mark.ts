@@ -39,7 +39,11 @@ export type MarkFact =
   /** It was closed at this size, its last, which is signed, and `next` has its opening entry. */
   | { readonly kind: 'turned'; readonly stream: string; readonly size: number; readonly next: string }
   /** This epoch has everything that a recovery had to put into it. */
-  | { readonly kind: 'opened'; readonly stream: string };
+  | { readonly kind: 'opened'; readonly stream: string }
+  /** From here on the file is a copy that was restored with its database: what was signed after it was made is not known. */
+  | { readonly kind: 'copied' }
+  /** A recovery has closed every epoch that was open then. */
+  | { readonly kind: 'settled' };
 
 /** Another signer wrote to the folder: it is its now. */
 export class MarkLostError extends Error {
@@ -77,6 +81,9 @@ export class Mark {
   readonly #heads = new Map<string, SignedHead[]>();
   readonly #closed = new Map<string, { readonly size: number; readonly next: string }>();
   readonly #opened = new Set<string>();
+  #copied = false;
+  /** Of these, what was signed is known: they were opened since. */
+  readonly #openedSince = new Set<string>();
   readonly #turning = new Map<string, string>();
   readonly #turned = new Map<string, { readonly size: number; readonly next: string }>();
 
@@ -164,6 +171,16 @@ export class Mark {
       .map(([stream, { size, next }]) => ({ stream, size, next }));
   }
 
+  /** Whether more may have been signed of an epoch than the mark knows: it is a copy, and no recovery has closed the epoch yet. */
+  isBehind(stream: string): boolean {
+    return this.#copied && !this.#openedSince.has(stream);
+  }
+
+  /** Whether the mark is a copy, and a recovery is to close what was open. */
+  get isCopied(): boolean {
+    return this.#copied;
+  }
+
   /** Writes facts and flushes them; when this returns, what they tell of may be released. Throws a MarkLostError when another signer came in between. */
   async append(facts: readonly MarkFact[]): Promise<void> {
     if (this.#lost) throw new MarkLostError('the signer folder is in use by another signer');
@@ -226,6 +243,14 @@ export class Mark {
         break;
       case 'opened':
         this.#opened.add(fact.stream);
+        this.#openedSince.add(fact.stream);
+        break;
+      case 'copied':
+        this.#copied = true;
+        this.#openedSince.clear();
+        break;
+      case 'settled':
+        this.#copied = false;
         break;
       default: {
         const never: never = fact;
@@ -245,6 +270,8 @@ export class Mark {
       ),
       ...[...this.#closed].map(([stream, closed]) => ({ kind: 'closed', stream, ...closed }) as const),
       ...[...this.#opened].map((stream) => ({ kind: 'opened', stream }) as const),
+      ...(this.#copied ? [{ kind: 'copied' } as const] : []),
+      ...(this.#copied ? [...this.#openedSince].map((stream) => ({ kind: 'opened', stream }) as const) : []),
       ...this.turning().map((turning) => ({ kind: 'turning', ...turning }) as const),
       ...this.turned().map((turned) => ({ kind: 'turned', ...turned }) as const),
     ];

@@ -48,6 +48,8 @@ export interface SignerOptions {
   readonly floor: (category: ClientCategory) => number;
   /** Appends the entry that opens an epoch, and tells of it: once, however often it is called. */
   readonly openEpoch: (turned: TurnedEpoch) => Promise<void>;
+  /** Erases again what the ledger lists, in a database that may be older than that: before it is let in. Throws where it can not. */
+  readonly eraseAgain?: ((lease: SignerLease) => Promise<void>) | undefined;
   readonly wallClock: () => number;
   readonly log: {
     info(facts: object, message: string): void;
@@ -323,6 +325,7 @@ export class Signer {
       await this.#stateDeployment(lease, mark, generation);
     if (!isSame(mark.server, identity)) await mark.append([{ kind: 'server', ...identity }]);
     await lease.setFloors(CLIENT_CATEGORIES.map((category) => [category, this.#options.floor(category)]));
+    if (!(await lease.isAccepted())) await this.#options.eraseAgain?.(lease);
     await lease.accept(identity, undefined);
     log.info({ ...identity }, 'the signer accepted the database');
   }

@@ -68,6 +68,7 @@ async function begin(
     seen: async (again) => (await findSeen(client, again)).seqs,
     blocksFrom: (streamId, seq) => blocksFrom(client, streamId, seq),
     tileRoots: (streamId, level, from, to) => tileRoots(client, streamId, level, from, to),
+    tileEdge: (streamId, index) => tileEdge(client, streamId, index),
   };
 }
 
@@ -226,6 +227,15 @@ async function tileRoots(
     values: [streamId, level, from, to],
   });
   return rows.map((row) => row.root);
+}
+
+async function tileEdge(client: pg.PoolClient, streamId: number, index: number): Promise<Uint8Array> {
+  const { rows } = await client.query<{ hashes: Buffer }>({
+    name: 'tile_edge',
+    text: 'SELECT hashes FROM sealog.tile_edge WHERE stream = $1 AND tile_index = $2 ORDER BY width DESC LIMIT 1',
+    values: [streamId, index],
+  });
+  return rows[0]?.hashes ?? new Uint8Array(0);
 }
 
 const WRITE = `

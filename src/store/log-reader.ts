@@ -2,7 +2,7 @@
  * Reading stored blocks. Every function is one short statement: no snapshot is held from one to the next, because entries that are
  * committed never change, and a long snapshot would slow the heads' updates for everybody.
  */
-import { type Kysely, sql } from 'kysely';
+import { type Kysely, type RawBuilder, sql } from 'kysely';
 import { BLOCK_ENTRIES_MAX, type StoredBlock } from '../chain/block.ts';
 import type { BlockFilter } from '../chain/entry-filter.ts';
 import { type BlockRow, storedBlock } from './block-row.ts';
@@ -32,22 +32,28 @@ export async function placesOfId(
   return rows.map((row) => ({ streamId: row.stream, seq: row.seq, dropMonth: row.drop_month }));
 }
 
-/** Returns the block that holds `seq`, or undefined. With the drop month only one partition is looked at. */
+/** Returns the block that holds `seq`, or undefined. With drop months only their partitions are looked at. */
 export async function blockOf(
   database: Kysely<Tables>,
   streamId: number,
   seq: number,
-  dropMonth?: number,
+  dropMonths?: readonly number[],
 ): Promise<StoredBlock | undefined> {
   let query = database
     .selectFrom('sealog.block')
     .selectAll()
     .where('stream', '=', streamId)
     .where('first_seq', '<=', seq);
-  if (dropMonth !== undefined) query = query.where('drop_month', '=', dropMonth);
+  if (dropMonths !== undefined) query = query.where('drop_month', 'in', dropMonths);
   const row = await query.orderBy('first_seq', 'desc').limit(1).executeTakeFirst();
   const block = row === undefined ? undefined : storedBlock(row);
   return block !== undefined && seq < block.firstSeq + block.entries ? block : undefined;
+}
+
+/** Returns how far a stream is pruned: entries before that have expired and are gone. */
+export async function prunedOf(database: Kysely<Tables>, streamId: number): Promise<number> {
+  const row = await database.selectFrom('sealog.stream').select('pruned').where('id', '=', streamId).executeTakeFirst();
+  return row?.pruned ?? 0;
 }
 
 /** Returns the blocks of a stream from the one that holds `seq` on, in order; at most `limit`. */
@@ -78,20 +84,44 @@ export interface BlockScan {
   readonly lastFirstSeq: number | undefined;
 }
 
+/** One drop month of a scan, and what lets its blocks through: tags are made with the month's key. */
+export interface Lane {
+  readonly dropMonth: number;
+  readonly filter: BlockFilter;
+}
+
 /**
- * Looks at up to `limit` blocks of one stream and drop month whose first seq is below `seq`, newest first (`desc`), or not below it,
- * oldest first (`asc`), and returns those that the filter lets through. The candidates come in order out of one index, whatever the
+ * Looks at up to `limit` blocks of one stream and some drop months whose first seq is below `seq`, newest first (`desc`), or not below it,
+ * oldest first (`asc`), and returns those that the filters let through. The candidates come in order out of one index a month, whatever the
  * filter: the work is bounded by `limit`, not by how rare a match is.
  */
 export async function scanBlocks(
   database: Kysely<Tables>,
   streamId: number,
-  dropMonth: number,
-  filter: BlockFilter,
+  lanes: readonly Lane[],
   order: 'asc' | 'desc',
   seq: number,
   limit: number,
 ): Promise<BlockScan> {
+  const direction = sql.raw(order);
+  const scans = lanes.map((lane) => sql`(${laneScan(streamId, lane, order, seq, limit)})`);
+  const all = scans.length === 1 ? scans[0]! : sql`(${sql.join(scans, sql` UNION ALL `)})`;
+  const { rows } = await sql<{ candidate: number } & { [column in keyof BlockRow]: BlockRow[column] | null }>`
+    SELECT s.* FROM ${all} AS s ORDER BY s.candidate ${direction} LIMIT ${limit}`.execute(database);
+  return {
+    blocks: rows.filter((row) => row.first_seq !== null).map((row) => storedBlock(row as BlockRow)),
+    looked: rows.length,
+    lastFirstSeq: rows.at(-1)?.candidate,
+  };
+}
+
+function laneScan(
+  streamId: number,
+  { dropMonth, filter }: Lane,
+  order: 'asc' | 'desc',
+  seq: number,
+  limit: number,
+): RawBuilder<unknown> {
   const [block, tag] = [sql.table('sealog.block'), sql.table('sealog.tag')];
   const month = sql.lit(dropMonth);
   const direction = sql.raw(order);
@@ -120,18 +150,13 @@ export async function scanBlocks(
     filter.outcome === undefined ? undefined : sql`(b.outcomes & ${filter.outcome}) <> 0`,
     ...others.map((tags) => hasTag(tags, 'b.first_seq')),
   ].filter((condition) => condition !== undefined);
-  const { rows } = await sql<{ candidate: number } & { [column in keyof BlockRow]: BlockRow[column] | null }>`
+  return sql`
     SELECT k.first_seq AS candidate, p.* FROM (${candidates}) AS k
     LEFT JOIN LATERAL (
       SELECT b.* FROM ${block} AS b WHERE b.drop_month = ${month} AND b.stream = ${streamId} AND b.first_seq = k.first_seq
       ${conditions.length === 0 ? sql`` : sql`AND ${sql.join(conditions, sql` AND `)}`}
     ) AS p ON true
-    ORDER BY k.first_seq ${direction}`.execute(database);
-  return {
-    blocks: rows.filter((row) => row.first_seq !== null).map((row) => storedBlock(row as BlockRow)),
-    looked: rows.length,
-    lastFirstSeq: rows.at(-1)?.candidate,
-  };
+    ORDER BY k.first_seq ${direction}`;
 }
 
 function arrayOf(tags: readonly bigint[]): string {
@@ -139,19 +164,19 @@ function arrayOf(tags: readonly bigint[]): string {
 }
 
 /**
- * Returns where in a stream and drop month the entries recorded up to `to` end (the first seq of a later block), or those recorded
+ * Returns where in a stream and these drop months the entries recorded up to `to` end (the first seq of a later block), or those recorded
  * from `from` on begin; undefined when no block bounds them. recordedAt never decreases within a stream.
  */
 export async function seqAtInstant(
   database: Kysely<Tables>,
   streamId: number,
-  dropMonth: number,
+  dropMonths: readonly number[],
   instant: { readonly after: number } | { readonly before: number },
 ): Promise<number | undefined> {
   const query = database
     .selectFrom('sealog.block')
     .select('first_seq')
-    .where('drop_month', '=', dropMonth)
+    .where('drop_month', 'in', dropMonths)
     .where('stream', '=', streamId);
   const row =
     'after' in instant
@@ -170,11 +195,14 @@ export async function seqAtInstant(
   return row?.first_seq;
 }
 
-/** Returns the keys of a stream, one a drop month: in which partitions it has ever stored, and what opens them there. */
-export async function monthsOf(
-  database: Kysely<Tables>,
-  streamIds: readonly number[],
-): Promise<{ streamId: number; dropMonth: number; keyId: string }[]> {
+export interface StreamMonth {
+  readonly streamId: number;
+  readonly dropMonth: number;
+  readonly keyId: string;
+}
+
+/** Returns the keys of streams, one a drop month: in which partitions they have ever stored, and what opens them there. */
+export async function monthsOf(database: Kysely<Tables>, streamIds: readonly number[]): Promise<StreamMonth[]> {
   if (streamIds.length === 0) return [];
   const rows = await database
     .selectFrom('sealog.data_key')
@@ -183,4 +211,68 @@ export async function monthsOf(
     .orderBy('drop_month')
     .execute();
   return rows.map((row) => ({ streamId: row.stream, dropMonth: row.drop_month, keyId: String(row.id) }));
+}
+
+/**
+ * Returns the drop months of streams, those together whose entries lie between each other, and these groups in the order of the entries. Months
+ * rise with seq, but for what a hold keeps, which stands under a later one.
+ */
+export async function monthGroupsOf(
+  database: Kysely<Tables>,
+  streams: readonly { readonly id: number; readonly moved: number }[],
+): Promise<ReadonlyMap<number, readonly (readonly StreamMonth[])[]>> {
+  const months = Map.groupBy(
+    await monthsOf(
+      database,
+      streams.map(({ id }) => id),
+    ),
+    ({ streamId }) => streamId,
+  );
+  const groups = new Map<number, readonly (readonly StreamMonth[])[]>();
+  for (const { id, moved } of streams) {
+    const own = months.get(id) ?? [];
+    groups.set(id, moved > 0 ? overlapping(own, await boundsOf(database, id, own)) : own.map((month) => [month]));
+  }
+  return groups;
+}
+
+/** The first seqs of the first and the last block of each of these months that has any. */
+async function boundsOf(
+  database: Kysely<Tables>,
+  streamId: number,
+  months: readonly StreamMonth[],
+): Promise<ReadonlyMap<number, { readonly first: number; readonly last: number }>> {
+  const block = sql.table('sealog.block');
+  const bound = (month: number, order: string) => sql`(SELECT b.first_seq FROM ${block} AS b
+    WHERE b.drop_month = ${sql.lit(month)} AND b.stream = ${streamId} ORDER BY b.first_seq ${sql.raw(order)} LIMIT 1)`;
+  const each = months.map(
+    ({ dropMonth: month }) =>
+      sql`SELECT ${sql.lit(month)}::integer AS month, ${bound(month, 'ASC')} AS first, ${bound(month, 'DESC')} AS last`,
+  );
+  if (each.length === 0) return new Map();
+  const { rows } = await sql<{ month: number; first: number | null; last: number | null }>`
+    ${sql.join(each, sql` UNION ALL `)}`.execute(database);
+  return new Map(
+    rows.flatMap(({ month, first, last }) => (first === null || last === null ? [] : [[month, { first, last }]])),
+  );
+}
+
+function overlapping(
+  months: readonly StreamMonth[],
+  bounds: ReadonlyMap<number, { readonly first: number; readonly last: number }>,
+): StreamMonth[][] {
+  const filled = months
+    .flatMap((month) => {
+      const own = bounds.get(month.dropMonth);
+      return own === undefined ? [] : [{ month, ...own }];
+    })
+    .sort((a, b) => a.first - b.first);
+  const groups: StreamMonth[][] = [];
+  let end = -1;
+  for (const { month, first, last } of filled) {
+    if (first > end) groups.push([]);
+    groups.at(-1)!.push(month);
+    end = Math.max(end, last);
+  }
+  return groups;
 }

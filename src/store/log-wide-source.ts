@@ -5,18 +5,19 @@
  * is looked up by name or number here (the entry of a tick, the name of a stream) is checked by whoever asks.
  */
 import { type Kysely, sql } from 'kysely';
-import { toHex } from '../chain/bytes.ts';
-import { decodeCanonical } from '../chain/canonical.ts';
-import { OWN_TENANT } from '../chain/category.ts';
+import { toHex, utf8 } from '../chain/bytes.ts';
+import { decodeCanonical, type JsonObject, type JsonValue } from '../chain/canonical.ts';
+import { OWN_TENANT, streamName } from '../chain/category.ts';
 import { entryIdHash } from '../chain/entry.ts';
 import { anchorEpoch, anchorStreamName } from '../chain/key-statement.ts';
 import { consistencyNodes, consistencyPath, inclusionNodes, inclusionPath } from '../chain/merkle.ts';
 import { openBlock } from '../chain/open-block.ts';
 import { isOpen } from '../chain/part.ts';
+import { certificateId } from '../chain/pruning-certificate.ts';
 import { EvidenceError, KeyUnavailableError } from '../errors.ts';
 import type { Closing, LogStream, LogWideSource, SourceEvidence, TickLeaf } from '../verify/log-wide-source.ts';
 import { keyStatements } from './checkpoints.ts';
-import { blockOf } from './log-reader.ts';
+import { blockOf, placesOfId } from './log-reader.ts';
 import type { Tables } from './tables.ts';
 import { recordsOf, treeNodes } from './tree-hashes.ts';
 import { orphanedStreams, type SourceKeys, verifySource } from './verify-source.ts';
@@ -88,6 +89,19 @@ export function logWideSource(
         if (leaf !== undefined) anchored.push(stream);
       }
       return { stored: [], anchored };
+    },
+
+    async administration(tenant) {
+      const name = streamName(tenant, 'log_administration', 1);
+      return database
+        .selectFrom('sealog.stream')
+        .select(['id', 'name'])
+        .where((where) =>
+          where.or([where('name', '=', name), where('name', 'like', `${name.replaceAll('_', '\\_')}/e%`)]),
+        )
+        .orderBy('epoch')
+        .limit(EPOCHS_MAX)
+        .execute();
     },
 
     open: (stream) => verifySource(database, keys, stream),
@@ -240,13 +254,8 @@ async function closingOf(database: Kysely<Tables>, keys: SourceKeys, stream: Log
     .executeTakeFirst();
   if (successor === undefined) return undefined;
   try {
-    const block = await blockOf(database, successor.id, 0);
-    if (block === undefined) return undefined;
-    const { dataKey } = await keys.keysById(block.keyId);
-    const [entry] = openBlock(block, next, dataKey, new Set([0]));
-    if (entry?.record.action !== 'epoch.opened') return undefined;
-    const details = entry.parts.find(({ name }) => name === 'details');
-    const says = details !== undefined && isOpen(details) ? decodeCanonical(details.value) : undefined;
+    const says = (await openingOf(database, keys, successor)) ?? (await certifiedOpening(database, successor.id));
+    if (says === undefined) return undefined;
     const { closed, policy } = says as { closed?: { [name: string]: unknown }; policy?: unknown };
     if (closed?.['stream'] !== stream.name) return undefined;
     const { consistentSize, lastSize, lastRoot } = closed;
@@ -257,6 +266,39 @@ async function closingOf(database: Kysely<Tables>, keys: SourceKeys, stream: Log
       return undefined;
     throw error;
   }
+}
+
+/** What the first entry of an epoch says of the one before; undefined where it is not there, or says nothing. */
+async function openingOf(
+  database: Kysely<Tables>,
+  keys: SourceKeys,
+  { id, name }: { readonly id: number; readonly name: string },
+): Promise<JsonValue | undefined> {
+  const block = await blockOf(database, id, 0);
+  if (block === undefined) return undefined;
+  const { dataKey } = await keys.keysById(block.keyId);
+  const [entry] = openBlock(block, name, dataKey, new Set([0]));
+  if (entry?.record.action !== 'epoch.opened') return undefined;
+  const details = entry.parts.find((part) => part.name === 'details');
+  return details !== undefined && isOpen(details) ? decodeCanonical(details.value) : undefined;
+}
+
+/** The same out of the certificate of its pruning, where an entry of log_administration has that one's id. */
+async function certifiedOpening(database: Kysely<Tables>, streamId: number): Promise<JsonValue | undefined> {
+  const rows = await database
+    .selectFrom('sealog.pruning_certificate')
+    .select(['certificate', 'entry_stream', 'entry_seq'])
+    .where('stream', '=', streamId)
+    .where('first_seq', '=', 0)
+    .where('entry_seq', 'is not', null)
+    .limit(10)
+    .execute();
+  for (const row of rows) {
+    const details = decodeCanonical(utf8(row.certificate)) as JsonObject;
+    const places = await placesOfId(database, [row.entry_stream!], entryIdHash(certificateId(details)));
+    if (places.some(({ seq }) => seq === row.entry_seq)) return details['opening'];
+  }
+  return undefined;
 }
 
 function isHash(value: unknown): value is string {

@@ -16,6 +16,8 @@ import type { Tables } from './tables.ts';
 const FOLDER = new URL('../../migrations/', import.meta.url);
 const TABLE = 'migration';
 const CONNECT_MAX_MS = 10_000;
+/** What a backup calls the connection that holds the tables. */
+export const BACKUP_LOCK = 'sealog_backup_lock';
 
 /** A login role for each role of the application (docs/storage.md). One name may stand for several. */
 export interface LoginRoles {
@@ -55,18 +57,34 @@ export async function migrate(connection: pg.ClientConfig, roles: string | Login
     for (const login of Object.values(logins)) await refuseOwnRole(database, login);
     const newer = await unknownMigrations(database);
     if (newer.length > 0) throw newerSchema(newer);
-    const migrator = new Migrator({
-      db: database,
-      provider: { getMigrations: readMigrations },
-      migrationTableName: TABLE,
-      migrationLockTableName: 'migration_lock',
-      migrationTableSchema: 'sealog',
-    });
-    const { error, results } = await migrator.migrateToLatest();
+    await refuseDuringBackup(database);
+    const { error, results } = await migratorOf(database).migrateToLatest();
     if (error !== undefined) throw error;
     await admit(database, logins);
     await closeDatabase(database);
     return (results ?? []).map((result) => result.migrationName);
+  } finally {
+    await database.destroy();
+  }
+}
+
+/**
+ * Brings the schema to what it was, or is to be, behind one migration, and lets nobody in: for what is loaded into it (`load.ts`). Undefined
+ * stands for the newest.
+ */
+export async function makeSchema(connection: pg.ClientConfig, behind?: string): Promise<void> {
+  const pool = new pg.Pool({
+    ...connection,
+    max: 2,
+    connectionTimeoutMillis: CONNECT_MAX_MS,
+    onConnect: keepRolesMade,
+  });
+  pool.on('error', () => {});
+  const database = new Kysely<Tables>({ dialect: new PostgresDialect({ pool }) });
+  try {
+    const migrator = migratorOf(database);
+    const { error } = await (behind === undefined ? migrator.migrateToLatest() : migrator.migrateTo(behind));
+    if (error !== undefined) throw error;
   } finally {
     await database.destroy();
   }
@@ -97,6 +115,34 @@ export function newerSchema(newer: readonly string[]): SettingsError {
 async function keepRolesMade(client: pg.ClientBase): Promise<void> {
   await client.query(`SELECT set_config('createrole_self_grant', 'set, inherit', false)
     FROM pg_settings WHERE name = 'createrole_self_grant'`);
+}
+
+/**
+ * A backup keeps the tables as they are until it ends. A change of them would wait for that, and everybody who appends would wait behind it.
+ */
+async function refuseDuringBackup(database: Kysely<Tables>): Promise<void> {
+  const { rows } = await sql<{ pid: number }>`
+    SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = ${BACKUP_LOCK}`.execute(
+    database,
+  );
+  if (rows.length === 0) return;
+  const done = new Set(
+    (await database.selectFrom('sealog.migration').select('name').execute()).map(({ name }) => name),
+  );
+  if ((await knownMigrations()).every((name) => done.has(name))) return;
+  throw new SettingsError([
+    `a backup of this database is under way (process ${rows[0]!.pid}): migrate when it has ended`,
+  ]);
+}
+
+function migratorOf(database: Kysely<Tables>): Migrator {
+  return new Migrator({
+    db: database,
+    provider: { getMigrations: readMigrations },
+    migrationTableName: TABLE,
+    migrationLockTableName: 'migration_lock',
+    migrationTableSchema: 'sealog',
+  });
 }
 
 async function readMigrations(): Promise<Record<string, Migration>> {

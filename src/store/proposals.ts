@@ -121,6 +121,20 @@ export async function proposalById(
   return rows[0];
 }
 
+/** Returns the newest proposal of a kind that asks for this, where the connection's role may see it. */
+export async function newestAbout(
+  database: Kysely<Tables>,
+  kind: string,
+  request: object,
+): Promise<StoredProposal | undefined> {
+  const { rows } = await sql<StoredProposal>`
+    SELECT ${sql.raw(COLUMNS)} FROM ${sql.table('sealog.proposal')} AS p
+    WHERE p.kind = ${kind} AND p.request = ${JSON.stringify(request)}::jsonb ORDER BY p.number DESC LIMIT 1`.execute(
+    database,
+  );
+  return rows[0];
+}
+
 /** Returns the proposals of a kind that the connection's role may see, newest first, from below a number. */
 export async function listProposals(
   database: Kysely<Tables>,

@@ -21,11 +21,17 @@ const MAJOR_MAX = 18;
 const GUARDED = [
   ...['tenant', 'stream', 'data_key', 'block', 'tag', 'entry_id', 'tile'],
   ...['checkpoint', 'anchor_leaf', 'verification', 'tenant_setting', 'api_key', 'proposal'],
-  'retention_policy',
+  ...['tile_edge', 'pruning_certificate', 'retention_policy', 'erasure', 'erasure_entry', 'erased', 'hold'],
 ];
-const APPEND_ONLY = ['deployment', ...GUARDED, 'key_statement', 'outside_evidence'];
+const APPEND_ONLY = [
+  ...['deployment', ...GUARDED, 'key_statement', 'outside_evidence', 'key_generation', 'data_key_form'],
+  ...['pruning', 'clock_mark'],
+];
 /** Those whose rows, or whose history, move forward. */
-const MOVING = ['stream', 'checkpoint', 'verification', 'tenant_setting', 'api_key', 'proposal'];
+const MOVING = [
+  ...['stream', 'checkpoint', 'verification', 'tenant_setting', 'api_key', 'proposal', 'key_generation'],
+  ...['pruning', 'pruning_certificate', 'erasure', 'erasure_entry', 'hold'],
+];
 /** Logins of their own: the role that each serves, and the settings that name them. */
 const OWN_LOGINS: readonly { of: keyof Logins; role: AppRole; setting: string; option: string }[] = [
   { of: 'reader', role: 'sealog_reader', setting: 'SEALOG_READER_DATABASE_URL', option: '--reader-role' },

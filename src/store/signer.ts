@@ -10,6 +10,7 @@ import { ANCHOR_STREAM } from '../chain/key-statement.ts';
 import { evidenceWithoutLeaf, type NewLeaf, saveLeaves } from './anchors.ts';
 import { keyStatements, type StoredKeyStatement, saveCheckpoints, saveKeyStatement } from './checkpoints.ts';
 import { typesOfDatabase } from './database.ts';
+import { eraseAgain } from './erasures.ts';
 import { finishProposal, generationOf, oldestApproved, ROTATION, savePlan } from './proposals.ts';
 import type { Tables } from './tables.ts';
 import { frontierAt, treeNodes } from './tree-hashes.ts';
@@ -62,6 +63,8 @@ const INCARNATION = `concat_ws(' ', extract(epoch FROM pg_postmaster_start_time(
 const CONNECT_MAX_MS = 2000;
 const STATEMENT_MAX_MS = 4000;
 const ANSWER_MAX_MS = 5000;
+
+type ErasedAgain = Parameters<typeof eraseAgain> extends [unknown, ...infer What] ? What : never;
 
 export class SignerLease {
   readonly #client: pg.Client;
@@ -328,6 +331,11 @@ export class SignerLease {
   /** Done, unless there is an error. */
   finishRotation(id: string, error?: string): Promise<void> {
     return finishProposal(this.#client, id, error);
+  }
+
+  /** Erases parts again in a database that is not let in yet. Returns false where the block is another by now. */
+  eraseAgain(...what: ErasedAgain): Promise<boolean> {
+    return eraseAgain(this.#client, ...what);
   }
 
   saveLeaves(tick: Uint8Array, leaves: readonly NewLeaf[]): Promise<void> {

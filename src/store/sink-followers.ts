@@ -26,6 +26,8 @@ export interface FollowedStream {
   readonly size: number;
   readonly nextSeq: number;
   readonly isParked: boolean;
+  /** Entries before this one have expired, and may be gone. */
+  readonly pruned: number;
 }
 
 /** Who writes, and what he knows. */
@@ -97,7 +99,7 @@ export async function streamsOfSink(
   others: readonly string[] = [],
 ): Promise<FollowedStream[]> {
   const { rows } = await writer.query<FollowedStream>(
-    `SELECT s.id, s.tenant AS "tenantId", s.name, s.category, s.size, coalesce(c.next_seq, 0) AS "nextSeq", c.parked_at IS NOT NULL AS "isParked"
+    `SELECT s.id, s.tenant AS "tenantId", s.name, s.category, s.size, coalesce(c.next_seq, 0) AS "nextSeq", c.parked_at IS NOT NULL AS "isParked", s.pruned
      FROM sealog.stream AS s LEFT JOIN sealog.sink_cursor AS c ON c.stream = s.id AND c.sink = $1
      WHERE s.size > 0 AND ((s.tenant = $2 AND s.category = ANY ($3)) OR s.name = ANY ($4))
      ORDER BY s.category, s.epoch`,

@@ -12,6 +12,10 @@ export interface StreamRow extends StreamHead {
   readonly tenantId: number;
   readonly category: Category;
   readonly epoch: number;
+  /** Entries before this one have expired and were pruned, but for what is held. */
+  readonly pruned: number;
+  /** How many blocks were moved to a later drop month than their own, because of a hold. */
+  readonly moved: number;
 }
 
 /** As the column `retention_before` has it: months, and until when they counted. */
@@ -80,6 +84,16 @@ export async function listStreams(database: Kysely<Tables>): Promise<StreamRow[]
   return rows.map(streamRow);
 }
 
+/** Returns the newest stamp of the whole log, in milliseconds since 1970; undefined where there is no entry. */
+export async function newestStamp(writer: pg.Pool): Promise<number | undefined> {
+  const { rows } = await ask<{ newest: number | null }>(
+    writer,
+    'SELECT max(recorded_at) AS newest FROM sealog.stream WHERE size > 0',
+    [],
+  );
+  return rows[0]?.newest ?? undefined;
+}
+
 /** Returns the streams of a category that the connection's role may see, by epoch. */
 export async function streamsOf(database: Kysely<Tables>, category: Category): Promise<StreamRow[]> {
   const rows = await database
@@ -90,6 +104,16 @@ export async function streamsOf(database: Kysely<Tables>, category: Category): P
     .orderBy('epoch')
     .execute();
   return rows.map(streamRow);
+}
+
+/** Returns how far a stream was pruned. */
+export async function prunedUpTo(database: Kysely<Tables>, streamId: number): Promise<number> {
+  const row = await database
+    .selectFrom('sealog.stream')
+    .select('pruned')
+    .where('id', '=', streamId)
+    .executeTakeFirstOrThrow();
+  return row.pruned;
 }
 
 export function streamRow(row: Selectable<Tables['sealog.stream']>): StreamRow {
@@ -104,6 +128,8 @@ export function streamRow(row: Selectable<Tables['sealog.stream']>): StreamRow {
     frontier: row.frontier,
     recordedAt: row.recorded_at,
     retainUntil: row.retain_until ?? undefined,
+    pruned: row.pruned,
+    moved: row.moved,
     retentionMonths: row.retention_months ?? undefined,
     retentionBefore: earlierRetention(row.retention_before),
   };

@@ -2,6 +2,19 @@
 import type { Generated } from 'kysely';
 import type { StoredRetention } from './streams.ts';
 
+/** How far a pruning is; each but the last two is followed by the next. */
+export type PruningState =
+  | 'planned'
+  | 'written'
+  | 'certified'
+  | 'anchored'
+  | 'moved'
+  | 'archived'
+  | 'dropped'
+  | 'destroyed'
+  | 'done'
+  | 'abandoned';
+
 export interface Tables {
   'sealog.deployment': { one: Generated<boolean>; origin: string };
   'sealog.tenant': { id: Generated<number>; name: string };
@@ -17,6 +30,8 @@ export interface Tables {
     recorded_at: number;
     retain_until: number | null;
     closed: Generated<boolean>;
+    pruned: Generated<number>;
+    moved: Generated<number>;
     /** Set by the table itself where a row is made; null = for ever. */
     retention_months: Generated<number | null>;
     retention_before: StoredRetention | null;
@@ -41,6 +56,7 @@ export interface Tables {
     month_key: string;
     wrapped: Buffer;
   };
+  'sealog.data_key_form': { data_key: number; generation: number; month_key: string; wrapped: Buffer };
   'sealog.block': {
     tenant: number;
     stream: number;
@@ -61,6 +77,48 @@ export interface Tables {
   'sealog.tag': { tenant: number; stream: number; tag: string; first_seq: number; drop_month: number };
   'sealog.entry_id': { tenant: number; stream: number; seq: number; id: string; drop_month: number };
   'sealog.tile': { tenant: number; stream: number; level: number; tile_index: number; hashes: Buffer; root: Buffer };
+  'sealog.tile_edge': { tenant: number; stream: number; tile_index: number; width: number; hashes: Buffer };
+  'sealog.pruning': {
+    id: Generated<string>;
+    number: Generated<number>;
+    drop_month: number;
+    requested_by: string;
+    outside: boolean;
+    state: Generated<PruningState>;
+    waiting: string | null;
+    month_keys: Generated<string[]>;
+    undelivered: Generated<unknown>;
+    holds_seen: number | null;
+    created_at: Generated<Date>;
+    dropped_at: Date | null;
+    finished_at: Date | null;
+  };
+  'sealog.pruning_certificate': {
+    run: string;
+    tenant: number;
+    stream: number;
+    first_seq: number;
+    end_seq: number;
+    retain_until: number;
+    certificate: string;
+    entry_stream: number | null;
+    entry_seq: number | null;
+  };
+  'sealog.hold': {
+    id: string;
+    number: Generated<number>;
+    tenant: number;
+    category: string | null;
+    epoch: number | null;
+    criteria: unknown;
+    reason: string;
+    placed_by: string;
+    placed_at: Generated<Date>;
+    state: Generated<'placing' | 'active' | 'released'>;
+    release: string | null;
+    released_at: Date | null;
+  };
+  'sealog.clock_mark': { one: Generated<boolean>; seen: number; doubted_since: number | null };
   'sealog.signer': {
     one: Generated<boolean>;
     system_identifier: string;
@@ -153,6 +211,27 @@ export interface Tables {
     done_at: Date | null;
     error: string | null;
   };
+  'sealog.erasure': {
+    id: string;
+    tenant: number;
+    state: Generated<'searching' | 'found' | 'failed'>;
+    blocks: Generated<number>;
+    more: Generated<boolean>;
+    heartbeat: Generated<Date>;
+    certificates: number | null;
+  };
+  'sealog.erasure_entry': {
+    erasure: string;
+    tenant: number;
+    stream: number;
+    seq: number;
+    event_id: string;
+    parts: string[];
+    refused: 'legal_hold' | 'legal_duty' | null;
+    hold: string | null;
+    certificate: number | null;
+  };
+  'sealog.erased': { tenant: number; stream: number; seq: number; certificate: string; parts: string[] };
   'sealog.api_key': {
     id: string;
     tenant: number;

@@ -22,8 +22,8 @@ import type { Tables } from './tables.ts';
 
 const SCHEMA = 'sealog';
 
-/** Has rows of tenants, and no reader sees them (migrations/0009_column_grants.sql). */
-type Unread = 'sealog.anchor_leaf' | 'sealog.tenant_setting';
+/** Has rows of tenants, and no reader sees them (migrations/0009_column_grants.sql, 0011_pruning.sql). */
+type Unread = 'sealog.anchor_leaf' | 'sealog.tenant_setting' | 'sealog.pruning_certificate';
 type TableOfTenants =
   | 'sealog.tenant'
   | Exclude<{ [T in keyof Tables]: 'tenant' extends keyof Tables[T] ? T : never }[keyof Tables], Unread>;
@@ -38,10 +38,15 @@ export const TENANT_COLUMNS = {
   'sealog.tag': 'tenant',
   'sealog.entry_id': 'tenant',
   'sealog.tile': 'tenant',
+  'sealog.tile_edge': 'tenant',
   'sealog.checkpoint': 'tenant',
   'sealog.verification': 'tenant',
   'sealog.api_key': 'tenant',
   'sealog.proposal': 'tenant',
+  'sealog.erasure': 'tenant',
+  'sealog.erasure_entry': 'tenant',
+  'sealog.erased': 'tenant',
+  'sealog.hold': 'tenant',
   'sealog.sink': 'tenant',
   'sealog.sink_cursor': 'tenant',
 } as const satisfies Record<TableOfTenants, string>;

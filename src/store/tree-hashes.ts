@@ -4,6 +4,7 @@
  * A perfect subtree lies in one tile (`sliceOf`). Where the tree of the size that is asked for fills that tile, it is stored. Where it
  * does not, the tile's hashes are the roots of full tiles one level below or, at level 0, those of the records that fill no tile yet.
  * So a proof reads at most two tiles of each level and the roots or records of one unfinished tile of each: two statements, O(log n) rows.
+ * Where these records have expired, their hashes were kept (`tile_edge`).
  *
  * What has been appended since changes nothing: the subtrees are those of the size, and blocks and tiles may hold more.
  */
@@ -182,8 +183,64 @@ async function readLeaves(
   range: { first: number; end: number } | undefined,
 ): Promise<Map<number, Uint8Array>> {
   if (range === undefined) return new Map();
-  const leaves = await leavesOf(database, stream, range.first, range.end);
+  const leaves = await knownLeaves(database, stream, range.first, range.end);
   return new Map(leaves.map((leaf, i) => [range.first + i, leaf]));
+}
+
+/**
+ * Returns the leaf hashes of [first, end), which lie in one tile: from the records or, where these have been pruned, from the tile, if it is
+ * full by now, or from what pruning kept of it. Throws an EvidenceError.
+ */
+export async function knownLeaves(
+  database: Kysely<Tables>,
+  stream: TreeStream,
+  first: number,
+  end: number,
+): Promise<Uint8Array[]> {
+  try {
+    return await leavesOf(database, stream, first, end);
+  } catch (error) {
+    if (!(error instanceof EvidenceError)) throw error;
+    const index = Math.floor(first / TILE_WIDTH);
+    const [pruned, kept] = await Promise.all([prunedOf(database, stream), keptHashes(database, stream, index)]);
+    const known = Math.min(end, pruned, index * TILE_WIDTH + kept.length / HASH_SIZE);
+    if (known <= first) throw error;
+    const offset = first - index * TILE_WIDTH;
+    const leaves = Array.from({ length: known - first }, (_, i) =>
+      hashFromTile(kept, { level: 0, index, offset: offset + i, count: 1 }),
+    );
+    return [...leaves, ...(await leavesOf(database, stream, known, end))];
+  }
+}
+
+async function prunedOf(database: Kysely<Tables>, stream: TreeStream): Promise<number> {
+  const row = await database
+    .selectFrom('sealog.stream')
+    .select('pruned')
+    .where('id', '=', stream.id)
+    .executeTakeFirst();
+  return row?.pruned ?? 0;
+}
+
+/** The hashes of a tile of level 0 that are stored: all of them, or the first ones. */
+async function keptHashes(database: Kysely<Tables>, stream: TreeStream, index: number): Promise<Uint8Array> {
+  const tile = await database
+    .selectFrom('sealog.tile')
+    .select('hashes')
+    .where('stream', '=', stream.id)
+    .where('level', '=', 0)
+    .where('tile_index', '=', index)
+    .executeTakeFirst();
+  if (tile !== undefined) return tile.hashes;
+  const edge = await database
+    .selectFrom('sealog.tile_edge')
+    .select('hashes')
+    .where('stream', '=', stream.id)
+    .where('tile_index', '=', index)
+    .orderBy('width', 'desc')
+    .limit(1)
+    .executeTakeFirst();
+  return edge?.hashes ?? new Uint8Array(0);
 }
 
 /** The hashes from the first to the last that slices of one unfinished tile need: of a level there is only one such tile. */

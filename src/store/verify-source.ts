@@ -129,6 +129,13 @@ export function verifySource(
       return rows.map(({ tile_index: index, hashes, root, foreign }) => ({ index, hashes, root, foreign }));
     },
 
+    async tileEdge(index) {
+      const { rows } = await sql<{ hashes: Buffer }>`
+        SELECT hashes FROM sealog.tile_edge WHERE stream = ${streamId} AND tile_index = ${index}
+        ORDER BY width DESC LIMIT 1`.execute(database);
+      return rows[0]?.hashes;
+    },
+
     async lastTiles() {
       const { rows } = await sql<{ level: number; last: number }>`
         SELECT level, ${greatest('tile_index')} AS last FROM sealog.tile WHERE stream = ${streamId} GROUP BY level`.execute(

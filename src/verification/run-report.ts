@@ -54,9 +54,12 @@ export interface Alarm {
 }
 
 export interface StreamSummary
-  extends Pick<LogStreamReport, 'stream' | 'size' | 'verdict' | 'anchored' | 'unanchored' | 'pinned' | 'lost'> {
-  readonly pruned: readonly never[];
-  readonly erased: readonly never[];
+  extends Pick<
+    LogStreamReport,
+    'stream' | 'size' | 'verdict' | 'anchored' | 'unanchored' | 'pinned' | 'lost' | 'pruned'
+  > {
+  /** Entries with parts that are gone, as certificates say. */
+  readonly erased: readonly { readonly from: number; readonly to: number; readonly by: string }[];
 }
 
 export interface RunReport {
@@ -106,8 +109,14 @@ export function runReport(report: LogReport): RunReport {
 }
 
 export function streamSummary(report: LogStreamReport): StreamSummary {
-  const { stream, size, verdict, anchored, unanchored, pinned, lost } = report;
-  return { stream, size, verdict, anchored, unanchored, pinned, lost, pruned: [], erased: [] };
+  // A report of before this was noted has none.
+  const { stream, size, verdict, anchored, unanchored, pinned, lost, pruned = [] } = report;
+  const erased = (report.erased ?? []).map(({ from, to, certificate }) => ({
+    from,
+    to,
+    by: `${certificate.stream}#${certificate.seq}`,
+  }));
+  return { stream, size, verdict, anchored, unanchored, pinned, lost, pruned, erased };
 }
 
 /** In words that jsonb can hold: details repeat what is stored, and anything may be stored. */

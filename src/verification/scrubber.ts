@@ -29,7 +29,7 @@ export interface ScrubberOptions {
     begin(everyMs: number): Promise<void>;
     state(): Promise<ScrubState>;
   };
-  readonly reading: Pick<ThreadTask, 'connection' | 'monthKeysDir' | 'origin'>;
+  readonly reading: Pick<ThreadTask, 'connection' | 'keys' | 'origin'>;
   readonly trust: () => Promise<Trust>;
   /** Everything is read again within so many days. */
   readonly periodDays: number;

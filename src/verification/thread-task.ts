@@ -1,5 +1,6 @@
 /** What goes between the main thread and a verification thread. */
 import type pg from 'pg';
+import type { ThreadKeys } from '../keys/thread-keys.ts';
 import type { Finding } from '../verify/findings.ts';
 import type { LogReport, LogStreamReport } from '../verify/verify-log.ts';
 import type { PaceOptions } from './pace.ts';
@@ -17,7 +18,7 @@ export interface Trust {
 
 export interface ThreadTask extends Trust, PaceOptions {
   readonly connection: pg.ClientConfig;
-  readonly monthKeysDir: string;
+  readonly keys: ThreadKeys;
   readonly origin: string;
   /** Undefined = the whole log. */
   readonly scope: { readonly tenantId: number; readonly category: string | undefined } | undefined;

@@ -24,7 +24,7 @@ import type { ThreadMessage, ThreadTask, Trust } from './thread-task.ts';
 export interface VerificationRunnerOptions {
   readonly store: RunStore;
   /** Where a thread reads, and with which keys. */
-  readonly reading: Pick<ThreadTask, 'connection' | 'monthKeysDir' | 'origin'>;
+  readonly reading: Pick<ThreadTask, 'connection' | 'keys' | 'origin'>;
   /** Asked anew for each thread. */
   readonly trust: () => Promise<Trust>;
   /** How long entries may wait for an anchor; undefined = nothing anchors. */

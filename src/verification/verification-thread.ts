@@ -6,8 +6,8 @@ import assert from 'node:assert/strict';
 import { setTimeout as delay } from 'node:timers/promises';
 import { parentPort, workerData } from 'node:worker_threads';
 import { anchorEpoch } from '../chain/key-statement.ts';
-import { fileMonthKeys } from '../keys/file-month-keys.ts';
 import { Keyring } from '../keys/keyring.ts';
+import { openThreadKeys } from '../keys/thread-keys.ts';
 import { keyById } from '../store/data-keys.ts';
 import { openDatabase } from '../store/database.ts';
 import { logWideSource } from '../store/log-wide-source.ts';
@@ -34,11 +34,13 @@ async function run(): Promise<ThreadMessage> {
     readersMax: 1,
     log: { warn: () => {} },
   });
+  const monthKeys = await openThreadKeys(task.keys, { debug: () => {}, warn: () => {} });
   try {
-    const keyring = new Keyring(fileMonthKeys(task.monthKeysDir), {
+    const store = {
       findOrStore: () => Promise.reject(new Error('verification makes no keys')),
-      byId: (id) => keyById(database.verifier, id),
-    });
+      byId: (id: string) => keyById(database.verifier, id),
+    };
+    const keyring = new Keyring(monthKeys, store, { cacheMs: task.keys.cacheMs });
     const { scope } = task;
     const of = await entriesInScope(database.verifier, scope);
     const source = logWideSource(database.verifier, keyring, task.origin, scope);
@@ -79,6 +81,7 @@ async function run(): Promise<ThreadMessage> {
     const report = await check.end();
     return { kind: 'done', report: withVanished(report, streams) };
   } finally {
+    monthKeys.close();
     await database.close();
   }
 }

@@ -50,12 +50,17 @@ export class ChainCheck {
 
   /** Goes on at `size`; nobody vouches for the entry before the hole. */
   async leaveHole(size: number): Promise<void> {
+    await this.rest();
+    this.#tree.leaveHole(size);
+  }
+
+  /** Settles what is open: what follows does not come through here, or names nobody. */
+  async rest(): Promise<void> {
     const [a, b] = this.#tail;
     if (a !== undefined) this.#settle(a, b, undefined);
     if (b !== undefined) this.#settle(b, undefined, undefined);
     this.#tail = [];
     await this.#flush();
-    this.#tree.leaveHole(size);
   }
 
   /** Compares the last entry with the stream's row, which vouches for it with head and frontier. */

@@ -114,6 +114,8 @@ export interface LogSource {
   /** Throws `KeyUnavailableError` when the key is there and can not be opened. */
   keys(keyId: string): Promise<{ readonly dataKey: Uint8Array; readonly tagKey: Uint8Array }>;
   tiles(level: number, fromIndex: number, limit: number): Promise<SourceTile[]>;
+  /** The first hashes of a tile of level 0 that pruning kept while it was not full; undefined where it kept none. */
+  tileEdge(index: number): Promise<Uint8Array | undefined>;
   /** The index of the last tile of each level. */
   lastTiles(): Promise<ReadonlyMap<number, number>>;
   readonly tags: StoredIndex<TagRow>;

@@ -92,6 +92,8 @@ export interface LogWideSource {
   anchorStreams(): Promise<readonly (LogStream & { readonly epoch: number })[]>;
   /** Streams in scope that have stored rows and no row of their own; those of them that have leaves of ticks. */
   orphans(): Promise<{ readonly stored: readonly number[]; readonly anchored: readonly number[] }>;
+  /** The epochs of a tenant's `log_administration`, whether they are in scope or not. */
+  administration(tenant: string): Promise<readonly LogStream[]>;
   open(stream: LogStream): LogSource;
   /** The statements of these keys, by generation. */
   keyStatements(names: readonly string[]): Promise<readonly SourceStatement[]>;

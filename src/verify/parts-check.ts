@@ -7,6 +7,7 @@
 
 import { equalBytes } from '../chain/bytes.ts';
 import { checkCanonical, decodeCanonical, type JsonValue } from '../chain/canonical.ts';
+import { CERTIFICATE_ACTIONS, streamParts } from '../chain/certificate.ts';
 import { checkParts, openParts } from '../chain/open-block.ts';
 import { isOpen, type Part, type PartName } from '../chain/part.ts';
 import type { Rec } from '../chain/record.ts';
@@ -31,8 +32,17 @@ export interface PartsResult {
   /** Why the block's parts do not open; undefined where they do. */
   readonly closed: string | undefined;
   readonly findings: readonly { readonly kind: FindingKind; readonly detail: string; readonly seq: number }[];
-  /** The tags of the block, each once; undefined where they are not known. */
+  /** Parts of which only the commitment is left. Whether a certificate says why is not known here. */
+  readonly gone: readonly GonePart[];
+  /** Entries of `log_administration` that say that they are certificates: their details, which are what the record commits to. */
+  readonly certificates: readonly { readonly seq: number; readonly details: Uint8Array }[];
+  /** The tags of the block, each once, as its open parts have them; undefined where they are not known. */
   readonly tags: readonly bigint[] | undefined;
+}
+
+export interface GonePart {
+  readonly seq: number;
+  readonly name: PartName;
 }
 
 /** What checks blocks, one after the other or several at once. */
@@ -50,12 +60,13 @@ export class PartsCheck implements PartsChecker {
       parts = openParts({ parts: sealed }, stream, dataKey, records);
     } catch (error) {
       if (!(error instanceof EvidenceError)) throw error;
-      return { closed: error.message, findings: [], tags: undefined };
+      return { closed: error.message, findings: [], gone: [], certificates: [], tags: undefined };
     }
-    const findings: { kind: FindingKind; detail: string; seq: number }[] = [];
+    const found: Found = { findings: [], gone: [], certificates: [] };
     const tags = this.#tags.start(tagKey);
-    for (let i = 0; i < records.length; i++) checkEntry(records[i]!, parts[i]!, begin + i, tags, findings);
-    return { closed: undefined, findings, tags: findings.length === 0 ? tags.all : undefined };
+    const mayCertify = streamParts(stream)?.category === 'log_administration';
+    for (let i = 0; i < records.length; i++) checkEntry(records[i]!, parts[i]!, begin + i, tags, mayCertify, found);
+    return { closed: undefined, ...found, tags: found.findings.length === 0 ? tags.all : undefined };
   }
 }
 
@@ -70,22 +81,30 @@ export function tagsOf(
   return new Set(tags.all);
 }
 
+interface Found {
+  readonly findings: { kind: FindingKind; detail: string; seq: number }[];
+  readonly gone: GonePart[];
+  readonly certificates: { seq: number; details: Uint8Array }[];
+}
+
 function checkEntry(
   record: PartsJob['records'][number],
   parts: readonly Part[],
   seq: number,
   tags: Tags,
-  findings: { kind: FindingKind; detail: string; seq: number }[],
+  mayCertify: boolean,
+  { findings, gone, certificates }: Found,
 ): void {
   try {
     checkParts(record, parts);
     for (const part of parts) {
       // The commitment binds the bytes; that they are the one spelling of their value is a rule of its own.
       if (isOpen(part)) checkCanonical(part.value);
-      else {
-        const detail = `the part ${part.name} is gone, without a certificate of its erasure`;
-        findings.push({ kind: 'erasure', detail, seq });
-      }
+      else gone.push({ seq, name: part.name });
+    }
+    if (mayCertify && CERTIFICATE_ACTIONS.includes(record.action)) {
+      const details = parts.find(({ name }) => name === 'details');
+      if (details !== undefined && isOpen(details)) certificates.push({ seq, details: details.value });
     }
     tags.add(record, parts);
   } catch (error) {

@@ -13,7 +13,9 @@
  */
 import { checkpointLeafHash, evidenceLeafHash, TICK_ACTION } from '../chain/anchor-tick.ts';
 import { equalBytes, fromHex, toHex } from '../chain/bytes.ts';
+import { streamParts } from '../chain/certificate.ts';
 import { decodeCheckpoint, encodeCheckpoint, type ReadCheckpoint } from '../chain/checkpoint.ts';
+import { CLOCK_TOLERANCE_MS } from '../chain/clock-guard.ts';
 import { anchorEpoch, comparePlaces } from '../chain/key-statement.ts';
 import {
   appendLeaves,
@@ -28,6 +30,14 @@ import { decodeRecord, type Rec } from '../chain/record.ts';
 import { formatInstant } from '../chain/retain-until.ts';
 import { HASH_SIZE } from '../chain/sha256.ts';
 import { EvidenceError } from '../errors.ts';
+import {
+  CertificateBook,
+  type CertificateEntry,
+  type CertificateSays,
+  type Certificates,
+  NO_CERTIFICATES,
+  readCertificate,
+} from './certificates.ts';
 import type { Finding, FindingKind, Unchecked } from './findings.ts';
 import type {
   LogStream,
@@ -58,7 +68,17 @@ export interface Coverage {
   readonly time?: string;
 }
 
-export interface LogStreamReport extends Omit<StreamReport, 'verdict'> {
+/** Entries from `from` up to, not including, `to`, that expired and are gone. */
+export interface PrunedCoverage {
+  readonly from: number;
+  readonly to: number;
+  /** The entry of the certificate. */
+  readonly by: string;
+  /** The time that somebody outside stated over the certificate, not before they expired: without it that they had is not provable. */
+  readonly time?: string;
+}
+
+export interface LogStreamReport extends Omit<StreamReport, 'verdict' | 'pruned'> {
   readonly verdict: LogVerdict;
   /** Its stored checkpoint, where a trusted key signed it. */
   readonly checkpoint: { readonly size: number; readonly generation: number | undefined } | null;
@@ -68,6 +88,8 @@ export interface LogStreamReport extends Omit<StreamReport, 'verdict'> {
   readonly unanchored: { readonly from: number; readonly to: number } | null;
   /** Entries of a closed epoch that a recovery gave up: they do not count as the log. */
   readonly lost: { readonly from: number; readonly to: number; readonly by: string } | null;
+  /** In order; where each has a time, what is missing is pruned, certified. */
+  readonly pruned: readonly PrunedCoverage[];
 }
 
 export interface LogReport {
@@ -108,6 +130,10 @@ const LEAVES_A_PAGE = 500;
 /** Of each anchor the newest evidence that holds is looked for among so many. */
 const EVIDENCE_LOOKED_AT = 20;
 const PROOFS_REMEMBERED = 1000;
+/** Of those behind a certificate: ticks that lack their entry, after a crash, are passed over. */
+const CERTIFICATE_LEAVES_MAX = 50;
+/** What is wrong with an index, or with how entries are stored, says nothing against the entries. */
+const INDEX_KINDS: ReadonlySet<FindingKind> = new Set<FindingKind>(['tag', 'id', 'tile', 'block']);
 /** The end of the year 9999. */
 const TIME_MAX = 253_402_300_799_999;
 
@@ -159,6 +185,7 @@ interface ReadStream {
   readonly pinned: Coverage[];
   readonly anchored: Coverage[];
   readonly lost: LogStreamReport['lost'];
+  readonly pruned: readonly PrunedCoverage[];
   /** Entries that count. */
   readonly end: number;
   /** Read by another check: which leaves agreed with its entries is not known, but what it found is. */
@@ -190,6 +217,10 @@ export class LogCheck {
   #names = new Set<string>();
   readonly #proven = new Map<string, Promise<boolean>>();
   readonly #vanished = new Set<number>();
+  /** By name: what was read of a `log_administration`. */
+  readonly #administration = new Map<string, { readonly stream: LogStream; readonly report: StreamReport }>();
+  /** By tenant: its certificates, and the sizes that its `log_administration` had when they were read. */
+  readonly #certificates = new Map<string, { readonly book: Certificates; readonly sizes: string }>();
 
   private constructor(source: LogWideSource, options: LogOptions) {
     this.#source = source;
@@ -265,6 +296,7 @@ export class LogCheck {
         if (one.kind === 'anchor') agree(leaves, one.size);
       },
       ...onEntries(epoch === undefined ? undefined : this.#ticksOf(add), openingOf(stream.name, add)),
+      certificates: (isFresh) => this.#certificatesOf(stream, isFresh),
       onProgress: (entries) => this.#options.onProgress?.(stream, entries),
     });
 
@@ -285,6 +317,7 @@ export class LogCheck {
       ...{ stream, report, findings, unchecked, leaves, pinned, end },
       checkpoint: opened === undefined ? null : { size: opened.size, generation: opened.key.generation },
       anchored: [],
+      pruned: await this.#prunedCoverage(report, add),
       lost:
         closing === undefined || closing.lastSize <= closing.consistentSize
           ? null
@@ -297,9 +330,9 @@ export class LogCheck {
 
   /** Takes over what another check of this log found in a stream: who vouches for it is looked for again at the end. */
   async restoreStream(stream: LogStream, report: LogStreamReport): Promise<void> {
-    const { checkpoint, anchored, pinned, unanchored: _, lost, verdict, ...rest } = report;
+    const { checkpoint, anchored, pinned, unanchored: _, lost, pruned, verdict, ...rest } = report;
     const read: ReadStream = {
-      ...{ stream, checkpoint, lost, findings: [], unchecked: [...report.unchecked], isRestored: true },
+      ...{ stream, checkpoint, lost, pruned, findings: [], unchecked: [...report.unchecked], isRestored: true },
       report: { ...rest, verdict: verdict === 'not_provable' ? 'intact' : verdict },
       leaves: { last: undefined, lastCounted: undefined, lastAgreed: undefined, covered: new Map() },
       ...{ pinned: [...pinned], anchored: [...anchored] },
@@ -773,17 +806,116 @@ export class LogCheck {
     }
   }
 
+  // ---- Certificates ----
+
+  /** Returns what is certified in the log of a stream's tenant. It is read where something is missing, and again where more may have come since. */
+  async #certificatesOf({ name }: LogStream, isFresh: boolean): Promise<Certificates> {
+    const tenant = streamParts(name)?.tenant;
+    if (tenant === undefined) return NO_CERTIFICATES;
+    const known = this.#certificates.get(tenant);
+    if (known !== undefined && !isFresh) return known.book;
+    const streams = await this.#source.administration(tenant);
+    const sizes: number[] = [];
+    for (const stream of streams) sizes.push((await this.#source.open(stream).state()).size);
+    if (known?.sizes === sizes.join()) return known.book;
+    const book = new CertificateBook();
+    for (const stream of streams) await this.#readCertificates(stream, book);
+    this.#certificates.set(tenant, { book, sizes: sizes.join() });
+    return book;
+  }
+
+  /** Certificates of a stream that is not what was linked, or signed, certify nothing; what is wrong with it is found where it is checked. */
+  async #readCertificates(stream: LogStream, book: CertificateBook): Promise<void> {
+    const mark = this.#options.mark?.get(stream.name);
+    const stored = await this.#source.checkpoint(stream);
+    const keys = await this.#keysOf(stream.name, () => {});
+    const opened = stored === undefined ? undefined : this.#openCheckpoint(stream, stored, keys, () => {});
+    const closing = await this.#source.closing(stream);
+    const end = closing?.consistentSize ?? Infinity;
+    const roots: StatedRoot[] = [];
+    if (opened !== undefined) roots.push({ ...opened, kind: 'checkpoint', name: 'its signed checkpoint' });
+    if (mark !== undefined && isRoot(mark.root))
+      roots.push({ size: mark.size, root: fromHex(mark.root), kind: 'mark', name: "the signer's own record" });
+    const signed = Math.min(opened?.size ?? 0, end);
+    const found: { readonly says: CertificateSays; readonly entry: CertificateEntry }[] = [];
+    const report = await verifyStream(this.#source.open(stream), {
+      ...(this.#options.parts === undefined ? {} : { parts: this.#options.parts }),
+      roots: roots.filter(({ size }) => size <= end).sort((a, b) => a.size - b.size),
+      // Read at once: what is compressed, and no certificate, may be large.
+      onCertificate: ({ entry, ...one }) => {
+        const says = entry.seq < end ? readCertificate({ ...one, entry }) : undefined;
+        if (says !== undefined) found.push({ says, entry: { ...entry, isSigned: entry.seq < signed } });
+      },
+    });
+    if (report.findings.some(({ kind }) => !INDEX_KINDS.has(kind))) return;
+    this.#administration.set(stream.name, { stream, report });
+    for (const { says, entry } of found) book.take(says, entry);
+  }
+
+  async #prunedCoverage(
+    { pruned = [] }: StreamReport,
+    add: (kind: FindingKind, detail: string, seq: number) => void,
+  ): Promise<PrunedCoverage[]> {
+    const coverage: PrunedCoverage[] = [];
+    for (const { from, to, certificate } of pruned) {
+      const { retainUntil, entry } = certificate;
+      const times = await this.#statedOver(entry);
+      const by = `${entry.stream}#${entry.seq}`;
+      // The certificate says itself when it was written; somebody outside saw it there before.
+      const early = times.find((time) => time < retainUntil - CLOCK_TOLERANCE_MS);
+      if (early !== undefined) {
+        const until = `entries ${from} to ${to - 1} are missing, and are kept until ${formatInstant(retainUntil)}`;
+        add('early_deletion', `${until}: their certificate ${by} was there at ${formatInstant(early)} already`, from);
+      }
+      const time = entry.isSigned ? times.find((one) => one >= retainUntil) : undefined;
+      coverage.push({ from, to, by, ...(time === undefined || time > TIME_MAX ? {} : { time: formatInstant(time) }) });
+    }
+    return coverage;
+  }
+
+  /** The newest time that each anchor states over a certificate's entry. */
+  async #statedOver(entry: CertificateEntry): Promise<number[]> {
+    const administration = this.#administration.get(entry.stream);
+    if (administration === undefined) return [];
+    const { stream } = administration;
+    const behind = { size: entry.seq, tick: new Uint8Array(HASH_SIZE).fill(0xff) };
+    const leaves = (await this.#source.leaves(stream, behind, CERTIFICATE_LEAVES_MAX)).filter((leaf) => leaf.place);
+    const times: number[] = [];
+    for (const anchor of this.#anchors) {
+      const leaf = anchor.time === undefined ? undefined : leaves.find((one) => isUnder(one, anchor));
+      if (leaf === undefined || !(await this.#isOf(administration, leaf))) continue;
+      if (await this.#isAnchored(stream, leaf, anchor)) times.push(anchor.time!);
+    }
+    return times;
+  }
+
+  /** Says whether a leaf states the tree that was read, or what that one began with or became. */
+  async #isOf({ stream, report }: { stream: LogStream; report: StreamReport }, leaf: SourceLeaf): Promise<boolean> {
+    if (report.root === undefined) return false;
+    const own = { size: report.size, root: fromHex(report.root) };
+    const [before, after] = leaf.size <= own.size ? [leaf, own] : [own, leaf];
+    try {
+      const path = await this.#source.consistency(stream, before.size, after.size);
+      checkConsistency(before.size, after.size, before.root, after.root, path);
+      return true;
+    } catch (error) {
+      if (!(error instanceof EvidenceError)) throw error;
+      return false;
+    }
+  }
+
   // ---- Sums ----
 
   #reportOf(read: ReadStream): LogStreamReport {
-    const { report, findings, unchecked, checkpoint, anchored, pinned, lost, end } = read;
-    const { verdict: _, ...rest } = report;
+    const { report, findings, unchecked, checkpoint, anchored, pinned, lost, pruned, end } = read;
+    const { verdict: _, pruned: __, ...rest } = report;
     const all = [...report.findings, ...findings].toSorted((a, b) => (a.seq ?? Infinity) - (b.seq ?? Infinity) || 0);
     const anchoredTo = Math.max(0, ...anchored.map(({ to }) => to));
     let verdict: LogVerdict = 'intact';
     if (all.length > 0) verdict = 'tampered';
     else if (unchecked.length > 0) verdict = 'incomplete';
-    else if (uncovered(read) !== undefined) verdict = 'not_provable';
+    else if (uncovered(read) !== undefined || report.unproven !== undefined) verdict = 'not_provable';
+    else if (pruned.some(({ time }) => time === undefined)) verdict = 'not_provable';
     return {
       ...rest,
       verdict,
@@ -795,6 +927,7 @@ export class LogCheck {
       pinned: pinned.map((one) => ({ ...one, to: Math.min(one.to, end) })),
       unanchored: anchoredTo < end ? { from: anchoredTo, to: end } : null,
       lost,
+      pruned,
     };
   }
 

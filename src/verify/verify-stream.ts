@@ -16,13 +16,24 @@ import { decodeRecords, spansOf, unpackPayload } from '../chain/block.ts';
 import { toHex } from '../chain/bytes.ts';
 import { OUTCOMES } from '../chain/category.ts';
 import { entryIdHash } from '../chain/entry.ts';
-import { leafHash } from '../chain/merkle.ts';
+import { encodeFrontier, leafHash } from '../chain/merkle.ts';
 import { openParts } from '../chain/open-block.ts';
-import { decodeRecord, type Rec } from '../chain/record.ts';
-import { dropMonthOf, formatInstant, HELD, parseInstant } from '../chain/retain-until.ts';
+import type { PartName } from '../chain/part.ts';
+import { heldAt, heldBehind } from '../chain/pruning-certificate.ts';
+import { decodeRecord, NO_PREVIOUS, type Rec } from '../chain/record.ts';
+import { dropMonthOf, formatInstant, KEPT_FOR_EVER, parseInstant } from '../chain/retain-until.ts';
+import { HASH_SIZE } from '../chain/sha256.ts';
 import { TILE_WIDTH } from '../chain/tile.ts';
 import { isTimestamp } from '../chain/timestamp.ts';
 import { EvidenceError, KeyUnavailableError } from '../errors.ts';
+import {
+  type CertificateEntry,
+  type Certificates,
+  type FindCertificates,
+  type FoundCertificate,
+  NO_CERTIFICATES,
+  type PruningCertificate,
+} from './certificates.ts';
 import { ChainCheck } from './chain-check.ts';
 import { type Finding, Findings, type Unchecked } from './findings.ts';
 import { IndexCheck } from './index-check.ts';
@@ -32,11 +43,12 @@ import {
   type KeyOwner,
   type LogSource,
   type SourceBlock,
+  type SourceTile,
   type StreamState,
   type TagRow,
   tagBucket,
 } from './log-source.ts';
-import { PartsCheck, type PartsChecker, type PartsResult, tagsOf } from './parts-check.ts';
+import { type GonePart, PartsCheck, type PartsChecker, type PartsResult, tagsOf } from './parts-check.ts';
 import { RootCheck, type StatedRoot, type StatedRoots } from './root-check.ts';
 import { TreeCheck, type TreeFinding } from './tree-check.ts';
 
@@ -56,6 +68,27 @@ export interface StreamReport {
   readonly truncated: boolean;
   /** What could not be checked, and why. */
   readonly unchecked: readonly Unchecked[];
+  /** Entries that are gone, as certificates say; the first of them. Absent where there are none. */
+  readonly pruned?: readonly PrunedRange[];
+  /** Entries with parts that are gone, as certificates say; the first of them. Absent where there are none. */
+  readonly erased?: readonly ErasedRange[];
+  /** Parts whose certificates nobody signed: that they were erased on request is not provable. Absent where there are none. */
+  readonly unproven?: number;
+}
+
+/** Entries from `from` up to, not including, `to`, that lost the same parts by one certificate. */
+export interface ErasedRange {
+  readonly from: number;
+  readonly to: number;
+  readonly parts: readonly PartName[];
+  readonly certificate: CertificateEntry;
+}
+
+/** Entries from `from` up to, not including, `to`, that expired, by one certificate. */
+export interface PrunedRange {
+  readonly from: number;
+  readonly to: number;
+  readonly certificate: PruningCertificate;
 }
 
 export interface VerifyOptions {
@@ -70,13 +103,24 @@ export interface VerifyOptions {
   readonly onEntries?: (entries: readonly { readonly seq: number; readonly record: Rec }[]) => Promise<void>;
   /** What looks at parts; default: this thread. */
   readonly parts?: PartsChecker;
+  /** The certificates of the stream's tenant, looked for where something is missing; default: there are none. */
+  readonly certificates?: FindCertificates;
+  /** Called with each entry that says that it is a certificate and whose record is the one that was linked to; whether it is signed is the caller's to say. */
+  readonly onCertificate?: (
+    found: Omit<FoundCertificate, 'entry'> & { readonly entry: Omit<CertificateEntry, 'isSigned'> },
+  ) => void;
 }
 
 const BLOCKS_A_CHUNK = 32;
 /** Blocks whose parts are looked at elsewhere at a time: some megabytes. */
 const BLOCKS_AT_WORK = 8;
 const TILES_LISTED_MAX = 32;
+/** Of pruned entries, 8 KiB each. */
+const TILES_A_READ = 64;
 const FINDINGS_MAX = 1000;
+/** At certificates that came meanwhile, each of which may read them all anew: as many as a report lists when something is missing, and once more at the end. */
+const FRESH_LOOKS_MAX = 2 * FINDINGS_MAX;
+const ERASED_LISTED_MAX = 1000;
 
 /** Verifies the stream. Throws only what the source throws (a database that does not answer). */
 export async function verifyStream(source: LogSource, options: VerifyOptions = {}): Promise<StreamReport> {
@@ -134,6 +178,8 @@ interface FoundParts {
   readonly isSound: boolean;
   /** And the block holds as many as it says. */
   readonly isWhole: boolean;
+  /** Of its sound entries, where certificates are looked for. */
+  readonly says: ReadonlyMap<number, Rec> | undefined;
   result: PartsResult | Promise<PartsResult> | undefined;
 }
 
@@ -142,17 +188,27 @@ class StreamCheck {
   readonly #findings: Findings;
   readonly #roots: RootCheck;
   readonly #onEntries: VerifyOptions['onEntries'];
+  readonly #certificates: FindCertificates;
+  readonly #onCertificate: VerifyOptions['onCertificate'];
+  readonly #erased: ErasedRange[] = [];
+  #isErasedCut = false;
+  #freshLooksLeft = FRESH_LOOKS_MAX;
+  #unproven = 0;
   readonly #tree: TreeCheck;
   readonly #chain: ChainCheck;
   readonly #tags: IndexCheck<TagRow>;
   readonly #ids: IndexCheck<IdRow>;
   readonly #checker: PartsChecker;
+  readonly #pruned: PrunedRange[] = [];
+  /** Certificates of which every entry was found to be gone. */
+  readonly #dropped: PruningCertificate[] = [];
   /** Blocks whose parts were given to be looked at, and not taken yet. */
   readonly #found: FoundParts[] = [];
   /** The rows that are looked up while the next blocks are read. */
   #lookup: Promise<void> = Promise.resolve();
-  /** The seq that comes next. */
+  /** The seq that comes next, and the block that was placed before it. */
   #next = 0;
+  #placed: SourceBlock | undefined;
   /** Blocks that the chain has not settled up to their end, and up to which entry it has. */
   #open: PlacedBlock[] = [];
   #settled = 0;
@@ -161,16 +217,20 @@ class StreamCheck {
   #recordedAt = 0;
   #retainUntil = 0;
 
-  constructor(source: LogSource, findings: Findings, roots: RootCheck, { onEntries, parts }: VerifyOptions) {
+  constructor(source: LogSource, findings: Findings, roots: RootCheck, options: VerifyOptions) {
+    const { onEntries, parts, certificates, onCertificate } = options;
     this.#source = source;
     this.#findings = findings;
     this.#roots = roots;
     this.#onEntries = onEntries;
+    this.#certificates = certificates ?? (async () => NO_CERTIFICATES);
+    this.#onCertificate = onCertificate;
     this.#checker = parts ?? new PartsCheck();
     const find = ({ kind, detail, seq }: TreeFinding): void => this.#findings.add(kind, detail, seq);
     this.#tree = new TreeCheck(source, findings.max, find, roots);
     this.#chain = new ChainCheck(this.#findings, this.#tree, (seq, isSound) => this.#settle(seq, isSound));
-    const blocks = new BlockReader(source);
+    // One each: both indexes are looked up at once.
+    const [blocks, idBlocks] = [new BlockReader(source), new BlockReader(source)];
     this.#tags = new IndexCheck(
       {
         kind: 'tag',
@@ -178,6 +238,8 @@ class StreamCheck {
         seqOf: (row) => row.firstSeq,
         nameOf: (row) => `the tag ${row.tag} of this block`,
         stored: source.tags,
+        isStillExpected: async (row) => !(await this.#hasExpired(row.firstSeq)) && blocks.hasTag(row),
+        endOfLook: () => blocks.forget(),
         objection: (row) => blocks.objectionToTag(row),
       },
       this.#findings,
@@ -189,7 +251,9 @@ class StreamCheck {
         seqOf: (row) => row.seq,
         nameOf: (row) => `the hashed id ${row.idHash} of this entry`,
         stored: source.ids,
-        objection: (row) => blocks.objectionToId(row),
+        isStillExpected: async (row) => !(await this.#hasExpired(row.seq)) && idBlocks.hasId(row),
+        endOfLook: () => idBlocks.forget(),
+        objection: (row) => idBlocks.objectionToId(row),
       },
       this.#findings,
     );
@@ -214,7 +278,8 @@ class StreamCheck {
     await this.#ids.checkSurplus(state.size);
     await this.#checkBeyond(state, lastBlock, lastTiles);
 
-    const { found, truncated, unchecked } = this.#findings;
+    const { truncated, unchecked } = this.#findings;
+    const found = await this.#withoutExpired(this.#findings.found);
     const findings = found.toSorted((a, b) => (a.seq ?? Infinity) - (b.seq ?? Infinity) || 0);
     let verdict: Verdict = 'intact';
     if (findings.length > 0) verdict = 'tampered';
@@ -225,8 +290,11 @@ class StreamCheck {
       root: root === undefined ? undefined : toHex(root.own),
       verdict,
       findings,
-      truncated,
+      truncated: truncated || this.#isErasedCut,
       unchecked,
+      ...(this.#pruned.length === 0 ? {} : { pruned: this.#pruned }),
+      ...(this.#erased.length === 0 ? {} : { erased: this.#erased }),
+      ...(this.#unproven === 0 ? {} : { unproven: this.#unproven }),
     };
   }
 
@@ -263,17 +331,137 @@ class StreamCheck {
       await onProgress(this.#next);
       if (!more) break;
     }
-    if (this.#next < state.size) {
-      if (this.#next === 0) this.#findMissingBegin(state.size);
-      else this.#findings.add('gap', `entries ${this.#next} to ${state.size - 1} are missing at the end`, this.#next);
-      await this.#leaveHole(state.size);
+    if (this.#next < state.size) await this.#passOver(state.size, 'entries are missing at the end');
+  }
+
+  /**
+   * What is not stored up to here was pruned, as far as certificates say so; the rest is missing. What expires is always the oldest part, but for
+   * what is held.
+   */
+  async #passOver(to: number, missing: string): Promise<void> {
+    const begin = this.#next;
+    while (this.#next < to) {
+      const from = this.#next;
+      const certificate = await this.#certificateOf(from);
+      if (certificate !== undefined) {
+        const held = heldBehind(certificate.held, from)?.from ?? Infinity;
+        await this.#skipPruned(certificate, Math.min(to, certificate.end, held), true);
+        continue;
+      }
+      const keeping = await this.#certificateOver(from);
+      const end = keeping === undefined ? to : Math.min(to, await this.#nextEdge(from));
+      const isOldest = from === 0 || keeping !== undefined || (await this.#certificateOver(from - 1)) !== undefined;
+      const expired = `entries ${from} to ${end - 1} are missing, and no certificate says that they expired`;
+      if (isOldest) this.#findings.add('early_deletion', expired, from);
+      else this.#findings.add('gap', from === begin ? missing : expired, from);
+      if (keeping === undefined) return this.#leaveHole(end);
+      // Their hashes are known all the same.
+      await this.#skipPruned(keeping, end, false);
+      this.#tags.leaveOut({ from, to: end });
+      this.#ids.leaveOut({ from, to: end });
     }
   }
 
-  /** What expired is always the oldest part; that it did is certified, and there are no certificates yet. */
-  #findMissingBegin(end: number): void {
-    const detail = `entries 0 to ${end - 1} are missing, and no certificate says that they expired`;
-    this.#findings.add('early_deletion', detail, 0);
+  /** A month may be dropped while it is read: that the key of a block was not there any more is no finding, where the block is gone too. */
+  async #withoutExpired(found: readonly Finding[]): Promise<readonly Finding[]> {
+    const kept: Finding[] = [];
+    for (const finding of found) {
+      const { kind, seq } = finding;
+      if (kind !== 'part' || seq === undefined || !(await this.#hasExpired(seq))) kept.push(finding);
+    }
+    return kept;
+  }
+
+  /** Says whether an entry that was there went since, with a certificate. */
+  async #hasExpired(seq: number): Promise<boolean> {
+    if (this.#dropped.some((one) => certifiesGone(one, seq))) return true;
+    const block = await this.#source.lastBlock(seq);
+    if (block !== undefined && seq < block.firstSeq + block.entries) return false;
+    const certificate = await this.#certificateOf(seq);
+    if (certificate === undefined) return false;
+    // All of it, as a rule: nobody need look again.
+    if ((await this.#source.lastBlock(certificate.end - 1)) === undefined) this.#dropped.push(certificate);
+    return true;
+  }
+
+  /** What certifies that an entry is gone. */
+  #certificateOf(seq: number): Promise<PruningCertificate | undefined> {
+    return this.#findCertificate((one) => counts(one) && certifiesGone(one, seq));
+  }
+
+  /** One whose entries this is among, also where it says that it stays. */
+  #certificateOver(seq: number): Promise<PruningCertificate | undefined> {
+    return this.#findCertificate((one) => counts(one) && seq >= one.first && seq < one.end);
+  }
+
+  /** What says that an entry is held, also where nothing came of that pruning: it was moved before. */
+  #holdOf(seq: number): Promise<PruningCertificate | undefined> {
+    return this.#findCertificate(
+      (one) => counts({ ...one, isAbandoned: false }) && heldAt(one.held, seq) !== undefined,
+    );
+  }
+
+  #findCertificate(isIt: (certificate: PruningCertificate) => boolean): Promise<PruningCertificate | undefined> {
+    return this.#certified((all) => all.prunedOf(this.#source.stream).find(isIt));
+  }
+
+  /** What certificates say, also those that came since they were read. */
+  async #certified<T>(of: (all: Certificates) => T | undefined): Promise<T | undefined> {
+    const known = of(await this.#certificates(false));
+    if (known !== undefined || this.#freshLooksLeft === 0) return known;
+    this.#freshLooksLeft -= 1;
+    return of(await this.#certificates(true));
+  }
+
+  /** Where, behind an entry, certificates begin to say something else. */
+  async #nextEdge(seq: number): Promise<number> {
+    const edges = (await this.#certificates(false))
+      .prunedOf(this.#source.stream)
+      .filter(counts)
+      .flatMap(({ first, end, held }) => [first, end, heldAt(held, seq)?.to, heldBehind(held, seq)?.from]);
+    return Math.min(...edges.filter((edge) => edge !== undefined && edge > seq).map(Number));
+  }
+
+  /**
+   * Goes on behind entries that are not there: their hashes are those that tiles have, and at the certificate's end the tree must be the one that it
+   * states. Its last record is what the next entry names, and what no stamp goes back behind.
+   */
+  async #skipPruned(certificate: PruningCertificate, to: number, isPruned: boolean): Promise<void> {
+    const from = this.#next;
+    await this.#chain.rest();
+    await this.#closeBlocks();
+    await this.#takeParts(0);
+    let last: Uint8Array | undefined;
+    let isKnown = true;
+    for await (const hashes of leavesOf(this.#source, from, to)) {
+      isKnown = !hashes.includes(undefined);
+      // A certificate may speak of more entries than anybody could store: what is behind a hash that is not there is not looked for.
+      if (!isKnown) break;
+      const leaves = hashes as readonly Uint8Array[];
+      if (last !== undefined) await this.#tree.append([{ hash: last, isDoubtful: false }]);
+      await this.#tree.append(leaves.slice(0, -1).map((hash) => ({ hash, isDoubtful: false })));
+      last = leaves.at(-1);
+    }
+    const isEnd = to === certificate.end;
+    const { lastHash, frontier, recordedAt, retainUntil } = certificate;
+    if (!isKnown || (isEnd && !this.#tree.isFrontier(encodeFrontier(frontier), [lastHash]))) {
+      const detail = 'the stored hashes of pruned entries do not come to what their certificate states';
+      this.#findings.add('tile', detail, from);
+      this.#tree.leaveHole(to - 1);
+    }
+    const leaf = isEnd ? lastHash : isKnown ? last : undefined;
+    if (leaf === undefined) await this.#tree.append([undefined]);
+    else {
+      const previous = isEnd ? certificate.last.previous : to === 1 ? NO_PREVIOUS : '';
+      await this.#chain.append([{ seq: to - 1, leaf, hash: toHex(leaf), previous }]);
+    }
+    if (isEnd) {
+      this.#lastSound = to - 1;
+      this.#recordedAt = Math.max(this.#recordedAt, recordedAt);
+      this.#retainUntil = Math.max(this.#retainUntil, retainUntil);
+    }
+    if (isPruned) this.#pruned.push({ from, to, certificate });
+    this.#next = to;
   }
 
   /** `following` is where the next block begins, or the stream ends. */
@@ -286,12 +474,11 @@ class StreamCheck {
       unreadable = error;
     }
     let placed = placedRecords(records ?? []);
-    const begin = this.#beginOf(block, placed);
+    const begin = await this.#beginOf(block, placed);
     if (begin === undefined) return;
+    this.#placed = block;
     if (begin > this.#next) {
-      if (this.#next === 0) this.#findMissingBegin(begin);
-      else this.#findings.add('gap', `entries ${this.#next} to ${begin - 1} are missing`, this.#next);
-      await this.#leaveHole(begin);
+      await this.#passOver(begin, `entries ${this.#next} to ${begin - 1} are missing`);
     }
     if (block.foreign) this.#findings.add('block', 'the block is stored under another tenant', begin);
     if (begin + block.entries > state.size) {
@@ -323,7 +510,7 @@ class StreamCheck {
   }
 
   /** Returns where the block stands, or undefined when its entries stand in others already. */
-  #beginOf(block: SourceBlock, placed: readonly Placed[]): number | undefined {
+  async #beginOf(block: SourceBlock, placed: readonly Placed[]): Promise<number | undefined> {
     const { firstSeq } = block;
     if (firstSeq === this.#next) return firstSeq;
     // Its entries say where they stand: when that is here, it is the row that is wrong.
@@ -334,9 +521,19 @@ class StreamCheck {
       return this.#next;
     }
     if (firstSeq > this.#next) return firstSeq;
+    // What is moved is cut out of its block: what comes now was looked at as a part of that.
+    if (this.#placed !== undefined && !(await this.#isThere(this.#placed))) return undefined;
     const detail = `a block begins with entry ${firstSeq}, though the entries before ${this.#next} stand in others`;
     this.#findings.add('overlap', detail, firstSeq);
     return undefined;
+  }
+
+  /** Says whether a block that was read is still the one in its place. */
+  async #isThere(block: SourceBlock): Promise<boolean> {
+    const { firstSeq, dropMonth, entries } = block;
+    // From the place before it: one at the position itself need not come.
+    const now = await this.#source.blocks({ firstSeq, dropMonth: dropMonth - 1 }, 2);
+    return now.some((one) => isSamePlace(one, block) && one.entries === entries);
   }
 
   /** Says whether every entry of the block belongs elsewhere, and all to one place: then it is the block that is wrong. */
@@ -416,13 +613,20 @@ class StreamCheck {
     for (const entry of sound) this.#checkStamps(entry);
     if (this.#onEntries !== undefined) await this.#onEntries(sound.map(({ seq, says }) => ({ seq, record: says })));
     const owner = await this.#source.keyOwner(block.keyId);
-    const dropMonth = this.#checkDropMonth(block, begin, owner, sound);
+    if (owner === undefined && !(await this.#isThere(block))) {
+      // It was moved or dropped meanwhile, its key with it.
+      this.#tags.leaveOut({ from: begin, to: end });
+      this.#ids.leaveOut({ from: begin, to: end });
+      return;
+    }
+    const dropMonth = await this.#checkDropMonth(block, sound);
     this.#checkKey(block, begin, owner, dropMonth);
     for (const seq of [...unsound].sort((a, b) => a - b)) this.#ids.leaveOut({ from: seq, to: seq + 1 });
     for (const { seq, says } of sound) this.#ids.expect({ dropMonth, seq, idHash: entryIdHash(says.id) });
     if (unsound.size === 0) this.#checkSpans(block, sound);
     const isWhole = unsound.size === 0 && placed.length === block.entries;
-    const found: FoundParts = { begin, end, dropMonth, isSound: unsound.size === 0, isWhole, result: undefined };
+    const says = this.#onCertificate && new Map(sound.map((entry) => [entry.seq, entry.says]));
+    const found: FoundParts = { begin, end, dropMonth, isSound: unsound.size === 0, isWhole, says, result: undefined };
     this.#found.push(found);
     if (owner !== undefined) await this.#checkParts(own, found);
     await this.#takeParts(found.result instanceof Promise ? BLOCKS_AT_WORK : 0);
@@ -443,26 +647,18 @@ class StreamCheck {
     this.#retainUntil = retainUntil;
   }
 
-  /** Returns the drop month that the block is to be stored under. */
-  #checkDropMonth(
-    block: SourceBlock,
-    begin: number,
-    owner: KeyOwner | undefined,
-    sound: readonly SoundEntry[],
-  ): number {
-    const monthOf = ({ retainUntil }: SoundEntry) => dropMonthOf(retainUntil === Infinity ? undefined : retainUntil);
-    const [first] = sound;
-    if (block.dropMonth === HELD) {
-      // What is held is sealed under the key of what is held.
-      if (owner?.dropMonth === HELD || first === undefined) return HELD;
-      this.#findings.add('block', 'the block is stored as held, and not sealed as held', begin);
-      return monthOf(first);
+  /** Returns the drop month that the block is to be stored under: its entries' own, or a later one where they are held. */
+  async #checkDropMonth(block: SourceBlock, sound: readonly SoundEntry[]): Promise<number> {
+    for (const { seq, retainUntil } of sound) {
+      const month = dropMonthOf(retainUntil === Infinity ? undefined : retainUntil);
+      if (month === block.dropMonth) continue;
+      const mayBeHeld = month !== KEPT_FOR_EVER && month < block.dropMonth;
+      if (mayBeHeld && (await this.#holdOf(seq)) !== undefined) continue;
+      const detail = `it is kept until ${formatUntil(retainUntil)} and stored under drop month ${block.dropMonth}`;
+      this.#findings.add('block', detail, seq);
+      return month;
     }
-    const wrong = sound.find((entry) => monthOf(entry) !== block.dropMonth);
-    if (wrong === undefined) return block.dropMonth;
-    const detail = `it is kept until ${formatUntil(wrong.retainUntil)} and stored under drop month ${block.dropMonth}`;
-    this.#findings.add('block', detail, wrong.seq);
-    return monthOf(wrong);
+    return block.dropMonth;
   }
 
   /** The key must be the stream's, for the month: another's may be destroyed earlier or later than was promised. */
@@ -508,7 +704,9 @@ class StreamCheck {
       keys = await this.#source.keys(block.keyId);
     } catch (error) {
       if (!(error instanceof KeyUnavailableError)) throw error;
-      this.#findings.leaveUnchecked(`the parts: ${error.message}`, placed.length, begin);
+      if (error.problem !== 'unreachable' && (await this.#hasExpired(begin))) return;
+      if (await this.#isThere(block))
+        this.#findings.leaveUnchecked(`the parts: ${error.message}`, placed.length, begin);
       return;
     }
     const records = placed.flatMap(({ says }) => says ?? []);
@@ -521,7 +719,7 @@ class StreamCheck {
   /** Takes what was found of parts, in the order of the blocks, until so many are left. */
   async #takeParts(left: number): Promise<void> {
     while (this.#found.length > left) {
-      const { begin, end, dropMonth, isSound, isWhole, result } = this.#found.shift()!;
+      const { begin, end, dropMonth, isSound, isWhole, says, result } = this.#found.shift()!;
       const said = result instanceof Promise ? await result : result;
       if (said?.closed !== undefined) {
         // They open only under all the records that they were sealed with.
@@ -529,9 +727,49 @@ class StreamCheck {
         else this.#findings.leaveUnchecked('the parts of blocks with a changed record', end - begin, begin);
       }
       for (const { kind, detail, seq } of said?.findings ?? []) this.#findings.add(kind, detail, seq);
-      if (said?.tags === undefined || !isSound) this.#tags.leaveOut({ from: begin, to: end });
+      for (const { seq, details } of said?.certificates ?? []) {
+        const record = says?.get(seq);
+        if (record === undefined) continue;
+        this.#onCertificate?.({ action: record.action, entry: entryOf(record), details });
+      }
+      const isCertified = await this.#checkGone(said?.gone ?? []);
+      if (said?.tags === undefined || !isSound || !isCertified) this.#tags.leaveOut({ from: begin, to: end });
       else for (const tag of said.tags) this.#tags.expect({ dropMonth, firstSeq: begin, tag });
     }
+  }
+
+  /** Holds parts that are gone to certificates. Returns whether each has one. */
+  async #checkGone(gone: readonly GonePart[]): Promise<boolean> {
+    let isCertified = true;
+    for (const [seq, parts] of Map.groupBy(gone, (part) => part.seq)) {
+      const certified = new Map<string, { certificate: CertificateEntry; parts: PartName[] }>();
+      for (const { name } of parts) {
+        const found = await this.#certified((all) => all.erasureOf(this.#source.stream, seq, name));
+        const certificate = found?.entry;
+        if (certificate === undefined) {
+          this.#findings.add('erasure', `the part ${name} is gone, without a certificate of its erasure`, seq);
+          isCertified = false;
+          continue;
+        }
+        if (!certificate.isSigned) this.#unproven += 1;
+        const key = `${certificate.stream} ${certificate.seq}`;
+        certified.set(key, { certificate, parts: [...(certified.get(key)?.parts ?? []), name] });
+      }
+      for (const one of certified.values()) this.#noteErased(seq, one.parts, one.certificate);
+    }
+    return isCertified;
+  }
+
+  #noteErased(seq: number, parts: readonly PartName[], certificate: CertificateEntry): void {
+    const last = this.#erased.at(-1);
+    const isSame =
+      last?.to === seq &&
+      last.certificate.stream === certificate.stream &&
+      last.certificate.seq === certificate.seq &&
+      last.parts.join() === parts.join();
+    if (isSame) this.#erased[this.#erased.length - 1] = { ...last, to: seq + 1 };
+    else if (this.#erased.length < ERASED_LISTED_MAX) this.#erased.push({ from: seq, to: seq + 1, parts, certificate });
+    else this.#isErasedCut = true;
   }
 
   /** The row that the sequencer goes on from, against what the entries come to. */
@@ -633,6 +871,25 @@ class BlockReader {
     return row.dropMonth === block.dropMonth ? undefined : `is stored under drop month ${row.dropMonth}`;
   }
 
+  forget(): void {
+    this.#block = undefined;
+  }
+
+  /** As it is now: its block may have been moved to another drop month since it was checked. */
+  async hasId(row: IdRow): Promise<boolean> {
+    const block = await this.#read(row.seq);
+    return block === undefined || block.dropMonth === row.dropMonth;
+  }
+
+  /** As the block is now: it may have lost a part since it was checked, or been moved. */
+  async hasTag(row: TagRow): Promise<boolean> {
+    const block = await this.#read(row.firstSeq);
+    if (block?.firstSeq !== row.firstSeq) return true;
+    if (block.dropMonth !== row.dropMonth) return false;
+    this.#tags ??= await this.#tagsOf(block);
+    return this.#tags?.has(row.tag) !== false;
+  }
+
   async #read(seq: number): Promise<SourceBlock | undefined> {
     const known = this.#block;
     if (known !== undefined && seq >= known.firstSeq && seq < known.firstSeq + this.#records.length) return known;
@@ -659,6 +916,43 @@ class BlockReader {
       return undefined;
     }
   }
+}
+
+/** The hashes of entries that are not stored, tile by tile: from full tiles, and from what pruning kept of one that is not full. */
+async function* leavesOf(
+  source: LogSource,
+  from: number,
+  to: number,
+): AsyncGenerator<readonly (Uint8Array | undefined)[]> {
+  const last = Math.floor((to - 1) / TILE_WIDTH);
+  let read: readonly SourceTile[] = [];
+  let asked = Math.floor(from / TILE_WIDTH);
+  for (let index = asked; index <= last; index++) {
+    if (index >= asked) {
+      read = await source.tiles(0, index, TILES_A_READ);
+      asked = index + TILES_A_READ;
+    }
+    const hashes = read.find((tile) => tile.index === index)?.hashes ?? (await source.tileEdge(index));
+    const first = Math.max(from, index * TILE_WIDTH);
+    const end = Math.min(to, (index + 1) * TILE_WIDTH);
+    yield Array.from({ length: end - first }, (_, i) => {
+      const at = (first + i - index * TILE_WIDTH) * HASH_SIZE;
+      return hashes !== undefined && hashes.length >= at + HASH_SIZE ? hashes.subarray(at, at + HASH_SIZE) : undefined;
+    });
+  }
+}
+
+/** One that was written before its entries expired certifies nothing, nor does one whose pruning was given up. */
+function counts({ isAbandoned, entry, retainUntil }: PruningCertificate): boolean {
+  return !isAbandoned && entry.recordedAt >= retainUntil;
+}
+
+function certifiesGone({ first, end, held }: PruningCertificate, seq: number): boolean {
+  return seq >= first && seq < end && heldAt(held, seq) === undefined;
+}
+
+function entryOf({ stream, seq, id, recordedAt }: Rec): Omit<CertificateEntry, 'isSigned'> {
+  return { stream, seq, id, recordedAt: parseInstant(recordedAt)! };
 }
 
 /** Lets whatever else there is to do have its turn. */

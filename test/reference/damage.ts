@@ -55,7 +55,8 @@ export async function recut(
 /** A change to a row of the stream, or to the row of its tenant or of one of its keys. */
 export function damageRow(rows: Rows, stream: StreamRow, random: Random): Damaged {
   const tables = ['blocks', 'blocks', 'tags', 'ids', 'tiles', 'streams', 'dataKeys', 'tenants'] as const;
-  const table = random.pick(tables);
+  const hasEdge = rows.edges.some((edge) => edge.stream === stream.id);
+  const table = hasEdge && random.chance(30) ? 'edges' : random.pick(tables);
   const all: readonly object[] = rows[table];
   const isOwn = (row: object): boolean =>
     (row as { stream?: number }).stream === stream.id ||
@@ -71,13 +72,21 @@ export function damageRow(rows: Rows, stream: StreamRow, random: Random): Damage
   if (isIndex && random.chance(10))
     return { what: `${table} has a row twice`, rows: { ...rows, [table]: [...all, row] } };
 
-  const keep = table === 'streams' ? ['id', 'name'] : table === 'tenants' || table === 'dataKeys' ? ['id'] : [];
+  // That a row of it is as wide as it says, the table itself holds.
+  const keep =
+    table === 'edges'
+      ? ['index', 'width', 'stream']
+      : table === 'streams'
+        ? ['id', 'name']
+        : table === 'tenants' || table === 'dataKeys'
+          ? ['id']
+          : [];
   const columns = Object.keys(row).filter((column) => !keep.includes(column));
   const column = random.pick(columns);
   const from = random.pick(own) as { readonly [column: string]: unknown };
   const value = changed((row as { readonly [column: string]: unknown })[column], from[column], random);
   const changedRow = { ...row, [column]: value };
-  const isAdded = canBeLost && table !== 'dataKeys' && random.chance(20);
+  const isAdded = canBeLost && table !== 'dataKeys' && table !== 'edges' && random.chance(20);
   const next = isAdded ? [...all, changedRow] : all.map((each) => (each === row ? changedRow : each));
   const what = `${column} of ${isAdded ? 'a row more in' : 'a row of'} ${table} is ${String(value).slice(0, 80)}`;
   const damaged = { ...rows, [table]: next } as Rows;
@@ -139,7 +148,8 @@ function breaksConstraint(rows: Rows): boolean {
     isUnique(rows.tenants.map((row) => row.name)) &&
     rows.blocks.every((row) => row.entries > 0) &&
     rows.ids.every((row) => /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(row.id)) &&
-    rows.streams.every((row) => row.epoch >= 1 && row.head.length === 32)
+    rows.streams.every((row) => row.epoch >= 1 && row.head.length === 32) &&
+    rows.edges.every((row) => row.hashes.length === 32 * row.width)
   );
 }
 

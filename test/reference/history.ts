@@ -158,8 +158,8 @@ export function plans({ steps, submissions, events, burst }: PlanSize): fc.Arbit
   });
 }
 
-/** Carries a plan out. Everything in it ends: what is refused is not sent again. */
-export async function play(plan: Plan, monthKeys: MonthKeys): Promise<History> {
+/** Carries a plan out. Everything in it ends: what is refused is not sent again. `onStep` is called before each step, when nothing is under way. */
+export async function play(plan: Plan, monthKeys: MonthKeys, onStep?: (log: MemoryLog) => void): Promise<History> {
   const log = new MemoryLog(
     TENANTS.map((name, i) => ({ id: [3, 5][i]!, name })),
     STREAMS.map(({ id, tenant, name }) => ({
@@ -172,6 +172,7 @@ export async function play(plan: Plan, monthKeys: MonthKeys): Promise<History> {
   const sent: Sent[] = [];
   const context = { log, clock, plan, sent, submissions: 0 };
   for (const [i, step] of plan.steps.entries()) {
+    onStep?.(log);
     clock.now += step.later;
     clock.wallOff = step.wallOff;
     log.now = clock.now + step.databaseOff;

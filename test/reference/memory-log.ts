@@ -24,6 +24,7 @@ import {
   tagBucket,
 } from '../../src/verify/log-source.ts';
 import * as naive from './naive-log.ts';
+import type { EdgeRow } from './naive-pruning.ts';
 import type * as tables from './naive-verify.ts';
 
 /** What a transaction committed: when by the database's clock, and the streams' rows after it. */
@@ -39,11 +40,12 @@ export type Fault = 'none' | 'refused before' | 'refused after' | 'reply lost';
 export class MemoryLog implements AppendStore, KeyStore {
   readonly tenants: tables.TenantRow[];
   readonly streams: tables.StreamRow[];
-  readonly blocks: tables.BlockRow[] = [];
-  readonly tags: tables.TagRow[] = [];
-  readonly ids: tables.IdRow[] = [];
+  blocks: tables.BlockRow[] = [];
+  tags: tables.TagRow[] = [];
+  ids: tables.IdRow[] = [];
   readonly tiles: tables.TileRow[] = [];
-  readonly dataKeys: tables.DataKeyRow[] = [];
+  dataKeys: tables.DataKeyRow[] = [];
+  edges: EdgeRow[] = [];
   readonly commits: Commit[] = [];
   /** The database's clock. */
   now = 0;
@@ -53,6 +55,7 @@ export class MemoryLog implements AppendStore, KeyStore {
   /** How long each stream's next entries are kept, by id; null: for ever. */
   months: ReadonlyMap<number, number | null> = new Map();
   readonly #newest = new Map<string, number>();
+  #keysMade = 0;
   #lock: Promise<unknown> = Promise.resolve();
 
   constructor(tenants: readonly tables.TenantRow[], streams: readonly tables.StreamRow[]) {
@@ -84,6 +87,7 @@ export class MemoryLog implements AppendStore, KeyStore {
         seen: async (again) => this.#seen(again),
         blocksFrom: async (streamId, seq) => this.#blocksFrom(streamId, seq),
         tileRoots: async (streamId, level, from, to) => this.#tileRoots(streamId, level, from, to),
+        tileEdge: async (streamId, index) => tileEdge(this, streamId, index) ?? new Uint8Array(0),
       });
       if (rows === undefined) return result;
       onWritten();
@@ -100,7 +104,7 @@ export class MemoryLog implements AppendStore, KeyStore {
     const find = () => this.dataKeys.find((key) => key.stream === stream.id && key.dropMonth === dropMonth);
     if (find() === undefined) {
       const { monthKey, wrapped } = await make();
-      const place = { id: 100 + this.dataKeys.length, stream: stream.id, tenant: stream.tenantId };
+      const place = { id: 100 + this.#keysMade++, stream: stream.id, tenant: stream.tenantId };
       if (find() === undefined) this.dataKeys.push({ ...place, dropMonth, monthKey, wrapped: copyOf(wrapped) });
     }
     const { id, monthKey, wrapped } = find()!;
@@ -109,6 +113,17 @@ export class MemoryLog implements AppendStore, KeyStore {
 
   async byId(id: string) {
     return keyById(this, id);
+  }
+
+  /** Takes the rows that are left of a pruned month in place of its own. */
+  leave({ blocks, tags, ids, dataKeys, edges }: tables.Rows): void {
+    Object.assign(this, {
+      blocks: [...blocks],
+      tags: [...tags],
+      ids: [...ids],
+      dataKeys: [...dataKeys],
+      edges: [...edges],
+    });
   }
 
   #headOf(id: number): StreamHead {
@@ -191,6 +206,17 @@ export class MemoryMonthKeys implements MonthKeys {
     }
   }
 
+  async destroy(monthKey: string) {
+    this.byName.delete(monthKey);
+    return {};
+  }
+
+  retire(monthKey: string) {
+    return this.destroy(monthKey);
+  }
+
+  close(): void {}
+
   /** These keys but for one. */
   without(name: string): MemoryMonthKeys {
     const others = new MemoryMonthKeys();
@@ -249,6 +275,7 @@ export function memorySource(rows: tables.Rows, streamId: number, keys: LogSourc
       // In ascending order of index: the last one stays.
       return new Map(tiles.map((tile) => [tile.level, tile.index]));
     },
+    tileEdge: async (index) => tileEdge(rows, streamId, index),
     tags: memoryIndex(ofStream(rows.tags), tenant, {
       rowOf: ({ tag, firstSeq, dropMonth }: tables.TagRow): IndexedTag => ({ tag, firstSeq, dropMonth }),
       bucketOf: (row) => tagBucket(row.tag),
@@ -262,6 +289,11 @@ export function memorySource(rows: tables.Rows, streamId: number, keys: LogSourc
       keyOf: (row) => `${row.dropMonth} ${row.seq} ${row.idHash}`,
     }),
   };
+}
+
+function tileEdge({ edges }: tables.Rows, stream: number, index: number): Uint8Array | undefined {
+  const own = edges.filter((edge) => edge.stream === stream && edge.index === index);
+  return own.sort((a, b) => b.width - a.width)[0]?.hashes;
 }
 
 interface IndexShape<Stored, Row> {

@@ -1,5 +1,5 @@
 /**
- * Verification by the book: docs/format.md sections 17 and 18, written from that page alone. It tells whether a stream
+ * Verification by the book: docs/format.md sections 17, 18 and 24, written from that page alone. It tells whether a stream
  * is intact, not which change explains best what is wrong: every rule that does not hold is a line of text. So its
  * verdict can be compared with that of `src/verify/`, its blame can not.
  *
@@ -7,6 +7,7 @@
  */
 import { jcs, readCanonical } from './naive-json.ts';
 import * as log from './naive-log.ts';
+import { type CertificateEntry, type EdgeRow, isHeld, keptHashes, type Pruned, prunedOf } from './naive-pruning.ts';
 import { tagKey, tagsOf } from './naive-tags.ts';
 import { clientInstant, dropMonth } from './naive-time.ts';
 
@@ -19,6 +20,7 @@ export interface Rows {
   readonly ids: readonly IdRow[];
   readonly tiles: readonly TileRow[];
   readonly dataKeys: readonly DataKeyRow[];
+  readonly edges: readonly EdgeRow[];
 }
 
 export interface TenantRow {
@@ -104,32 +106,45 @@ export interface StatedRoot {
   readonly root: Uint8Array;
 }
 
-/** Verifies one stream. `monthKeys` are the keys that can be had, by name. */
+/** Verifies one stream. `monthKeys` are the keys that can be had, by name; `certificates` what a sound log_administration says was pruned. */
 export function verify(
   rows: Rows,
   streamId: number,
   monthKeys: ReadonlyMap<string, Uint8Array>,
   roots: readonly StatedRoot[] = [],
+  certificates: readonly CertificateEntry[] = [],
 ): Outcome {
   const stream = rows.streams.find((row) => row.id === streamId) as StreamRow;
   const findings: Findings = { problems: [], unchecked: [], tagsUnknown: new Set() };
   const tenant = rows.tenants.find((row) => row.name === stream.name.split('/')[0])?.id;
 
   const blocks = ofStream(rows.blocks, stream).sort((a, b) => a.firstSeq - b.firstSeq || a.dropMonth - b.dropMonth);
-  const checked = blocks.map((block) => checkBlock(rows, stream, block, monthKeys, findings));
-  let next = 0;
-  for (const block of blocks) {
-    must(block.firstSeq === next, `a block begins at ${block.firstSeq}, not at ${next}`, findings);
+  const mayStand = (seq: number): boolean => isHeld(stream, certificates, seq);
+  const checked = blocks.map((block) => checkBlock(rows, stream, block, monthKeys, findings, mayStand));
+  const pruned = prunedOf(stream, certificates);
+  const entries: Found[] = [];
+  const passOver = (to: number): void => {
+    for (let by = coverOf(pruned, entries.length); entries.length < to && by !== undefined; ) {
+      const held = by.held.find(([from]) => from > entries.length)?.[0] ?? by.end;
+      const end = Math.min(to, by.end, held);
+      entries.push(...prunedEntries(rows, stream, by, entries, end, findings));
+      by = coverOf(pruned, end);
+    }
+  };
+  for (const [i, block] of blocks.entries()) {
+    passOver(block.firstSeq);
+    must(block.firstSeq === entries.length, `a block begins at ${block.firstSeq}, not at ${entries.length}`, findings);
     must(block.tenant === tenant, `the tenant of the block at ${block.firstSeq}`, findings);
-    next = block.firstSeq + block.entries;
+    must(checked[i]!.records.length === block.entries, `the block at ${block.firstSeq} holds others`, findings);
+    for (const bytes of checked[i]!.records)
+      entries.push({ hash: log.entryHash(bytes), record: tryTo(() => log.readRecord(bytes)), isGone: false });
   }
-  must(next === stream.size, `the blocks end at ${next}, the stream at ${stream.size}`, findings);
+  passOver(stream.size);
+  must(entries.length === stream.size, `entries end at ${entries.length}, the stream at ${stream.size}`, findings);
 
-  const records = checked.flatMap((block) => block.records);
-  const entries = records.map((record) => tryTo(() => log.readRecord(record)));
-  checkChain(stream, records, entries, findings);
-  checkHead(rows, stream, records, entries.at(-1), findings);
-  const hashes = records.map(log.entryHash);
+  checkChain(stream, entries, findings);
+  checkHead(rows, stream, entries, findings);
+  const hashes = entries.map(({ hash }) => hash);
   for (const { size, root } of roots) {
     must(size <= stream.size, `entries up to ${size} were stated`, findings);
     must(
@@ -139,7 +154,7 @@ export function verify(
     );
   }
 
-  const tiles = log.fullTiles(records.map(log.entryHash)).map(tileText);
+  const tiles = log.fullTiles(hashes).map(tileText);
   const tileRows = ofStream(rows.tiles, stream);
   same('tiles', tileRows.map(tileText), tiles, findings);
   const ids = ofStream(rows.ids, stream);
@@ -204,6 +219,8 @@ function checkBlock(
   block: BlockRow,
   monthKeys: ReadonlyMap<string, Uint8Array>,
   findings: Findings,
+  /** Whether an entry may stand under a later drop month than its own. */
+  isHeldAt: (seq: number) => boolean,
 ): CheckedBlock {
   const at = `the block at ${block.firstSeq}`;
   const records = tryTo(() => log.readBundle(log.unpack(block.records))) ?? [];
@@ -214,7 +231,7 @@ function checkBlock(
     ...block,
     seq: record.seq,
     id: log.idHash(record.id),
-    dropMonth: dropMonth(record.retainUntil),
+    dropMonth: block.dropMonth,
   }));
   if (valid.length < records.length || records.length === 0) {
     findings.problems.push(`a record of ${at} is not valid`);
@@ -227,7 +244,9 @@ function checkBlock(
       `${at}: record ${i} names another place`,
       findings,
     );
-    must(dropMonth(record.retainUntil) === block.dropMonth, `${at}: drop month of record ${i}`, findings);
+    const own = dropMonth(record.retainUntil);
+    const isThere = own === block.dropMonth || (own !== 0 && own < block.dropMonth && isHeldAt(block.firstSeq + i));
+    must(isThere, `${at}: drop month of record ${i}`, findings);
   }
   const spans = tryTo(() => spansOf(valid));
   for (const [name, span] of Object.entries(spans ?? { occurredFrom: Number.NaN })) {
@@ -285,38 +304,63 @@ function openParts(
   return { entries, dataKey };
 }
 
-/** Links and stamps, over all entries. */
-function checkChain(
+/** An entry of the stream; of one that was pruned its hash, and of the last of a certificate its record. */
+interface Found {
+  readonly hash: Uint8Array;
+  /** Null where it is not valid, or gone. */
+  readonly record: log.NaiveRecord | null;
+  readonly isGone: boolean;
+}
+
+function coverOf(pruned: readonly Pruned[], seq: number): Pruned | undefined {
+  return pruned.find(
+    ({ first, end, held }) => seq >= first && seq < end && !held.some(([from, to]) => seq >= from && seq < to),
+  );
+}
+
+/** What stands for the entries that a certificate covers, behind those that are known already: section 24, Verification. */
+function prunedEntries(
+  rows: Rows,
   stream: StreamRow,
-  records: readonly Uint8Array[],
-  entries: readonly (log.NaiveRecord | null)[],
+  by: Pruned,
+  before: readonly Found[],
+  end: number,
   findings: Findings,
-): void {
+): Found[] {
+  const kept = keptHashes(rows, stream, end).slice(before.length);
+  must(!kept.includes(null), `hashes of pruned entries before ${end} are not kept`, findings);
+  const own = kept.map((hash): Found => ({ hash: hash ?? Buffer.alloc(32), record: null, isGone: true }));
+  if (end < by.end) return own;
+  own[own.length - 1] = { hash: by.lastHash, record: by.last, isGone: true };
+  const root = log.root([...before, ...own].map(({ hash }) => hash));
+  must(by.root.equals(root), `the hashes before ${end} are not those of the certificate`, findings);
+  return own;
+}
+
+/** Links and stamps, over all entries. */
+function checkChain(stream: StreamRow, entries: readonly Found[], findings: Findings): void {
   let previous = '0'.repeat(64);
   let recordedAt = 0;
   let retainUntil = 0;
-  for (const [seq, entry] of entries.entries()) {
-    if (entry === null) return; // said already
-    const entryRetainUntil = entry.retainUntil ?? Number.POSITIVE_INFINITY;
-    must(entry.previous === previous, `${stream.name} ${seq}: previous`, findings);
-    must(entry.recordedAt >= recordedAt, `${stream.name} ${seq}: recordedAt goes back`, findings);
-    must(entryRetainUntil >= retainUntil, `${stream.name} ${seq}: retainUntil goes back`, findings);
-    must(entryRetainUntil >= entry.recordedAt, `${stream.name} ${seq}: retainUntil before recordedAt`, findings);
-    [recordedAt, retainUntil] = [entry.recordedAt, entryRetainUntil];
-    previous = log.entryHash(records[seq] as Uint8Array).toString('hex');
+  for (const [seq, { hash, record, isGone }] of entries.entries()) {
+    if (record === null && !isGone) return; // said already
+    if (record !== null) {
+      const entryRetainUntil = record.retainUntil ?? Number.POSITIVE_INFINITY;
+      must(record.previous === previous, `${stream.name} ${seq}: previous`, findings);
+      must(record.recordedAt >= recordedAt, `${stream.name} ${seq}: recordedAt goes back`, findings);
+      must(entryRetainUntil >= retainUntil, `${stream.name} ${seq}: retainUntil goes back`, findings);
+      must(entryRetainUntil >= record.recordedAt, `${stream.name} ${seq}: retainUntil before recordedAt`, findings);
+      [recordedAt, retainUntil] = [record.recordedAt, entryRetainUntil];
+    }
+    previous = Buffer.from(hash).toString('hex');
   }
 }
 
 /** The stream's own row. */
-function checkHead(
-  rows: Rows,
-  stream: StreamRow,
-  records: readonly Uint8Array[],
-  last: log.NaiveRecord | null | undefined,
-  findings: Findings,
-): void {
-  const hashes = records.map(log.entryHash);
-  must((hashes.at(-1) ?? Buffer.alloc(32)).equals(stream.head), 'head', findings);
+function checkHead(rows: Rows, stream: StreamRow, entries: readonly Found[], findings: Findings): void {
+  const hashes = entries.map(({ hash }) => hash);
+  const last = entries.at(-1)?.record;
+  must(Buffer.from(hashes.at(-1) ?? Buffer.alloc(32)).equals(stream.head), 'head', findings);
   must(log.frontier(hashes).equals(stream.frontier), 'frontier', findings);
   if (last !== undefined && last !== null) {
     must(stream.recordedAt === last.recordedAt, 'recorded_at of the stream', findings);

@@ -100,5 +100,6 @@ export function rewriteStream(
     ids: [...others(rows.ids), ...ids],
     tiles: [...others(rows.tiles), ...log.fullTiles(hashes).map((tile) => ({ ...place, ...tile }))],
     dataKeys: [...dataKeys.values()],
+    edges: rows.edges,
   };
 }

@@ -5,13 +5,13 @@
  * 2. a container of `postgres:18`, when a Docker engine answers; `SEALOG_TEST_PG_BIN=embedded` passes it over;
  * 3. the embedded PostgreSQL.
  *
- * 1 and 3 run in a folder for temporary files and are stopped and removed at the end, also after Ctrl-C. What a run that was killed
- * left behind is removed by the next.
+ * 1 and 3 run in memory where there is plenty of it, else in a folder for temporary files, and are stopped and removed at the end, also
+ * after Ctrl-C. What a run that was killed left behind is removed by the next.
  */
-import { mkdtemp, readdir, rm, stat } from 'node:fs/promises';
+import { mkdtemp, readdir, rm, stat, statfs } from 'node:fs/promises';
 import { request } from 'node:http';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import type { TestProject } from 'vitest/node';
 import { type DataDirLock, lockDataDir } from '../../src/store/data-dir-lock.ts';
 import {
@@ -36,8 +36,17 @@ interface TestServer {
 }
 
 const FOLDER_PREFIX = 'sealog-test-pg-';
+/**
+ * A file system in memory, and how much must be free there and in memory. Hundreds of databases of 500 files are made and dropped, which
+ * costs a disk half of the server's time. All settings stay those of the embedded mode, fsync too: whoever kills a server that is to find
+ * everything again has one of his own, on the disk.
+ */
+const MEMORY_FOLDER = '/dev/shm';
+const MEMORY_MIN_BYTES = 8 * 1024 ** 3;
 /** Younger folders may belong to a run that is just starting. */
 const LEFT_BEHIND_AFTER_MS = 60_000;
+/** Reading marks a file once a day at most, and on some file systems never: then it is compiled anew each week. */
+const COMPILED_KEPT_MS = 7 * 24 * 3600 * 1000;
 const IMAGE = 'postgres:18';
 const ENGINE_PING_MS = 500;
 const CONTAINER_START_MS = 120_000;
@@ -45,6 +54,7 @@ const silent = { info: () => undefined, warn: () => undefined };
 
 export async function setup(project: TestProject): Promise<() => Promise<void>> {
   await removeLeftBehind();
+  await forgetCompiled();
   const server = await startServer();
   say(`tests run on ${server.what}`);
   project.provide('postgres', server.admin);
@@ -73,7 +83,8 @@ async function startServer(): Promise<TestServer> {
 }
 
 async function startInFolder(bin: string | undefined): Promise<TestServer> {
-  const dataDir = await mkdtemp(join(temporaryParent(), FOLDER_PREFIX));
+  const parent = (await hasMemory()) ? MEMORY_FOLDER : temporaryParent();
+  const dataDir = await mkdtemp(join(parent, FOLDER_PREFIX));
   let lock: DataDirLock | undefined;
   try {
     lock = await lockDataDir(dataDir);
@@ -92,6 +103,11 @@ async function startInFolder(bin: string | undefined): Promise<TestServer> {
     await rm(dataDir, { recursive: true, force: true });
     throw error;
   }
+}
+
+async function hasMemory(): Promise<boolean> {
+  const { bavail, bsize } = await statfs(MEMORY_FOLDER).catch(() => ({ bavail: 0, bsize: 0 }));
+  return Math.min(bavail * bsize, process.availableMemory()) >= MEMORY_MIN_BYTES;
 }
 
 /** Workers are other processes: they need a path to the socket that is short enough for one, not a descriptor of ours. */
@@ -147,9 +163,11 @@ async function engineAnswers(): Promise<boolean> {
 
 /** A folder whose lock is free belongs to a run that was killed; its server may still live. */
 async function removeLeftBehind(): Promise<void> {
-  for (const name of await readdir(temporaryParent())) {
-    if (!name.startsWith(FOLDER_PREFIX)) continue;
-    const dataDir = join(temporaryParent(), name);
+  const listed = [temporaryParent(), MEMORY_FOLDER].map(async (parent) =>
+    (await readdir(parent).catch(() => [])).map((name) => join(parent, name)),
+  );
+  for (const dataDir of (await Promise.all(listed)).flat()) {
+    if (!basename(dataDir).startsWith(FOLDER_PREFIX)) continue;
     try {
       if (Date.now() - (await stat(dataDir)).mtimeMs < LEFT_BEHIND_AFTER_MS) continue;
       const lock = await lockDataDir(dataDir);
@@ -161,6 +179,18 @@ async function removeLeftBehind(): Promise<void> {
     } catch {
       // In use, or somebody else's.
     }
+  }
+}
+
+/** What no run has read for long: test files are compiled under another name in each. */
+async function forgetCompiled(): Promise<void> {
+  const folder = process.env['NODE_COMPILE_CACHE'];
+  if (folder === undefined) return;
+  for (const { parentPath, name } of (
+    await readdir(folder, { withFileTypes: true, recursive: true }).catch(() => [])
+  ).filter((one) => one.isFile())) {
+    const path = join(parentPath, name);
+    if (Date.now() - (await stat(path)).atimeMs > COMPILED_KEPT_MS) await rm(path, { force: true });
   }
 }
 

@@ -1,8 +1,9 @@
 /** Databases for tests, on the PostgreSQL of the run (`global-setup.ts`). */
 import { randomBytes } from 'node:crypto';
-import { Client } from 'pg';
+import pg from 'pg';
 import { inject } from 'vitest';
 import { dropMonthsAhead } from '../../src/retention/partitions.ts';
+import { APP_ROLES } from '../../src/store/database.ts';
 import type { ConnectionConfig } from '../../src/store/embedded-postgres.ts';
 import { migrate } from '../../src/store/migrate.ts';
 
@@ -33,17 +34,17 @@ export async function makeMigrated(server: ConnectionConfig): Promise<void> {
   const database = { ...server, database: MIGRATED };
   await migrate(database, login);
   // With the partitions that a service makes when it starts, and finds here.
-  await onServer(
-    database,
-    dropMonthsAhead(Date.now()).map((month) => `SELECT sealog.ensure_drop_month(${month})`),
-  );
+  const client = new pg.Client(database);
+  await client.connect();
+  for (const month of dropMonthsAhead(Date.now())) await client.query('SELECT sealog.ensure_drop_month($1)', [month]);
+  await client.end();
   await onServer(server, [`DROP ROLE ${login}`, `ALTER DATABASE ${MIGRATED} ALLOW_CONNECTIONS false`]);
 }
 
 /**
  * Makes a database (UTF8, collation C) and a login role for it. Roles belong to the whole server, so the role has a name of its own;
- * those that migrations make are shared by all databases of the run. One that is `migrated` has the schema, but lets nobody in yet:
- * `migrate` does the rest, as it does where nothing else is left to do.
+ * those that migrations make are shared by all databases of the run. One that is `migrated` is as `migrate` leaves it for that role:
+ * test/migrate.test.ts holds it to that.
  */
 export async function createDatabase(as: 'empty' | 'migrated' = 'empty'): Promise<TestDatabase> {
   const server = inject('postgres');
@@ -51,11 +52,18 @@ export async function createDatabase(as: 'empty' | 'migrated' = 'empty'): Promis
   const name = `sealog_test_${id}`;
   const appRole = `sealog_test_app_${id}`;
   const password = randomBytes(16).toString('hex');
+  const made =
+    as === 'empty'
+      ? [`CREATE DATABASE ${name} TEMPLATE template0 ENCODING 'UTF8' LOCALE 'C'`]
+      : [
+          `CREATE DATABASE ${name} TEMPLATE ${MIGRATED}`,
+          // What a copy does not have, since it is not in the database.
+          `REVOKE TEMPORARY ON DATABASE ${name} FROM PUBLIC`,
+          `GRANT ${APP_ROLES.join(', ')} TO ${appRole}`,
+        ];
   await onServer(server, [
     `CREATE ROLE ${appRole} LOGIN NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE NOREPLICATION NOINHERIT PASSWORD '${password}'`,
-    as === 'migrated'
-      ? `CREATE DATABASE ${name} TEMPLATE ${MIGRATED}`
-      : `CREATE DATABASE ${name} TEMPLATE template0 ENCODING 'UTF8' LOCALE 'C'`,
+    ...made,
   ]);
   const adminConfig = { ...server, database: name };
   const appConfig = { ...adminConfig, user: appRole, password };
@@ -112,13 +120,18 @@ export async function copyDatabase(from: TestDatabase): Promise<TestDatabase> {
   };
 }
 
+/** To the server of the run: a process makes and drops many databases. */
+let pool: pg.Pool | undefined;
+
 async function onServer(server: ConnectionConfig, statements: readonly string[]): Promise<void> {
-  const client = new Client(server);
-  await client.connect();
+  pool ??= new pg.Pool({ ...server, max: 4, allowExitOnIdle: true });
+  // It stops.
+  if (pool.listenerCount('error') === 0) pool.on('error', () => undefined);
+  const client = await pool.connect();
   try {
     for (const statement of statements) await client.query(statement);
   } finally {
-    await client.end();
+    client.release();
   }
 }
 

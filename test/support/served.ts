@@ -6,7 +6,6 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { onTestFinished } from 'vitest';
-import { migrate } from '../../src/store/migrate.ts';
 import { createDatabase, type TestDatabase } from './postgres.ts';
 
 const REPOSITORY = join(import.meta.dirname, '../..');
@@ -34,7 +33,6 @@ export interface Served {
 export async function serve(settings: Readonly<Record<string, string | undefined>> = {}): Promise<Served> {
   const database = await createDatabase('migrated');
   const folder = await mkdtemp(join(tmpdir(), 'sealog-test-served-'));
-  await migrate(database.adminConfig, database.appRole);
   const environment = {
     DATABASE_URL: database.appUrl,
     SEALOG_HOST: '127.0.0.1',

@@ -29,6 +29,10 @@ export interface ServiceOptions {
   readonly repeatDays?: number;
   readonly makeTenants?: boolean;
   readonly wallClock?: () => number;
+  /** What steps of the wall clock are held to. */
+  readonly monotonic?: () => number;
+  /** An empty one, in place of one that has the schema on the run's server. */
+  readonly database?: TestDatabase;
   readonly log?: Logger;
   /** Settings besides, or instead of, those that tests have; undefined = not set. */
   readonly environment?: Readonly<Record<string, string | undefined>>;
@@ -36,14 +40,20 @@ export interface ServiceOptions {
   readonly verification?: VerificationOptions;
   /** Sinks are not followed unless this asks for it. */
   readonly exporting?: AppOptions['exporting'];
+  /** Nothing is pruned by schedule unless this asks for it. */
+  readonly pruning?: AppOptions['pruning'];
   /** Whether it tells of its start and stop, as `sealog serve` does. */
   readonly tellsStart?: true;
   /** How long refused calls are counted before they are told; a minute unless said otherwise. */
   readonly refusalWindowMs?: number;
+  /** Disks are not watched unless this asks for it: how full this machine's is would be in the log. */
+  readonly disks?: NonNullable<AppOptions['disks']>;
   /** false: the application's own filter between tenants is taken away. */
   readonly tenantFilter?: false;
   /** Each role of the application has a login of its own. */
   readonly ownLogins?: true;
+  /** The clock that opened keys age by, and how often uses of month keys are told. */
+  readonly keyTiming?: AppOptions['keyTiming'];
   /** Another service whose database, month keys and token secret this one shares, as a replica or as the same service started again. */
   readonly beside?: TestService;
 }
@@ -93,7 +103,7 @@ const silent = pino({ level: 'silent' });
 
 export async function startService(options: ServiceOptions = {}): Promise<TestService> {
   const { beside } = options;
-  const database = beside?.database ?? (await createDatabase('migrated'));
+  const database = options.database ?? beside?.database ?? (await createDatabase('migrated'));
   const folder = beside === undefined ? await mkdtemp(join(tmpdir(), 'sealog-test-keys-')) : undefined;
   const undo: (() => Promise<unknown>)[] = [];
   if (folder !== undefined)
@@ -106,16 +116,18 @@ export async function startService(options: ServiceOptions = {}): Promise<TestSe
   };
   try {
     const logins = options.ownLogins === undefined ? undefined : await createLogins(database);
-    const roles =
-      logins === undefined
-        ? database.appRole
-        : {
-            writer: database.appRole,
-            reader: logins.reader.user,
-            verifier: logins.verifier.user,
-            signer: logins.signer.user,
-          };
-    if (beside === undefined) await migrate(database.adminConfig, roles);
+    if (beside === undefined && (logins !== undefined || options.database !== undefined))
+      await migrate(
+        database.adminConfig,
+        logins === undefined
+          ? database.appRole
+          : {
+              writer: database.appRole,
+              reader: logins.reader.user,
+              verifier: logins.verifier.user,
+              signer: logins.signer.user,
+            },
+      );
     const usual = beside?.environment ?? {
       DATABASE_URL: database.appUrl,
       SEALOG_ORIGIN: 'log.example',
@@ -147,8 +159,12 @@ export async function startService(options: ServiceOptions = {}): Promise<TestSe
       log: options.log ?? silent,
       verification: { scrubber: false, ...options.verification },
       exporting: options.exporting ?? false,
+      pruning: options.pruning ?? false,
       ...(options.wallClock === undefined ? {} : { wallClock: options.wallClock }),
+      ...(options.monotonic === undefined ? {} : { monotonic: options.monotonic }),
       ...(options.refusalWindowMs === undefined ? {} : { refusalWindowMs: options.refusalWindowMs }),
+      keyTiming: options.keyTiming,
+      disks: options.disks ?? false,
       ...(options.tenantFilter === undefined ? {} : { tenantFilter: options.tenantFilter }),
     });
     undo.push(() => app.close());

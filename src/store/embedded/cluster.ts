@@ -44,6 +44,15 @@ const UNFINISHED_PREFIX = 'cluster.new-';
 /** initdb takes half a second; a slow disk with 1,000 files to flush may need many times that. */
 const INITDB_TIMEOUT_MS = 180_000;
 
+/** Below the data folder, while an upgrade to another major version is under way: a data folder of its own. */
+export const UPGRADING = 'upgrading';
+/** A file there: the new cluster has everything, and is taking the old one's place. */
+export const VERIFIED = 'verified';
+
+export async function upgradeIsVerified(dataDir: string): Promise<boolean> {
+  return (await ifThere(stat(join(dataDir, UPGRADING, VERIFIED)))) !== undefined;
+}
+
 /** Our folder below the data folder. */
 export function homeOf(dataDir: string): string {
   return join(dataDir, 'postgres');
@@ -82,6 +91,10 @@ export async function ensureCluster(options: ClusterOptions): Promise<Passwords>
   await sweepUnfinished(homeOf(dataDir));
   const owner = await ifThere(stat(cluster));
   if (owner === undefined) {
+    if (await upgradeIsVerified(dataDir))
+      throw new SettingsError([
+        `An upgrade of the database in ${dataDir} was interrupted: run \`sealog upgrade-database\`, which ends it.`,
+      ]);
     const passwords = (await readPasswords(dataDir)) ?? (await makePasswords(dataDir));
     await makeCluster(options, passwords);
     return passwords;
@@ -182,7 +195,7 @@ async function checkVersion(dataDir: string, { major }: Binaries): Promise<void>
   }
   if (version !== String(major)) {
     throw new SettingsError([
-      `The data folder ${dataDir} was made by PostgreSQL ${version} and this Sealog brings PostgreSQL ${major}: run it with the Sealog that made it, or move the data by backup and restore.`,
+      `The data folder ${dataDir} was made by PostgreSQL ${version} and this Sealog brings PostgreSQL ${major}: run \`sealog upgrade-database\`, or the Sealog that made it.`,
     ]);
   }
 }

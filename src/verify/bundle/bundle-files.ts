@@ -11,7 +11,7 @@ import {
   type BundleQuestion,
   ORIGIN_PATTERN,
 } from '../../chain/evidence-bundle.ts';
-import { PART_NAMES, type Part, SALT_BYTES } from '../../chain/part.ts';
+import { PART_NAMES, type Part, type PartName, SALT_BYTES } from '../../chain/part.ts';
 import { parseInstant } from '../../chain/retain-until.ts';
 import { HASH_SIZE } from '../../chain/sha256.ts';
 import { EvidenceError } from '../../errors.ts';
@@ -28,7 +28,7 @@ export interface ReadOpening {
   /** In name order. */
   readonly parts: readonly Part[];
   /** Names of parts that were erased, as it is said. */
-  readonly erased: readonly string[];
+  readonly erased: readonly PartName[];
 }
 
 export interface ReadConsistency {
@@ -58,11 +58,12 @@ export interface ReadAnchor {
 const PATH_MAX = 64;
 /** Of subtrees that cover the end of a tree: up to some place they grow, from there they shrink. */
 const RIGHT_MAX = 2 * PATH_MAX;
-const FILES_MAX = 3 + 6 * BUNDLE_LIMITS.streams;
+const FILES_MAX = 4 + 6 * BUNDLE_LIMITS.streams;
 
 export function readManifest(bytes: Uint8Array): BundleManifest {
   const value = object(json(bytes), 'the manifest', ['bundle', 'files', 'origin', 'question']);
-  if (value['bundle'] !== 1) throw new EvidenceError('the bundle is not of version 1');
+  const version = value['bundle'];
+  if (version !== 1 && version !== 2) throw new EvidenceError('the bundle is not of version 1 or 2');
   const files = list(value['files'], 'files', FILES_MAX).map((item) => {
     const file = object(item, 'a file', ['bytes', 'name', 'sha256']);
     const sha256 = text(file['sha256'], 'sha256');
@@ -71,7 +72,7 @@ export function readManifest(bytes: Uint8Array): BundleManifest {
   });
   const origin = text(value['origin'], 'origin');
   if (!ORIGIN_PATTERN.test(origin)) throw new EvidenceError('the origin is malformed');
-  return { bundle: 1, files, origin, question: readQuestion(value['question']) };
+  return { bundle: version, files, origin, question: readQuestion(value['question']) };
 }
 
 function readQuestion(value: JsonValue | undefined): BundleQuestion {
@@ -104,8 +105,40 @@ export function readRange(bytes: Uint8Array): ReadRange {
 /** Reads one line of `openings.ndjson`, without its line feed. */
 export function readOpening(line: Uint8Array): ReadOpening {
   const value = object(json(line), 'an opening', ['parts', 'seq']);
-  const given = object(value['parts'], 'parts', [], PART_NAMES);
-  const erased: string[] = [];
+  return { seq: integer(value['seq'], 'seq'), ...readParts(value['parts']) };
+}
+
+export interface ReadCertificate {
+  readonly record: Uint8Array;
+  readonly parts: readonly Part[];
+  readonly path: readonly Uint8Array[];
+  /** The signed note of the checkpoint that the path leads to. */
+  readonly checkpoint: string;
+}
+
+/** Reads `certificates.ndjson`. */
+export function readCertificates(bytes: Uint8Array): ReadCertificate[] {
+  const lines: ReadCertificate[] = [];
+  for (let at = 0; at < bytes.length; ) {
+    const end = bytes.indexOf(0x0a, at);
+    if (end < 0) throw new EvidenceError('the last line of certificates.ndjson does not end');
+    if (lines.length === BUNDLE_LIMITS.certificateEntries)
+      throw new EvidenceError(`certificates.ndjson: more than ${BUNDLE_LIMITS.certificateEntries}`);
+    const value = object(json(bytes.subarray(at, end)), 'a certificate', ['checkpoint', 'parts', 'path', 'record']);
+    lines.push({
+      record: utf8(text(value['record'], 'record')),
+      parts: readParts(value['parts']).parts,
+      path: hashes(value['path'], 'path'),
+      checkpoint: text(value['checkpoint'], 'checkpoint'),
+    });
+    at = end + 1;
+  }
+  return lines;
+}
+
+function readParts(value: JsonValue | undefined): Pick<ReadOpening, 'parts' | 'erased'> {
+  const given = object(value, 'parts', [], PART_NAMES);
+  const erased: PartName[] = [];
   const parts: Part[] = [];
   for (const name of PART_NAMES) {
     const part = given[name];
@@ -122,7 +155,7 @@ export function readOpening(line: Uint8Array): ReadOpening {
     if (closed['state'] === 'erased') erased.push(name);
     parts.push({ name, commitment: hash(closed['commitment'], 'commitment') });
   }
-  return { seq: integer(value['seq'], 'seq'), parts, erased };
+  return { parts, erased };
 }
 
 export function readConsistency(bytes: Uint8Array): ReadConsistency[] {

@@ -13,6 +13,7 @@ import {
 import { commitmentOf, partsHash } from '../../chain/part.ts';
 import { decodeRecord, NO_PREVIOUS, type Rec } from '../../chain/record.ts';
 import { EvidenceError } from '../../errors.ts';
+import type { Certificates } from '../certificates.ts';
 import { type ReadRange, readOpening } from './bundle-files.ts';
 import type { BundleFindings, SeqRange } from './bundle-report.ts';
 
@@ -27,17 +28,20 @@ export interface RangeInput {
   readonly question: BundleQuestion;
   /** Sizes whose roots are wanted, where the range shows them. */
   readonly sizes: readonly number[];
+  readonly certificates: Certificates;
 }
 
 export interface RangeResult {
   /** The entries that were asked for; undefined where that can not be told, because records are wrong. */
   readonly asked: SeqRange | undefined;
   readonly roots: ReadonlyMap<number, Uint8Array>;
+  /** Entries whose certificates are signed by nobody who is known. */
+  readonly unproven: number;
 }
 
 /** So many leaves are put into the tree at once. */
 const LEAVES_AT_ONCE = 1024;
-const NOTHING: RangeResult = { asked: undefined, roots: new Map() };
+const NOTHING: RangeResult = { asked: undefined, roots: new Map(), unproven: 0 };
 
 /** Checks the range, one entry after the other: a million of them are not held in memory. What is wrong goes to `findings`. */
 export function checkRange(input: RangeInput, findings: BundleFindings): RangeResult {
@@ -62,17 +66,18 @@ export function checkRange(input: RangeInput, findings: BundleFindings): RangeRe
   const chain = new ChainCheck(stream, findings);
   const opening = linesOf(openings);
   let seq = first;
+  let unproven = 0;
   for (const bytes of recordsOf(entries)) {
     const leaf = leafHash(bytes!);
     const record = chain.add(seq, bytes!, leaf);
-    checkOpening(stream, seq, record, opening.next().value!, findings);
+    if (checkOpening(input, seq, record, opening.next().value!, findings)) unproven += 1;
     completeness.add(seq, record);
     tree.add(leaf);
     seq += 1;
   }
   completeness.end(findings);
   const roots = tree.end(findings);
-  return { asked: completeness.asked, roots };
+  return { asked: completeness.asked, roots, unproven };
 }
 
 /** Records, their places, links and stamps. */
@@ -122,25 +127,32 @@ function retained(record: Rec): string {
   return record.retainUntil ?? '~';
 }
 
+/** Returns whether it lacks parts by a certificate that nobody who is known signed. */
 function checkOpening(
-  stream: string,
+  { stream, certificates }: RangeInput,
   seq: number,
   record: Rec | undefined,
   line: Uint8Array,
   findings: BundleFindings,
-): void {
+): boolean {
+  let isUnproven = false;
   try {
     const opening = readOpening(line);
     if (opening.seq !== seq) throw new EvidenceError(`the opening at its place is of ${opening.seq}`);
-    if (record === undefined) return;
+    if (record === undefined) return false;
     const commitments = opening.parts.map((part) => ({ name: part.name, commitment: commitmentOf(part) }));
     if (!equalBytes(partsHash(commitments), fromHex(record.parts)))
       findings.add('part', 'the parts are not those that the record commits to', stream, seq);
-    for (const name of opening.erased)
-      findings.add('erasure', `${name} was erased, and there is no certificate of it`, stream, seq);
+    for (const name of opening.erased) {
+      const certificate = certificates.erasureOf(stream, seq, name);
+      if (certificate === undefined)
+        findings.add('erasure', `${name} was erased, and there is no certificate of it`, stream, seq);
+      else if (!certificate.entry.isSigned) isUnproven = true;
+    }
   } catch (error) {
     findings.add('bundle', wordsOf(error), stream, seq);
   }
+  return isUnproven;
 }
 
 /** The neighbours, and what stands between them: recordedAt never decreases, so that is all that was asked for. */

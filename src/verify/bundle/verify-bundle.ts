@@ -10,6 +10,7 @@ import {
   BUNDLE_FILES,
   BUNDLE_LIMITS,
   type BundleManifest,
+  CERTIFICATES_FILE,
   STREAM_FILES,
   type SummaryStream,
   summaryText,
@@ -20,6 +21,7 @@ import { claimedText, noteVerifier, parseVkey } from '../../chain/note.ts';
 import { sha256Hex } from '../../chain/sha256.ts';
 import { readTar, type TarFile } from '../../chain/tar.ts';
 import { EvidenceError } from '../../errors.ts';
+import { type Certificates, NO_CERTIFICATES } from '../certificates.ts';
 import { type TrustedKey, trustedKeys } from '../trusted-keys.ts';
 import { type AnchorContext, type CheckedAnchor, checkAnchor, sameCheckpoint } from './anchor-check.ts';
 import {
@@ -43,6 +45,7 @@ import {
   type SeqRange,
   type Voucher,
 } from './bundle-report.ts';
+import { checkCertificates } from './certificate-check.ts';
 import { checkRange, wordsOf } from './range-check.ts';
 import { readStated, type StatedCheckpoint, signedBefore, signersOf, signsNow } from './signed-checkpoint.ts';
 
@@ -69,6 +72,7 @@ interface Context {
   readonly unchecked: BundleUnchecked[];
   /** What was given, of this question's streams and of the anchor stream, signed by trusted keys. */
   readonly given: readonly GivenCheckpoint[];
+  readonly certificates: Certificates;
 }
 
 interface GivenCheckpoint extends StatedCheckpoint {
@@ -119,7 +123,8 @@ export async function verifyBundle(tar: Uint8Array, trust: BundleTrust): Promise
     const keys = readTrustedKeys(manifest, files, trust, findings);
     key = signingNow(manifest, keys);
     const given = readGiven(manifest, trust, keys, findings, unchecked);
-    const context: Context = { manifest, files, trust, keys, findings, unchecked, given };
+    const certificates = readCertified(manifest, files, trust, keys, findings);
+    const context: Context = { manifest, files, trust, keys, findings, unchecked, given, certificates };
     streams = await checkStreams(context, folders);
   } catch (error) {
     findings.add('bundle', wordsOf(error));
@@ -144,11 +149,13 @@ export async function verifyBundle(tar: Uint8Array, trust: BundleTrust): Promise
 /** Returns the files by name, and how many streams have a folder. Throws an EvidenceError. */
 function openBundle(tar: Uint8Array): { files: Files; folders: number } {
   if (tar.length > BUNDLE_LIMITS.bytes) throw new EvidenceError(`a bundle has at most ${BUNDLE_LIMITS.bytes} bytes`);
-  const files = readTar(tar, BUNDLE_FILES.length + STREAM_FILES.length * BUNDLE_LIMITS.streams);
-  const folders = Math.floor((files.length - BUNDLE_FILES.length) / STREAM_FILES.length);
+  const files = readTar(tar, BUNDLE_FILES.length + 1 + STREAM_FILES.length * BUNDLE_LIMITS.streams);
+  const first =
+    files[BUNDLE_FILES.length]?.name === CERTIFICATES_FILE ? [...BUNDLE_FILES, CERTIFICATES_FILE] : BUNDLE_FILES;
+  const folders = Math.floor((files.length - first.length) / STREAM_FILES.length);
   if (folders < 1) throw new EvidenceError('the bundle is of no stream');
   const names = [
-    ...BUNDLE_FILES,
+    ...first,
     ...Array.from({ length: folders }, (_, i) => STREAM_FILES.map((name) => `${i}/${name}`)).flat(),
   ];
   if (names.length !== files.length || names.some((name, i) => files[i]!.name !== name))
@@ -161,10 +168,30 @@ function checkManifest(manifest: BundleManifest, files: Files, findings: BundleF
   const others = [...files].slice(1);
   if (manifest.files.length !== others.length || others.some(([name], i) => manifest.files[i]!.name !== name))
     throw new EvidenceError('the manifest lists other files');
+  if ((manifest.bundle === 2) !== files.has(CERTIFICATES_FILE))
+    throw new EvidenceError('certificates.ndjson is there in version 2, and in no other');
   for (const [i, [name, bytes]] of others.entries()) {
     const listed = manifest.files[i]!;
     if (listed.bytes !== bytes.length || listed.sha256 !== sha256Hex(bytes))
       findings.add('bundle', `${name} is not the file that the manifest lists`);
+  }
+}
+
+function readCertified(
+  manifest: BundleManifest,
+  files: Files,
+  trust: BundleTrust,
+  keys: readonly TrustedKey[],
+  findings: BundleFindings,
+): Certificates {
+  const bytes = files.get(CERTIFICATES_FILE);
+  if (bytes === undefined) return NO_CERTIFICATES;
+  const isUnknownKey = (stream: string): boolean => isOfOtherStream(manifest, trust, stream);
+  try {
+    return checkCertificates(bytes, manifest, keys, findings, isUnknownKey);
+  } catch (error) {
+    findings.add('bundle', wordsOf(error));
+    return NO_CERTIFICATES;
   }
 }
 
@@ -339,7 +366,7 @@ async function checkFolder(
   const range = attempt<ReadRange | undefined>('range.json', readRange, undefined);
   const result =
     range === undefined
-      ? { asked: undefined, roots: new Map<number, Uint8Array>() }
+      ? { asked: undefined, roots: new Map<number, Uint8Array>(), unproven: 0 }
       : checkRange(
           {
             stream,
@@ -350,9 +377,15 @@ async function checkFolder(
             openings: file('openings.ndjson'),
             question: manifest.question,
             sizes: given.map((one) => one.size),
+            certificates: context.certificates,
           },
           findings,
         );
+  if (result.unproven > 0)
+    unchecked.push({
+      stream,
+      detail: `who certified what was erased from ${result.unproven} entries: the given key is that of another stream`,
+    });
   const paths = attempt<ReadConsistency[] | undefined>('consistency.json', readConsistency, undefined);
   const roots = checkConsistencies(stream, checkpoint, paths ?? [], findings);
 
@@ -524,7 +557,7 @@ function anchoredParts(
 function checkSummary({ manifest, files, findings }: Context, streams: readonly StreamFolder[], folders: number): void {
   const known = streams.map(({ summary }) => summary).filter((summary) => summary !== undefined);
   if (known.length !== folders) return;
-  const expected = summaryText(manifest.origin, manifest.question, known);
+  const expected = summaryText(manifest.origin, manifest.question, known, manifest.bundle);
   let actual: string | undefined;
   try {
     actual = fromUtf8(files.get('summary.txt')!);
