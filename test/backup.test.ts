@@ -491,7 +491,7 @@ describe('what is missing', () => {
 });
 
 describe('in embedded mode', () => {
-  test('a running service is backed up, and restored in another data folder', async () => {
+  test.skipIf(!HARD)('a running service is backed up, and restored in another data folder', async () => {
     const place = await folder();
     const main = join(import.meta.dirname, '../src/cli/main.ts');
     const environment = { ...PROGRAM_ENVIRONMENT, SEALOG_LOG_LEVEL: 'error', SEALOG_DATA_DIR: join(place, 'data') };

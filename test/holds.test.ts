@@ -66,7 +66,7 @@ function findingsOf(report: LogReport): string[] {
   );
 }
 
-async function until<T>(look: () => Promise<T | undefined>, what: string, ms = 20_000): Promise<T> {
+async function until<T>(look: () => Promise<T | undefined>, what: string, ms = 60_000): Promise<T> {
   const end = performance.now() + ms;
   for (;;) {
     const found = await look();
@@ -241,7 +241,7 @@ describe('what is held', () => {
     expect((await service.get(`/v1/events/${name}`)).status).toBe(404);
     const keys = await readdir(service.config.monthKeysDir);
     expect(keys.filter((one) => one.startsWith(String(NOW)))).toEqual([`${NOW}.destroyed`]);
-  }, 60_000);
+  }, 120_000);
 });
 
 describe('a hold that is placed while a month is pruned', () => {
@@ -298,7 +298,7 @@ describe('a hold that is placed while a month is pruned', () => {
     for (const one of ['early_deletion@6: ', 'part@11: ', 'block@30: it is kept until'])
       expect(found).toContainEqual(expect.stringMatching(`^${one}`));
     admin.release(true);
-  }, 60_000);
+  }, 120_000);
 });
 
 const STREAM = `SELECT id FROM sealog.stream WHERE name = 'acme/user_authentication'`;
@@ -360,7 +360,7 @@ describe('whoever reads while blocks are cut and moved', () => {
     expect(report.verdict).toBe('not_provable');
     expect((await places(service)).size).toBe(90);
     expect(findingsOf(await verifyAll(service))).toEqual([]);
-  }, 60_000);
+  }, 120_000);
 });
 
 /** What a search finds, oldest first, while this happens behind its third question to the database. */
@@ -446,7 +446,7 @@ describe('between two persons', () => {
     ]);
     await signedUp(service);
     expect(findingsOf(await verifyAll(service))).toEqual([]);
-  }, 60_000);
+  }, 120_000);
 
   test('the database releases nothing, changes no hold, and moves nothing that no certificate says is held', async () => {
     const id = await placed(service, { category: CATEGORY, actor: 'u0' });
@@ -488,7 +488,7 @@ describe('between two persons', () => {
       ...{ tenant: 'acme', roles: ['it_security_admin'], subject: 'ada', ttlSeconds: 60, sites: ['plant-7'] },
     });
     expect((await service.post('/v1/holds', { actor: 'x', reason: 'x' }, { token: narrowed })).status).toBe(403);
-  }, 30_000);
+  }, 120_000);
 });
 
 describe('kill -9 between two steps', () => {

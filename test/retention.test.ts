@@ -17,12 +17,13 @@ import { fileMonthKeys } from '../src/keys/file-month-keys.ts';
 import { Keyring } from '../src/keys/keyring.ts';
 import { readMark } from '../src/signer/mark.ts';
 import { keyById } from '../src/store/data-keys.ts';
+import { typesOfDatabase } from '../src/store/database.ts';
 import { logWideSource } from '../src/store/log-wide-source.ts';
 import type { Tables } from '../src/store/tables.ts';
 import { verifyBundle } from '../src/verify/bundle/verify-bundle.ts';
 import { verifyLog } from '../src/verify/verify-log.ts';
 import { Adversary, disarm } from './support/adversary.ts';
-import { copyDatabase } from './support/postgres.ts';
+import { adminPool, copyDatabase } from './support/postgres.ts';
 import { PROGRAM_ENVIRONMENT } from './support/program-environment.ts';
 import { type Answer, type ServiceOptions, startService, type TestService } from './support/service.ts';
 import { someOf } from './support/short-form.ts';
@@ -133,15 +134,7 @@ async function told(service: TestService): Promise<Answer['body'][]> {
 }
 
 function adversarysPool(service: TestService): pg.Pool {
-  const pool = new pg.Pool({
-    ...service.database.adminConfig,
-    max: 1,
-    types: {
-      getTypeParser: ((oid: number, format?: 'text') =>
-        oid === pg.types.builtins.INT8 ? Number : pg.types.getTypeParser(oid, format)) as typeof pg.types.getTypeParser,
-    },
-  });
-  pool.on('error', () => {});
+  const pool = adminPool(service.database.adminConfig, { types: typesOfDatabase });
   onTestFinished(() => pool.end());
   return pool;
 }

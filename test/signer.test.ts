@@ -4,7 +4,6 @@ import { execFile } from 'node:child_process';
 import { copyFile, mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import pg from 'pg';
 import { afterAll, afterEach, describe, expect, test } from 'vitest';
 import { toHex } from '../src/chain/bytes.ts';
 import { decodeCheckpoint, encodeCheckpoint } from '../src/chain/checkpoint.ts';
@@ -14,7 +13,7 @@ import { Mark } from '../src/signer/mark.ts';
 import { makeSeed, SigningKeys } from '../src/signer/seeds.ts';
 import { trustedKeys } from '../src/verify/trusted-keys.ts';
 import { copied } from './support/copied.ts';
-import { copyDatabase, type TestDatabase } from './support/postgres.ts';
+import { adminPool, copyDatabase, type TestDatabase } from './support/postgres.ts';
 import { PROGRAM_ENVIRONMENT } from './support/program-environment.ts';
 import { startService, type TestService } from './support/service.ts';
 import { someOf } from './support/short-form.ts';
@@ -292,7 +291,7 @@ describe('a database that went back', () => {
     expect((await again.get('/readyz')).status).toBe(200);
     const after = await again.post('/v1/events', event('after'));
     expect(after).toMatchObject({ status: 201, body: { stream: 'acme/user_authentication/e2', seq: 4 } });
-    const admin = new pg.Pool({ ...backup.adminConfig, max: 1 });
+    const admin = adminPool(backup.adminConfig);
     undo.push(() => admin.end());
     const opening = (await again.get('/v1/events?category=user_authentication&order=asc')).body.items.find(
       (item: { action: string }) => item.action === 'epoch.opened',
@@ -323,7 +322,7 @@ describe('a database that went back', () => {
     // Another history of the same size, and more: written without the signer.
     const forged = facing(service, backup);
     const forger = await start({ beside: forged, environment: { SEALOG_SIGNER_DIR: undefined } });
-    const admin = new pg.Pool({ ...backup.adminConfig, max: 1 });
+    const admin = adminPool(backup.adminConfig);
     undo.push(() => admin.end());
     await admin.query('DELETE FROM sealog.signer');
     await send(forger, 5, 'false');
@@ -473,7 +472,7 @@ describe('a recovery', () => {
 
   test('stops where entries can not be read, and leaves them only when it is told to', async () => {
     const { backup, restored } = await putBack();
-    const admin = new pg.Pool({ ...backup.adminConfig, max: 1 });
+    const admin = adminPool(backup.adminConfig);
     undo.push(() => admin.end());
     await admin.query('ALTER TABLE sealog.data_key DISABLE TRIGGER ALL; DELETE FROM sealog.data_key');
     await admin.query(

@@ -291,7 +291,7 @@ describe('the embedded mode', () => {
       .filter((block) => /curl|token/.test(block));
     const script = blocks
       // A reader takes his time, and the signer does in the meantime.
-      .join('sleep 0.5\n')
+      .join('sleep 0.2\n')
       // Nobody vouches for it yet.
       .replaceAll('verify --database', 'verify --database || [ $? -eq 2 ]')
       .replaceAll('http://127.0.0.1:8080', service.url)

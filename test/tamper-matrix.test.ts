@@ -8,7 +8,7 @@
 import { randomInt } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Kysely, PostgresDialect } from 'kysely';
-import pg from 'pg';
+import type pg from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import {
   decodeParts,
@@ -33,12 +33,14 @@ import { makeSeed, readSeeds } from '../src/signer/seeds.ts';
 import { storedBlock } from '../src/store/block-row.ts';
 import { keyById } from '../src/store/data-keys.ts';
 import type { AsTenant } from '../src/store/database.ts';
+import { typesOfDatabase } from '../src/store/database.ts';
 import { logWideSource } from '../src/store/log-wide-source.ts';
 import type { Tables } from '../src/store/tables.ts';
 import { verifyBundle } from '../src/verify/bundle/verify-bundle.ts';
 import { witnessChecker } from '../src/verify/outside-evidence.ts';
 import { type LogOptions, type LogReport, verifyLog } from '../src/verify/verify-log.ts';
 import { Adversary, disarm, type Home } from './support/adversary.ts';
+import { adminPool } from './support/postgres.ts';
 import { startService, type TestService } from './support/service.ts';
 
 const HARD = process.env['SEALOG_TEST_HARD'] !== undefined;
@@ -108,15 +110,7 @@ afterAll(async () => {
 
 /** One connection, which stays in its transaction from one statement to the next. */
 function adversarysPool({ database: { adminConfig } }: TestService): pg.Pool {
-  const made = new pg.Pool({
-    ...adminConfig,
-    max: 1,
-    types: {
-      getTypeParser: ((oid: number, format?: 'text') =>
-        oid === pg.types.builtins.INT8 ? Number : pg.types.getTypeParser(oid, format)) as typeof pg.types.getTypeParser,
-    },
-  });
-  made.on('error', () => {});
+  const made = adminPool(adminConfig, { types: typesOfDatabase });
   return made;
 }
 

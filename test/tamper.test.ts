@@ -9,7 +9,7 @@ import { cp, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Kysely, PostgresDialect } from 'kysely';
-import pg from 'pg';
+import type pg from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import {
   decodeParts,
@@ -36,11 +36,13 @@ import { fileMonthKeys } from '../src/keys/file-month-keys.ts';
 import { Keyring } from '../src/keys/keyring.ts';
 import { storedBlock } from '../src/store/block-row.ts';
 import { keyById } from '../src/store/data-keys.ts';
+import { typesOfDatabase } from '../src/store/database.ts';
 import type { Tables } from '../src/store/tables.ts';
 import { verifySource } from '../src/store/verify-source.ts';
 import type { LogSource, StoredIndex } from '../src/verify/log-source.ts';
 import type { PartsChecker } from '../src/verify/parts-check.ts';
 import { type StreamReport, type VerifyOptions, verifyStream } from '../src/verify/verify-stream.ts';
+import { adminPool } from './support/postgres.ts';
 import { startService, type TestService } from './support/service.ts';
 
 /** 16 blocks of 40 entries: two full tiles, and half of a third. */
@@ -86,14 +88,7 @@ beforeAll(async () => {
   for (let i = 0; i < BIG_SIZE; i += 6000) await send('big', 'system_operation', i, 6000);
 
   // One connection, which stays in its transaction from one statement to the next.
-  pool = new pg.Pool({
-    ...service.database.adminConfig,
-    max: 1,
-    types: {
-      getTypeParser: ((oid: number, format?: 'text') =>
-        oid === pg.types.builtins.INT8 ? Number : pg.types.getTypeParser(oid, format)) as typeof pg.types.getTypeParser,
-    },
-  });
+  pool = adminPool(service.database.adminConfig, { types: typesOfDatabase });
   database = new Kysely<Tables>({ dialect: new PostgresDialect({ pool }) });
   const { rows } = await pool.query<Home>(
     `SELECT s.id, s.name, k.drop_month AS month FROM sealog.stream AS s JOIN sealog.data_key AS k ON k.stream = s.id`,

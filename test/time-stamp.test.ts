@@ -433,9 +433,9 @@ describe.skipIf(withoutOpenssl !== undefined)(`time stamps${withoutOpenssl ? ` (
       const tsa = await start({});
       const made = await tsa.stamp(imprint);
       const trusted = readCertificates(tsa.caPem);
-      // All bits with SEALOG_TEST_HARD; else one of each byte, another one in each run.
+      // All bits with SEALOG_TEST_HARD; else one of every second byte, others in each run.
       const taken: string[] = [];
-      for (let place = 0; place < made.length; place++) {
+      for (let place = HARD ? 0 : randomBytes(1)[0]! & 1; place < made.length; place += HARD ? 1 : 2) {
         for (const bit of HARD ? [0, 1, 2, 3, 4, 5, 6, 7] : [randomBytes(1)[0]! & 7]) {
           const verdict = await judged(check({ token: flipped(made, place, bit), trusted }));
           if (verdict === 'good') taken.push(`${place}.${bit}`);

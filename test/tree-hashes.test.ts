@@ -1,6 +1,5 @@
 /** Hashes of a stream's tree out of its tiles and blocks, at every size, against a naive tree; from damaged rows never a hash. */
 import { Kysely, type KyselyPlugin, PostgresDialect } from 'kysely';
-import pg from 'pg';
 import { pino } from 'pino';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { encodeRecords, packPayload } from '../src/chain/block.ts';
@@ -19,11 +18,12 @@ import {
 } from '../src/chain/merkle.ts';
 import { fullTileCount, fullTilesBetween, TILE_WIDTH } from '../src/chain/tile.ts';
 import { EvidenceError } from '../src/errors.ts';
-import { type Database, openDatabase } from '../src/store/database.ts';
+import { type Database, openDatabase, typesOfDatabase } from '../src/store/database.ts';
 import type { Tables } from '../src/store/tables.ts';
 import { frontierAt, rootAt, type TreeStream, treeNodes } from '../src/store/tree-hashes.ts';
 import { root as naiveRoot } from './reference/naive-log.ts';
 import { generateEvents } from './support/events.ts';
+import { adminPool } from './support/postgres.ts';
 import { startService, type TestService } from './support/service.ts';
 
 const HARD = process.env['SEALOG_TEST_HARD'] !== undefined;
@@ -329,14 +329,7 @@ async function withDamage(
   work: (damaged: Kysely<Tables>) => Promise<void>,
 ): Promise<void> {
   // One connection, which stays in its transaction from one statement to the next.
-  const pool = new pg.Pool({
-    ...service.database.adminConfig,
-    max: 1,
-    types: {
-      getTypeParser: ((oid: number, format?: 'text') =>
-        oid === pg.types.builtins.INT8 ? Number : pg.types.getTypeParser(oid, format)) as typeof pg.types.getTypeParser,
-    },
-  });
+  const pool = adminPool(service.database.adminConfig, { types: typesOfDatabase });
   const damaged = new Kysely<Tables>({ dialect: new PostgresDialect({ pool }) });
   try {
     await pool.query('BEGIN; SET LOCAL ROLE sealog_owner');

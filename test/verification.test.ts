@@ -354,7 +354,7 @@ describe('a job that is long', () => {
   }
 
   async function long(options: ServiceOptions = {}): Promise<TestService> {
-    return started({ verification: { share: 0.02 }, ...options, beside: await aCopy() });
+    return started({ verification: { share: 0.05 }, ...options, beside: await aCopy() });
   }
 
   /** Returns the run once it is in the middle of its last stream, behind the entry about its request and the short stream. */
@@ -420,7 +420,7 @@ describe('a job that is long', () => {
     const anchors = await anchorsFile();
     // It is not anchored while the first service runs: nobody told the witness of the log.
     const untold = { ...anchors, know: () => {} };
-    const first = await anchored(untold, { verification: { share: 0.02 }, beside: await aCopy() });
+    const first = await anchored(untold, { verification: { share: 0.05 }, beside: await aCopy() });
     const { body: run } = await request(first);
     const middle = await inTheMiddle(first, run.id);
     expect(middle.streams).toMatchObject([{}, { verdict: 'not_provable', anchored: [] }]);

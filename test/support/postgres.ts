@@ -120,13 +120,20 @@ export async function copyDatabase(from: TestDatabase): Promise<TestDatabase> {
   };
 }
 
+/** The superuser's connections to a database, by default one. That they are cut off when it is copied or dropped is no error. */
+export function adminPool(config: ConnectionConfig, options: Pick<pg.PoolConfig, 'max' | 'types'> = {}): pg.Pool {
+  const made = new pg.Pool({ max: 1, ...options, ...config, allowExitOnIdle: true });
+  made.on('error', () => {});
+  // Also behind `end`, which does not wait until they are closed.
+  made.on('connect', (client) => void client.on('error', () => {}));
+  return made;
+}
+
 /** To the server of the run: a process makes and drops many databases. */
 let pool: pg.Pool | undefined;
 
 async function onServer(server: ConnectionConfig, statements: readonly string[]): Promise<void> {
-  pool ??= new pg.Pool({ ...server, max: 4, allowExitOnIdle: true });
-  // It stops.
-  if (pool.listenerCount('error') === 0) pool.on('error', () => undefined);
+  pool ??= adminPool(server, { max: 4 });
   const client = await pool.connect();
   try {
     for (const statement of statements) await client.query(statement);

@@ -7,7 +7,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { Agent, request as httpRequest, type IncomingHttpHeaders } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import pg from 'pg';
+import type pg from 'pg';
 import { type Logger, pino } from 'pino';
 import { expect } from 'vitest';
 import { type App, type AppOptions, createApp, type VerificationOptions } from '../../src/app.ts';
@@ -22,7 +22,7 @@ import { migrate } from '../../src/store/migrate.ts';
 import { listStreams } from '../../src/store/streams.ts';
 import { orphanedStreams, type SourceKeys, verifySource } from '../../src/store/verify-source.ts';
 import { orphanReport, type StreamReport, type VerifyOptions, verifyStream } from '../../src/verify/verify-stream.ts';
-import { createDatabase, createLogins, type TestDatabase } from './postgres.ts';
+import { adminPool, createDatabase, createLogins, type TestDatabase } from './postgres.ts';
 
 export interface ServiceOptions {
   readonly limits?: Partial<Config['limits']>;
@@ -176,9 +176,8 @@ export async function startService(options: ServiceOptions = {}): Promise<TestSe
     if (options.tellsStart === true)
       await Promise.race([app.tellStart(), new Promise((resolve) => setTimeout(resolve, 1000).unref())]);
 
-    const adminPool = new pg.Pool({ ...database.adminConfig, max: 4, allowExitOnIdle: true });
-    adminPool.on('error', () => {});
-    undo.push(() => adminPool.end());
+    const pool = adminPool(database.adminConfig, { max: 4 });
+    undo.push(() => pool.end());
     const agent = new Agent({ keepAlive: true });
     undo.push(async () => agent.destroy());
 
@@ -217,7 +216,7 @@ export async function startService(options: ServiceOptions = {}): Promise<TestSe
       tokens,
       environment,
       logins,
-      adminPool,
+      adminPool: pool,
       token,
       post: (path, body, given = {}) =>
         send(
