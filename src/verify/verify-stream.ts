@@ -238,7 +238,8 @@ class StreamCheck {
         seqOf: (row) => row.firstSeq,
         nameOf: (row) => `the tag ${row.tag} of this block`,
         stored: source.tags,
-        isStillExpected: async (row) => !(await this.#hasExpired(row.firstSeq)) && blocks.hasTag(row),
+        // In this order: a block that goes between the two questions has expired by the second.
+        isStillExpected: async (row) => (await blocks.hasTag(row)) && !(await this.#hasExpired(row.firstSeq)),
         endOfLook: () => blocks.forget(),
         objection: (row) => blocks.objectionToTag(row),
       },
@@ -251,7 +252,7 @@ class StreamCheck {
         seqOf: (row) => row.seq,
         nameOf: (row) => `the hashed id ${row.idHash} of this entry`,
         stored: source.ids,
-        isStillExpected: async (row) => !(await this.#hasExpired(row.seq)) && idBlocks.hasId(row),
+        isStillExpected: async (row) => (await idBlocks.hasId(row)) && !(await this.#hasExpired(row.seq)),
         endOfLook: () => idBlocks.forget(),
         objection: (row) => idBlocks.objectionToId(row),
       },
