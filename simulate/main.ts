@@ -48,12 +48,16 @@ try {
   const { counts, deviations, ...did } = await simulate(place, plan, say);
   const differing = differences(counts, await recount(plan));
   for (const one of differing.slice(0, DIFFERENCES_SHOWN)) say(one);
-  const last = counts.slice(-plan.tenants.length * Object.keys(plan.defaults).length);
-  const sum = (of: 'stored' | 'pruned' | 'held' | 'erased'): number => last.reduce((all, one) => all + one[of], 0);
+  const aMonth = plan.tenants.length * Object.keys(plan.defaults).length;
+  const sumIn = (month: number, of: 'pruned' | 'held' | 'erased'): number =>
+    counts.slice(aMonth * month, aMonth * (month + 1)).reduce((all, one) => all + one[of], 0);
+  const sum = (of: 'pruned' | 'erased'): number => sumIn(counts.length / aMonth - 1, of);
+  // At the end nothing is: the most that was at the end of a month.
+  const held = Math.max(...Array.from({ length: counts.length / aMonth }, (_, month) => sumIn(month, 'held')));
   const summary = {
     ...{ ok: deviations.length + differing.length === 0, months: plan.months, tenants: plan.tenants.length },
     ...{ seconds: Math.round((performance.now() - begun) / 1000), deeds: plan.deeds.length, ...did },
-    ...{ counts: counts.length, pruned: sum('pruned'), held: sum('held'), erased: sum('erased') },
+    ...{ counts: counts.length, pruned: sum('pruned'), held, erased: sum('erased') },
     ...{ deviations: deviations.length, differences: differing.length },
   };
   for (const [name, value] of Object.entries(summary)) say(`${name.padEnd(14)} ${value}`);
