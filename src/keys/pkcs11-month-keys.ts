@@ -9,7 +9,9 @@
  *
  * Source: PKCS #11 version 2.40. The binding is the package pkcs11js, which has to be compiled and is therefore no dependency (docs/keys.md).
  */
+
 import { randomBytes } from 'node:crypto';
+import { setTimeout as delay } from 'node:timers/promises';
 import { getEnvironmentData, setEnvironmentData, Worker } from 'node:worker_threads';
 import { concatBytes } from '../chain/bytes.ts';
 import { DATA_KEY_BYTES } from '../chain/seal.ts';
@@ -48,6 +50,7 @@ export type Pkcs11Question =
 /** `error`: the HSM's own word for it. */
 export type Pkcs11Answer = { readonly value: unknown } | { readonly error: string };
 
+const MAKES_MAX = 4;
 const ID_BYTES = 16;
 const NONCE_BYTES = 12;
 const WRAPPED_BYTES = ID_BYTES + NONCE_BYTES + DATA_KEY_BYTES + 16;
@@ -110,7 +113,16 @@ class HsmKeys implements NamedKeys {
   }
 
   async make(key: MonthKeyName): Promise<void> {
-    await this.#ask({ call: 'make', label: this.#labelOf(key), keyId: randomBytes(ID_BYTES) });
+    const label = this.#labelOf(key);
+    for (let attempt = 1; ; attempt++) {
+      const answer = await this.#answer({ call: 'make', label, keyId: randomBytes(ID_BYTES) });
+      if (!('error' in answer)) return;
+      if (attempt === MAKES_MAX) throw unreachable(`the HSM answers ${answer.error}`);
+      // Somebody else who makes it at the same moment is in the way of both, for which HSMs have no word of its own.
+      await delay(50 * attempt * (1 + Math.random()));
+      const there = await this.#answer({ call: 'ids', label });
+      if ('value' in there && (there.value as unknown[]).length > 0) return;
+    }
   }
 
   async remove(key: MonthKeyName): Promise<Removal> {
