@@ -4,10 +4,11 @@
  * Whoever is narrowed himself (to sites, or to categories) makes only keys that are within what he has, and sees and changes only those of
  * his sites. Each change stands in the tenant's log before it is made.
  */
+
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { addMonths, formatInstant } from '../chain/retain-until.ts';
 import { type FieldError, Problem } from '../errors.ts';
-import { checkShape, validatePath, validateQuery } from '../http/api-schema.ts';
+import { validatePath, validateQuery } from '../http/api-schema.ts';
 import type {
   ApiKeyRequest,
   ApiKeyRevocation,
@@ -15,8 +16,10 @@ import type {
   ApiKey as ApiKeyView,
   ApiKeyWithText,
 } from '../http/api-types.ts';
-import { bodyOf } from '../http/body.ts';
 import { callerOf, subjectOf, tenantOf } from '../http/caller.ts';
+import { instantText } from '../http/instant-text.ts';
+import { pageCursor, readPageCursor } from '../http/page-cursor.ts';
+import { type ReadJson, readAsked } from '../http/read-asked.ts';
 import { changeWithTrace, leaveTrace, type Trace } from '../http/trail.ts';
 import { type ApiKey, apiKeyById, listApiKeys, type NewApiKey } from '../store/api-keys.ts';
 import type { AsTenant } from '../store/database.ts';
@@ -24,8 +27,7 @@ import type { AsTenant } from '../store/database.ts';
 export interface ApiKeyDeps {
   /** Returns a tenant's id and how to ask for it, or undefined when there is no such tenant. */
   readonly tenant: (name: string) => Promise<Owner | undefined>;
-  /** Strict JSON; throws a Problem. */
-  readonly readJson: (body: Uint8Array) => unknown;
+  readonly readJson: ReadJson;
   readonly newId: () => string;
   /** A key's text, and the hash of its secret. */
   readonly newSecret: (id: string) => { readonly text: string; readonly hash: Uint8Array };
@@ -76,7 +78,7 @@ export function apiKeyRoutes(deps: ApiKeyDeps) {
   return async function apiKeys(app: FastifyInstance): Promise<void> {
     app.post('/v1/api-keys', writing, async (request, reply) => {
       validateQuery('createApiKey', request.query);
-      const asked = readBody<ApiKeyRequest>(deps, request, 'ApiKeyRequest');
+      const asked = readAsked<ApiKeyRequest>(deps.readJson, request, 'ApiKeyRequest');
       const expiresAt = expiryOf(asked.expiresAt, wallClock());
       mustBeWithin(request, asked);
       const { name, categories, sites } = asked;
@@ -86,7 +88,7 @@ export function apiKeyRoutes(deps: ApiKeyDeps) {
         name,
         ...(categories === undefined ? {} : { categories: [...categories] }),
         ...(sites === undefined ? {} : { sites: [...sites] }),
-        expiresAt: formatInstant(expiresAt.getTime()),
+        expiresAt: instantText(expiresAt),
       };
       const made = await changeWithTrace(request, traceOf('created', id, { details }), async () => {
         const owner = await deps.tenant(tenantOf(request));
@@ -128,7 +130,7 @@ export function apiKeyRoutes(deps: ApiKeyDeps) {
     app.post('/v1/api-keys/:id/rotate', writing, async (request) => {
       const { id } = validatePath('rotateApiKey', request.params);
       validateQuery('rotateApiKey', request.query);
-      const { overlapSeconds = OVERLAP_SECONDS } = readBody<ApiKeyRotation>(deps, request, 'ApiKeyRotation');
+      const { overlapSeconds = OVERLAP_SECONDS } = readAsked<ApiKeyRotation>(deps.readJson, request, 'ApiKeyRotation');
       const { owner, key } = await find(deps, request, id);
       if (stateOf(key, wallClock()) !== 'active') throw ended();
       const { text, hash } = deps.newSecret(id);
@@ -148,7 +150,7 @@ export function apiKeyRoutes(deps: ApiKeyDeps) {
     app.post('/v1/api-keys/:id/revoke', writing, async (request) => {
       const { id } = validatePath('revokeApiKey', request.params);
       validateQuery('revokeApiKey', request.query);
-      const { reason } = readBody<ApiKeyRevocation>(deps, request, 'ApiKeyRevocation');
+      const { reason } = readAsked<ApiKeyRevocation>(deps.readJson, request, 'ApiKeyRevocation');
       const { owner, key } = await find(deps, request, id);
       const trace = traceOf('revoked', id, { reason, details: { name: key.name } });
       const revoked = await changeWithTrace(request, trace, async () => {
@@ -162,13 +164,6 @@ export function apiKeyRoutes(deps: ApiKeyDeps) {
       return viewOf(revoked ?? (await find(deps, request, id)).key, wallClock());
     });
   };
-}
-
-function readBody<Shape>({ readJson }: ApiKeyDeps, request: FastifyRequest, schema: string): Shape {
-  const value = readJson(bodyOf(request));
-  const errors = checkShape(schema, value);
-  if (errors.length > 0) throw new Problem('invalid_request', { errors });
-  return value as Shape;
 }
 
 /** Another tenant's key, and one that is not within the caller's sites, is none. */
@@ -226,29 +221,23 @@ function viewOf(key: ApiKey, now: number): ApiKeyView {
     state: stateOf(key, now),
     categories: key.categories as ApiKeyView['categories'],
     sites: key.sites,
-    createdAt: formatInstant(key.createdAt.getTime()),
+    createdAt: instantText(key.createdAt),
     createdBy: key.createdBy,
-    expiresAt: formatInstant(key.expiresAt.getTime()),
-    rotatedAt: instantOf(key.rotatedAt),
-    previousUntil: instantOf(key.previousUntil),
-    revokedAt: instantOf(key.revokedAt),
+    expiresAt: instantText(key.expiresAt),
+    rotatedAt: instantText(key.rotatedAt),
+    previousUntil: instantText(key.previousUntil),
+    revokedAt: instantText(key.revokedAt),
     revokedBy: key.revokedBy,
-    lastUsedAt: instantOf(key.lastUsedAt),
+    lastUsedAt: instantText(key.lastUsedAt),
   };
-}
-
-function instantOf(date: Date | null): string | null {
-  return date === null ? null : formatInstant(date.getTime());
 }
 
 /** Opaque to clients; it holds nothing but what the page's last item says, and carries no authority. */
 function cursorOf({ createdAt, id }: ApiKey): string {
-  return Buffer.from(`v1 ${createdAt.getTime()} ${id}`).toString('base64url');
+  return pageCursor(`v1 ${createdAt.getTime()} ${id}`);
 }
 
 function placeOf(cursor: string): { createdAt: Date; id: string } {
-  const match = /^v1 (\d{1,14}) ([0-9a-f]{16})$/.exec(Buffer.from(cursor, 'base64url').toString('latin1'));
-  if (match === null)
-    throw new Problem('invalid_request', { errors: [{ field: 'cursor', message: 'is not one that Sealog gave' }] });
-  return { createdAt: new Date(Number(match[1])), id: match[2]! };
+  const [, at, id] = readPageCursor(cursor, /^v1 (\d{1,14}) ([0-9a-f]{16})$/);
+  return { createdAt: new Date(Number(at)), id: id! };
 }

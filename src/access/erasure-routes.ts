@@ -3,14 +3,16 @@
  *
  * Who is looked for is in the request's body alone: it is neither stored nor logged, or the log would for ever name whom it was to forget.
  */
+
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import type { PartName } from '../chain/part.ts';
-import { formatInstant } from '../chain/retain-until.ts';
 import { Problem } from '../errors.ts';
-import { checkShape, validatePath, validateQuery } from '../http/api-schema.ts';
+import { validatePath, validateQuery } from '../http/api-schema.ts';
 import type { Decision as DecisionRequest, Erasure, ErasureEntryPage, ErasureRequest } from '../http/api-types.ts';
-import { bodyOf } from '../http/body.ts';
 import { tenantOf } from '../http/caller.ts';
+import { instantText } from '../http/instant-text.ts';
+import { pageCursor, readPageCursor } from '../http/page-cursor.ts';
+import { type ReadJson, readAsked } from '../http/read-asked.ts';
 import { leaveTrace } from '../http/trail.ts';
 import type { AsTenant } from '../store/database.ts';
 import { ERASURE, erasureEntries, erasuresById, type StoredErasure } from '../store/erasures.ts';
@@ -18,8 +20,7 @@ import { type Decision, proposalById, type StoredProposal } from '../store/propo
 import { decide, pageOfProposals, propose, readProposal, type TwoPersonsDeps } from './two-persons.ts';
 
 export interface ErasureDeps extends TwoPersonsDeps {
-  /** Strict JSON; throws a Problem. */
-  readonly readJson: (body: Uint8Array) => unknown;
+  readonly readJson: ReadJson;
   /** Whether a tenant may search for more, beside what is being searched for. */
   readonly hasRoom: (tenantId: number) => boolean;
   /** Stores that a search begins, then searches in the background. */
@@ -49,13 +50,6 @@ export function erasureRoutes({ readJson, hasRoom, search, wake, ...deps }: Eras
     body: { types: ['application/json'], limit: BODY_BYTES_MAX },
   } as const;
 
-  function asked<T>(request: FastifyRequest, schema: string): T {
-    const value = readJson(bodyOf(request));
-    const errors = checkShape(schema, value);
-    if (errors.length > 0) throw new Problem('invalid_request', { errors });
-    return value as T;
-  }
-
   async function tenantOfCaller(request: FastifyRequest): Promise<{ readonly id: number; readonly ask: AsTenant }> {
     const owner = await deps.tenant(tenantOf(request));
     if (owner === undefined) throw new Problem('not_found');
@@ -82,7 +76,12 @@ export function erasureRoutes({ readJson, hasRoom, search, wake, ...deps }: Eras
   return async function erasures(app: FastifyInstance): Promise<void> {
     app.post(PATH, { config: write }, async (request, reply) => {
       validateQuery('proposeErasure', request.query);
-      const { person, parts, fullScan = false, reason } = asked<ErasureRequest>(request, 'ErasureRequest');
+      const {
+        person,
+        parts,
+        fullScan = false,
+        reason,
+      } = readAsked<ErasureRequest>(readJson, request, 'ErasureRequest');
       const owner = await deps.tenant(tenantOf(request));
       if (owner !== undefined && !hasRoom(owner.id))
         throw new Problem('quota', { detail: 'enough is being searched for', retryAfter: RETRY_AFTER_SECONDS });
@@ -133,7 +132,7 @@ export function erasureRoutes({ readJson, hasRoom, search, wake, ...deps }: Eras
       return async (request: FastifyRequest): Promise<Erasure> => {
         const { id } = validatePath(operation, request.params);
         validateQuery(operation, request.query);
-        const { reason } = asked<DecisionRequest>(request, 'Decision');
+        const { reason } = readAsked<DecisionRequest>(readJson, request, 'Decision');
         if (state === 'approved') await mustBeFound(request, id);
         const decided = await decide(deps, request, { kind: ERASURE, id }, state, reason);
         if (state === 'approved') wake();
@@ -165,12 +164,12 @@ function erasureView(proposal: StoredProposal, stored: StoredErasure | undefined
   const about = proposal.request as { by: Erasure['by']; fullScan: boolean; parts?: Erasure['parts'] };
   return {
     ...{ id, state, reason, proposedBy },
-    proposedAt: formatInstant(proposal.proposedAt.getTime()),
-    expiresAt: formatInstant(proposal.expiresAt.getTime()),
+    proposedAt: instantText(proposal.proposedAt),
+    expiresAt: instantText(proposal.expiresAt),
     decidedBy,
-    decidedAt: instantOf(proposal.decidedAt),
+    decidedAt: instantText(proposal.decidedAt),
     decisionReason,
-    doneAt: instantOf(proposal.doneAt),
+    doneAt: instantText(proposal.doneAt),
     error,
     by: about.by,
     fullScan: about.fullScan,
@@ -185,17 +184,11 @@ function erasureView(proposal: StoredProposal, stored: StoredErasure | undefined
   };
 }
 
-function instantOf(date: Date | null): string | null {
-  return date === null ? null : formatInstant(date.getTime());
-}
-
 function cursorOf({ stream, seq }: { readonly stream: string; readonly seq: number }): string {
-  return Buffer.from(`v1 ${stream} ${seq}`).toString('base64url');
+  return pageCursor(`v1 ${stream} ${seq}`);
 }
 
 function placeOf(cursor: string): { stream: string; seq: number } {
-  const match = /^v1 ([a-z0-9_/-]{1,128}) ([0-9]{1,16})$/.exec(Buffer.from(cursor, 'base64url').toString('latin1'));
-  if (match === null)
-    throw new Problem('invalid_request', { errors: [{ field: 'cursor', message: 'is not one that Sealog gave' }] });
-  return { stream: match[1]!, seq: Number(match[2]) };
+  const [, stream, seq] = readPageCursor(cursor, /^v1 ([a-z0-9_/-]{1,128}) ([0-9]{1,16})$/);
+  return { stream: stream!, seq: Number(seq) };
 }

@@ -4,13 +4,13 @@
  * A hold counts from its row on, and the log tells of it right behind: all it can do before is keep too much. A release is told first. Each step
  * has a fixed id in the log, so that whoever finds it unfinished (hold-keeper.ts) takes it up again, and it stands there once.
  */
+
 import { randomUUID } from 'node:crypto';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import type { JsonObject } from '../chain/canonical.ts';
 import { compareInstants, instantOf } from '../chain/instant.ts';
-import { formatInstant } from '../chain/retain-until.ts';
 import { type FieldError, Problem } from '../errors.ts';
-import { checkShape, validatePath, validateQuery } from '../http/api-schema.ts';
+import { validatePath, validateQuery } from '../http/api-schema.ts';
 import type {
   Decision as DecisionRequest,
   Hold,
@@ -18,8 +18,10 @@ import type {
   HoldReleaseRequest,
   HoldRequest,
 } from '../http/api-types.ts';
-import { bodyOf } from '../http/body.ts';
 import { subjectOf, tenantOf } from '../http/caller.ts';
+import { instantText } from '../http/instant-text.ts';
+import { pageCursor, ROW_CURSOR, readPageCursor, wrongCursor } from '../http/page-cursor.ts';
+import { type ReadJson, readAsked } from '../http/read-asked.ts';
 import { leaveTrace } from '../http/trail.ts';
 import type { AsTenant } from '../store/database.ts';
 import { HOLD_RELEASE, listHolds, type NewHold, releasesOf, type StoredHold } from '../store/holds.ts';
@@ -27,8 +29,7 @@ import type { Decision, StoredProposal } from '../store/proposals.ts';
 import { decide, propose, type TwoPersonsDeps } from './two-persons.ts';
 
 export interface HoldDeps extends TwoPersonsDeps {
-  /** Strict JSON; throws a Problem. */
-  readonly readJson: (body: Uint8Array) => unknown;
+  readonly readJson: ReadJson;
   /** Returns a tenant's id; makes the tenant where that is allowed. */
   readonly openTenant: (name: string) => Promise<number>;
   /** Stores a hold; false where the tenant has as many as it may. */
@@ -66,14 +67,6 @@ export function holdRoutes({ readJson, openTenant, place, activate, release, onS
   const body = { types: ['application/json'], limit: BODY_BYTES_MAX } as const;
   const write = { permission: 'holds:write', ofAllSites, body } as const;
 
-  function asked<T>(request: FastifyRequest, schema: string, check: (value: T) => FieldError[] = () => []): T {
-    const value = readJson(bodyOf(request));
-    const wrong = checkShape(schema, value);
-    const errors = wrong.length > 0 ? wrong : check(value as T);
-    if (errors.length > 0) throw new Problem('invalid_request', { errors: [...errors] });
-    return value as T;
-  }
-
   async function ownerOf(request: FastifyRequest): Promise<{ readonly id: number; readonly ask: AsTenant }> {
     const owner = await deps.tenant(tenantOf(request));
     if (owner === undefined) throw new Problem('not_found');
@@ -99,7 +92,12 @@ export function holdRoutes({ readJson, openTenant, place, activate, release, onS
   return async function holds(app: FastifyInstance): Promise<void> {
     app.post(PATH, { config: write }, async (request, reply) => {
       validateQuery('placeHold', request.query);
-      const { reason, category = null, epoch = null, ...criteria } = asked(request, 'HoldRequest', requestErrors);
+      const {
+        reason,
+        category = null,
+        epoch = null,
+        ...criteria
+      } = readAsked<HoldRequest>(readJson, request, 'HoldRequest', requestErrors);
       const id = randomUUID();
       const tenantId = await openTenant(tenantOf(request));
       const hold: NewHold = { id, tenantId, category, epoch, criteria, reason, placedBy: subjectOf(request) };
@@ -124,7 +122,7 @@ export function holdRoutes({ readJson, openTenant, place, activate, release, onS
 
     app.get(PATH, { config: read }, async (request) => {
       const { limit, cursor } = validateQuery('listHolds', request.query);
-      const last = cursor === undefined ? undefined : holdOf(cursor);
+      const last = cursor === undefined ? undefined : readPageCursor(cursor, ROW_CURSOR)[1]!;
       leaveTrace(request, { action: 'log.list', target: { type: 'holds', id: tenantOf(request) } });
       const owner = await deps.tenant(tenantOf(request));
       if (owner === undefined) return { items: [], next: null };
@@ -138,7 +136,7 @@ export function holdRoutes({ readJson, openTenant, place, activate, release, onS
           page.map(({ id }) => id),
         );
         const items = page.map((hold) => holdView(hold, releases.get(hold.id)));
-        return { items, next: found.length > limit ? cursorOf(page.at(-1)!.id) : null };
+        return { items, next: found.length > limit ? pageCursor(`v1 ${page.at(-1)!.id}`) : null };
       });
     });
 
@@ -152,7 +150,7 @@ export function holdRoutes({ readJson, openTenant, place, activate, release, onS
     app.post(`${PATH}/:id/release`, { config: write }, async (request, reply) => {
       const { id } = validatePath('proposeHoldRelease', request.params);
       validateQuery('proposeHoldRelease', request.query);
-      const { reason } = asked<HoldReleaseRequest>(request, 'HoldReleaseRequest');
+      const { reason } = readAsked<HoldReleaseRequest>(readJson, request, 'HoldReleaseRequest');
       const { hold, release: before } = await known(request, id);
       if (hold.state === 'released') throw new Problem('already_decided', { detail: 'it is released' });
       if (before?.state === 'proposed' || before?.state === 'approved')
@@ -168,7 +166,7 @@ export function holdRoutes({ readJson, openTenant, place, activate, release, onS
       return async (request: FastifyRequest): Promise<Hold> => {
         const { id } = validatePath(operation, request.params);
         validateQuery(operation, request.query);
-        const { reason } = asked<DecisionRequest>(request, 'Decision');
+        const { reason } = readAsked<DecisionRequest>(readJson, request, 'Decision');
         const { tenantId, release: proposed } = await known(request, id);
         if (proposed === undefined) throw new Problem('not_found');
         await decide(deps, request, { kind: HOLD_RELEASE, id: proposed.id }, state, reason);
@@ -208,7 +206,7 @@ function holdView(hold: StoredHold, release: StoredProposal | undefined): Hold {
   const { id, state, category, epoch, criteria, reason, placedBy, placedAt, releasedAt } = hold;
   return {
     ...{ id, state, category: category as Hold['category'], epoch, criteria, reason, placedBy },
-    placedAt: formatInstant(placedAt.getTime()),
+    placedAt: instantText(placedAt),
     release: release === undefined ? null : releaseView(release),
     releasedAt: instantText(releasedAt),
   };
@@ -218,30 +216,10 @@ function releaseView(proposal: StoredProposal): HoldRelease {
   const { id, state, reason, proposedBy, decidedBy, decisionReason } = proposal;
   return {
     ...{ id, state, reason, proposedBy },
-    proposedAt: formatInstant(proposal.proposedAt.getTime()),
-    expiresAt: formatInstant(proposal.expiresAt.getTime()),
+    proposedAt: instantText(proposal.proposedAt),
+    expiresAt: instantText(proposal.expiresAt),
     decidedBy,
     decidedAt: instantText(proposal.decidedAt),
     decisionReason,
   };
-}
-
-function instantText(date: Date | null): string | null {
-  return date === null ? null : formatInstant(date.getTime());
-}
-
-/** Opaque to clients: the last hold of the page before, by its id, since the numbers are those of all tenants. */
-function cursorOf(id: string): string {
-  return Buffer.from(`v1 ${id}`).toString('base64url');
-}
-
-function holdOf(cursor: string): string {
-  const text = Buffer.from(cursor, 'base64url').toString('latin1');
-  const match = /^v1 ([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})$/.exec(text);
-  if (match === null) throw wrongCursor();
-  return match[1]!;
-}
-
-function wrongCursor(): Problem {
-  return new Problem('invalid_request', { errors: [{ field: 'cursor', message: 'is not one that Sealog gave' }] });
 }

@@ -4,19 +4,19 @@
  * Nothing is lost by a rotation (the earlier generations stay for as long as the configuration says), so one person may call for it; the keys
  * that sign are another matter (rotation-routes.ts).
  */
+
 import type { FastifyInstance } from 'fastify';
-import { formatInstant } from '../chain/retain-until.ts';
 import { Problem } from '../errors.ts';
-import { checkShape, validateQuery } from '../http/api-schema.ts';
+import { validateQuery } from '../http/api-schema.ts';
 import type { MonthKeyGeneration, MonthKeys, RotationRequest } from '../http/api-types.ts';
-import { bodyOf } from '../http/body.ts';
 import { callerOf } from '../http/caller.ts';
+import { instantText } from '../http/instant-text.ts';
+import { type ReadJson, readAsked } from '../http/read-asked.ts';
 import { changeWithTrace, leaveTrace } from '../http/trail.ts';
 import type { KeyGeneration } from '../store/data-keys.ts';
 
 export interface MonthKeyDeps {
-  /** Strict JSON; throws a Problem. */
-  readonly readJson: (body: Uint8Array) => unknown;
+  readonly readJson: ReadJson;
   readonly settings: Omit<MonthKeys, 'generations'>;
   /** The newest first. */
   readonly generations: () => Promise<readonly (KeyGeneration & { readonly dataKeys: number })[]>;
@@ -43,10 +43,7 @@ export function monthKeyRoutes({ readJson, settings, generations, begin }: Month
 
     app.post(`${PATH}/rotations`, { config: write }, async (request, reply) => {
       validateQuery('rotateMonthKeys', request.query);
-      const asked = readJson(bodyOf(request));
-      const errors = checkShape('RotationRequest', asked);
-      if (errors.length > 0) throw new Problem('invalid_request', { errors });
-      const { reason } = asked as RotationRequest;
+      const { reason } = readAsked<RotationRequest>(readJson, request, 'RotationRequest');
       const newest = (await generations())[0]!;
       const next = newest.generation + 1;
       const trace = {
@@ -69,13 +66,12 @@ export function monthKeyRoutes({ readJson, settings, generations, begin }: Month
 }
 
 function view(row: KeyGeneration & { readonly dataKeys: number }): MonthKeyGeneration {
-  const instant = (date: Date | null): string | null => (date === null ? null : formatInstant(date.getTime()));
   return {
     generation: row.generation,
-    begunAt: instant(row.begunAt),
+    begunAt: instantText(row.begunAt),
     begunBy: row.begunBy,
-    rewrappedAt: instant(row.rewrappedAt),
-    retiredAt: instant(row.retiredAt),
+    rewrappedAt: instantText(row.rewrappedAt),
+    retiredAt: instantText(row.retiredAt),
     dataKeys: row.dataKeys,
   };
 }

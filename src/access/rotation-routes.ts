@@ -2,19 +2,18 @@
  * `/v1/keys/rotations`: a new generation of signing keys, which two persons agree on. Whoever holds the signer's lease carries it out
  * (signer/signer.ts).
  */
+
 import type { FastifyInstance, FastifyRequest } from 'fastify';
-import { formatInstant } from '../chain/retain-until.ts';
-import { Problem } from '../errors.ts';
-import { checkShape, validatePath, validateQuery } from '../http/api-schema.ts';
+import { validatePath, validateQuery } from '../http/api-schema.ts';
 import type { Decision as DecisionRequest, Rotation, RotationRequest } from '../http/api-types.ts';
-import { bodyOf } from '../http/body.ts';
+import { instantText } from '../http/instant-text.ts';
+import { type ReadJson, readAsked } from '../http/read-asked.ts';
 import type { Decision, StoredProposal } from '../store/proposals.ts';
 import { generationOf, ROTATION } from '../store/proposals.ts';
 import { decide, pageOfProposals, propose, readProposal, type TwoPersonsDeps } from './two-persons.ts';
 
 export interface RotationDeps extends TwoPersonsDeps {
-  /** Strict JSON; throws a Problem. */
-  readonly readJson: (body: Uint8Array) => unknown;
+  readonly readJson: ReadJson;
 }
 
 const PATH = '/v1/keys/rotations';
@@ -27,17 +26,10 @@ export function rotationRoutes({ readJson, ...deps }: RotationDeps) {
     body: { types: ['application/json'], limit: BODY_BYTES_MAX },
   } as const;
 
-  function asked<T>(request: FastifyRequest, schema: string): T {
-    const value = readJson(bodyOf(request));
-    const errors = checkShape(schema, value);
-    if (errors.length > 0) throw new Problem('invalid_request', { errors });
-    return value as T;
-  }
-
   return async function rotations(app: FastifyInstance): Promise<void> {
     app.post(PATH, { config: write }, async (request, reply) => {
       validateQuery('proposeRotation', request.query);
-      const { reason } = asked<RotationRequest>(request, 'RotationRequest');
+      const { reason } = readAsked<RotationRequest>(readJson, request, 'RotationRequest');
       const proposal = await propose(deps, request, { kind: ROTATION, request: {}, reason });
       return reply.code(201).header('location', `${PATH}/${proposal.id}`).send(rotationView(proposal));
     });
@@ -58,7 +50,7 @@ export function rotationRoutes({ readJson, ...deps }: RotationDeps) {
       return async (request: FastifyRequest): Promise<Rotation> => {
         const { id } = validatePath(operation, request.params);
         validateQuery(operation, request.query);
-        const { reason } = asked<DecisionRequest>(request, 'Decision');
+        const { reason } = readAsked<DecisionRequest>(readJson, request, 'Decision');
         return rotationView(await decide(deps, request, { kind: ROTATION, id }, state, reason));
       };
     };
@@ -72,17 +64,13 @@ function rotationView(proposal: StoredProposal): Rotation {
   const { id, state, reason, proposedBy, decidedBy, decisionReason, error } = proposal;
   return {
     ...{ id, state, reason, proposedBy },
-    proposedAt: formatInstant(proposal.proposedAt.getTime()),
-    expiresAt: formatInstant(proposal.expiresAt.getTime()),
+    proposedAt: instantText(proposal.proposedAt),
+    expiresAt: instantText(proposal.expiresAt),
     decidedBy,
-    decidedAt: instantOf(proposal.decidedAt),
+    decidedAt: instantText(proposal.decidedAt),
     decisionReason,
-    doneAt: instantOf(proposal.doneAt),
+    doneAt: instantText(proposal.doneAt),
     generation: generationOf(proposal.plan) ?? null,
     error,
   };
-}
-
-function instantOf(date: Date | null): string | null {
-  return date === null ? null : formatInstant(date.getTime());
 }

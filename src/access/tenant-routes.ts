@@ -4,12 +4,12 @@
  * Nothing is deleted: a closed tenant takes no more events, and what it has stays readable and provable. Each change stands in the
  * deployment's log and in the tenant's own before it is made; but a tenant that is opened has no log before.
  */
+
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import type { JsonObject } from '../chain/canonical.ts';
 import { OWN_TENANT } from '../chain/category.ts';
-import { formatInstant } from '../chain/retain-until.ts';
 import { Problem } from '../errors.ts';
-import { checkShape, validatePath, validateQuery } from '../http/api-schema.ts';
+import { validatePath, validateQuery } from '../http/api-schema.ts';
 import type {
   Quota,
   QuotaRequest,
@@ -18,8 +18,10 @@ import type {
   TenantRequest,
   Tenant as TenantView,
 } from '../http/api-types.ts';
-import { bodyOf } from '../http/body.ts';
 import { subjectOf } from '../http/caller.ts';
+import { instantText } from '../http/instant-text.ts';
+import { pageCursor, readPageCursor } from '../http/page-cursor.ts';
+import { type ReadJson, readAsked } from '../http/read-asked.ts';
 import { changeWithTrace, leaveTrace, type Trace } from '../http/trail.ts';
 import type { Database } from '../store/database.ts';
 import {
@@ -37,8 +39,7 @@ import {
 export interface TenantDeps {
   /** All tenants are read as the verifier, who sees them. */
   readonly database: Pick<Database, 'writer' | 'verifier'>;
-  /** Strict JSON; throws a Problem. */
-  readonly readJson: (body: Uint8Array) => unknown;
+  readonly readJson: ReadJson;
   /** Called with what was set, before the answer: what is remembered of the tenant holds no more. */
   readonly onChanged: (name: string, setting: TenantSetting) => void;
 }
@@ -54,13 +55,6 @@ export function tenantRoutes({ database, readJson, onChanged }: TenantDeps) {
   const reading = { config: { permission: 'tenants:read' } } as const;
   const body = { types: ['application/json'], limit: BODY_BYTES_MAX } as const;
   const writing = { config: { permission: 'tenants:write', body } } as const;
-
-  function asked<T>(request: FastifyRequest, schema: string): T {
-    const value = readJson(bodyOf(request));
-    const errors = checkShape(schema, value);
-    if (errors.length > 0) throw new Problem('invalid_request', { errors });
-    return value as T;
-  }
 
   async function find(name: string): Promise<TenantRow> {
     const found = await tenantByName(verifier, name);
@@ -111,7 +105,7 @@ export function tenantRoutes({ database, readJson, onChanged }: TenantDeps) {
 
     app.post(PATH, writing, async (request, reply) => {
       validateQuery('openTenant', request.query);
-      const { name, quota: limits = {}, reason } = asked<TenantRequest>(request, 'TenantRequest');
+      const { name, quota: limits = {}, reason } = readAsked<TenantRequest>(readJson, request, 'TenantRequest');
       const quota = { ...DEFAULT_QUOTA, ...limits };
       const setting = { state: 'open', quota, by: subjectOf(request), reason } as const;
       if (name === OWN_TENANT || (await tenantByName(verifier, name)) !== undefined) throw new Problem('exists');
@@ -131,7 +125,7 @@ export function tenantRoutes({ database, readJson, onChanged }: TenantDeps) {
       const { name } = validatePath('closeTenant', request.params);
       validateQuery('closeTenant', request.query);
       const tenant = await find(name);
-      const { reason } = asked<TenantChange>(request, 'TenantChange');
+      const { reason } = readAsked<TenantChange>(readJson, request, 'TenantChange');
       if (name === OWN_TENANT) throw new Problem('invalid_request', { errors: [NEVER_CLOSED] });
       return change(request, tenant, 'tenant.closed', { state: 'closed', quota: tenant.quota }, reason);
     });
@@ -140,7 +134,7 @@ export function tenantRoutes({ database, readJson, onChanged }: TenantDeps) {
       const { name } = validatePath('reopenTenant', request.params);
       validateQuery('reopenTenant', request.query);
       const tenant = await find(name);
-      const { reason } = asked<TenantChange>(request, 'TenantChange');
+      const { reason } = readAsked<TenantChange>(readJson, request, 'TenantChange');
       return change(request, tenant, 'tenant.reopened', { state: 'open', quota: tenant.quota }, reason);
     });
 
@@ -148,7 +142,11 @@ export function tenantRoutes({ database, readJson, onChanged }: TenantDeps) {
       const { name } = validatePath('setTenantQuota', request.params);
       validateQuery('setTenantQuota', request.query);
       const tenant = await find(name);
-      const { reason, ...limits } = asked<QuotaRequest & { readonly reason?: string }>(request, 'QuotaRequest');
+      const { reason, ...limits } = readAsked<QuotaRequest & { readonly reason?: string }>(
+        readJson,
+        request,
+        'QuotaRequest',
+      );
       const quota = { ...DEFAULT_QUOTA, ...limits };
       return change(request, tenant, 'tenant.quota_changed', { state: tenant.state, quota }, reason);
     });
@@ -171,26 +169,23 @@ function settingView({ state, quota }: Pick<TenantSetting, 'state' | 'quota'>): 
 function tenantView(tenant: TenantRow): TenantView {
   return {
     name: tenant.name,
-    createdAt: formatInstant(tenant.createdAt.getTime()),
+    createdAt: instantText(tenant.createdAt),
     ...settingView(tenant),
-    changedAt: tenant.at === null ? null : formatInstant(tenant.at.getTime()),
+    changedAt: tenant.at === null ? null : instantText(tenant.at),
     changedBy: tenant.by,
     reason: tenant.reason,
   };
 }
 
 function changeView(row: SettingRow): TenantDetails['history'][number] {
-  return { ...settingView(row), at: formatInstant(row.at!.getTime()), by: row.by!, reason: row.reason };
+  return { ...settingView(row), at: instantText(row.at!), by: row.by!, reason: row.reason };
 }
 
 /** Opaque to clients; it carries no authority, since whoever may list tenants may list them all. */
 function cursorOf(name: string): string {
-  return Buffer.from(`v1 ${name}`).toString('base64url');
+  return pageCursor(`v1 ${name}`);
 }
 
 function nameOf(cursor: string): string {
-  const match = /^v1 ([a-z0-9][a-z0-9-]{0,62})$/.exec(Buffer.from(cursor, 'base64url').toString('latin1'));
-  if (match === null)
-    throw new Problem('invalid_request', { errors: [{ field: 'cursor', message: 'is not one that Sealog gave' }] });
-  return match[1]!;
+  return readPageCursor(cursor, /^v1 ([a-z0-9][a-z0-9-]{0,62})$/)[1]!;
 }

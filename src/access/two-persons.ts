@@ -7,11 +7,13 @@
  *
  * Each step stands in the log before it is taken, and so does the attempt to decide on what one proposed oneself.
  */
+
 import { randomUUID } from 'node:crypto';
 import type { FastifyRequest } from 'fastify';
 import type { JsonObject } from '../chain/canonical.ts';
 import { Problem } from '../errors.ts';
 import { callerOf, tenantOf } from '../http/caller.ts';
+import { pageCursor, ROW_CURSOR, readPageCursor, wrongCursor } from '../http/page-cursor.ts';
 import { changeWithTrace, leaveTrace, type Trace } from '../http/trail.ts';
 import type { AsTenant } from '../store/database.ts';
 import {
@@ -115,7 +117,7 @@ export async function pageOfProposals(
   kind: string,
   { limit, cursor }: { readonly limit: number; readonly cursor: string | undefined },
 ): Promise<{ page: StoredProposal[]; next: string | null }> {
-  const last = cursor === undefined ? undefined : proposalOf(cursor);
+  const last = cursor === undefined ? undefined : readPageCursor(cursor, ROW_CURSOR)[1]!;
   leaveTrace(request, { action: 'log.list', target: { type: `${kind}s`, id: tenantOf(request) } });
   const owner = await tenant(tenantOf(request));
   const found = await owner?.ask(async (database) => {
@@ -125,7 +127,7 @@ export async function pageOfProposals(
   });
   if (found === undefined && last !== undefined) throw wrongCursor();
   const page = (found ?? []).slice(0, limit);
-  return { page, next: (found ?? []).length > limit ? cursorOf(page.at(-1)!.id) : null };
+  return { page, next: (found ?? []).length > limit ? pageCursor(`v1 ${page.at(-1)!.id}`) : null };
 }
 
 /** Returns the subject of a request that a person sent. Throws a Problem `forbidden`. */
@@ -150,20 +152,4 @@ function traceOf(
   details: JsonObject,
 ): Trace {
   return { category: 'log_administration', action: `${kind}.${step}`, target: { type: kind, id }, reason, details };
-}
-
-/** Opaque to clients: the last proposal of the page before, by its id, since the numbers are those of all tenants. */
-function cursorOf(id: string): string {
-  return Buffer.from(`v1 ${id}`).toString('base64url');
-}
-
-function proposalOf(cursor: string): string {
-  const text = Buffer.from(cursor, 'base64url').toString('latin1');
-  const match = /^v1 ([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})$/.exec(text);
-  if (match === null) throw wrongCursor();
-  return match[1]!;
-}
-
-function wrongCursor(): Problem {
-  return new Problem('invalid_request', { errors: [{ field: 'cursor', message: 'is not one that Sealog gave' }] });
 }

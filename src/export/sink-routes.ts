@@ -4,6 +4,7 @@
  * Nothing secret comes back: what is shown is the configuration without its secrets, and their names. Each change stands in the tenant's log before it is made.
  * An entry is passed over by name alone, and that too is an entry. Whoever is held to sites sees and makes only sinks that are held to some of them.
  */
+
 import { randomUUID } from 'node:crypto';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { toHex, utf8 } from '../chain/bytes.ts';
@@ -12,10 +13,13 @@ import { OWN_TENANT } from '../chain/category.ts';
 import { formatInstant } from '../chain/retain-until.ts';
 import { sha256 } from '../chain/sha256.ts';
 import { EvidenceError, KeyUnavailableError, Problem } from '../errors.ts';
-import { checkShape, validatePath, validateQuery } from '../http/api-schema.ts';
+import { validatePath, validateQuery } from '../http/api-schema.ts';
 import type { SinkAct, SinkReplay, SinkRetry, SinkSkip, Sink as SinkView } from '../http/api-types.ts';
 import { bodyOf } from '../http/body.ts';
 import { callerOf, subjectOf, tenantOf } from '../http/caller.ts';
+import { instantText } from '../http/instant-text.ts';
+import { pageCursor, readPageCursor } from '../http/page-cursor.ts';
+import { type ReadJson, readAsked } from '../http/read-asked.ts';
 import { changeWithTrace, leaveTrace, type Trace } from '../http/trail.ts';
 import type { AsTenant } from '../store/database.ts';
 import {
@@ -53,8 +57,7 @@ import type { StoredSink } from './transport-of-sink.ts';
 export interface SinkDeps {
   /** Returns a tenant's id and how to ask for it, or undefined when there is no such tenant. */
   readonly tenant: (name: string) => Promise<Owner | undefined>;
-  /** Strict JSON; throws a Problem. */
-  readonly readJson: (body: Uint8Array) => unknown;
+  readonly readJson: ReadJson;
   readonly keys: { keysById(id: string): Promise<{ readonly dataKey: Uint8Array }> };
   /** Seals what is secret in a tenant's sink. */
   readonly seal: (tenant: string, sinkId: string, secret: JsonObject) => Promise<SealedSecret>;
@@ -97,13 +100,6 @@ export function sinkRoutes(deps: SinkDeps) {
   const writing = { config: { permission: 'sinks:write', body } } as const;
   const deleting = { config: { permission: 'sinks:write' } } as const;
   const reading = { config: { permission: 'sinks:read' } } as const;
-
-  function asked<T>(request: FastifyRequest, schema: string): T {
-    const value = deps.readJson(bodyOf(request));
-    const errors = checkShape(schema, value);
-    if (errors.length > 0) throw new Problem('invalid_request', { errors });
-    return value as T;
-  }
 
   /** Another tenant's sink, and one that is not within the caller's sites, is none. */
   async function find(request: FastifyRequest, id: string): Promise<{ owner: Owner; sink: SinkRow; seen: SeenSink }> {
@@ -151,7 +147,7 @@ export function sinkRoutes(deps: SinkDeps) {
   }
 
   async function setState(request: FastifyRequest, id: string, state: SinkState, what: string): Promise<SinkView> {
-    const { reason } = asked<SinkAct>(request, 'SinkAct');
+    const { reason } = readAsked<SinkAct>(deps.readJson, request, 'SinkAct');
     const { owner, sink } = await find(request, id);
     const changes = { before: { state: sink.state }, after: { state } };
     const set = await changeWithTrace(request, traceOf(what, sink, { reason, changes }), () =>
@@ -276,7 +272,7 @@ export function sinkRoutes(deps: SinkDeps) {
     app.post(`${PATH}/:id/test`, writing, async (request) => {
       const { id } = validatePath('testSink', request.params);
       validateQuery('testSink', request.query);
-      const { reason } = asked<SinkAct>(request, 'SinkAct');
+      const { reason } = readAsked<SinkAct>(deps.readJson, request, 'SinkAct');
       const { sink, seen } = await find(request, id);
       const trace = traceOf('tested', sink, { reason });
       await leaveTrace(request, trace);
@@ -289,7 +285,7 @@ export function sinkRoutes(deps: SinkDeps) {
     app.post(`${PATH}/:id/replay`, writing, async (request) => {
       const { id } = validatePath('replaySink', request.params);
       validateQuery('replaySink', request.query);
-      const { stream, from, reason } = asked<SinkReplay>(request, 'SinkReplay');
+      const { stream, from, reason } = readAsked<SinkReplay>(deps.readJson, request, 'SinkReplay');
       const begin = valid(readBegin(from, 'from'));
       if (begin === 'now') throw wrong('from', 'must be a place behind it: a replay passes over nothing');
       const { owner, sink, seen } = await find(request, id);
@@ -317,7 +313,7 @@ export function sinkRoutes(deps: SinkDeps) {
     app.post(`${PATH}/:id/retry`, writing, async (request) => {
       const { id } = validatePath('retrySink', request.params);
       validateQuery('retrySink', request.query);
-      const { stream, reason } = asked<SinkRetry>(request, 'SinkRetry');
+      const { stream, reason } = readAsked<SinkRetry>(deps.readJson, request, 'SinkRetry');
       const { owner, sink, seen } = await find(request, id);
       const streamId = stream === undefined ? undefined : await streamIdOf(owner, sink, stream);
       const trace = traceOf('retried', sink, { reason, details: { stream: stream ?? null } });
@@ -328,7 +324,7 @@ export function sinkRoutes(deps: SinkDeps) {
     app.post(`${PATH}/:id/skip`, writing, async (request) => {
       const { id } = validatePath('skipEntryOfSink', request.params);
       validateQuery('skipEntryOfSink', request.query);
-      const { stream, seq, reason } = asked<SinkSkip>(request, 'SinkSkip');
+      const { stream, seq, reason } = readAsked<SinkSkip>(deps.readJson, request, 'SinkSkip');
       const { owner, sink, seen } = await find(request, id);
       const streamId = await streamIdOf(owner, sink, stream);
       const parked = (await owner.ask((database) => parkedOf(database, [id]))).find(
@@ -429,9 +425,9 @@ function viewOf(sink: SinkRow, lag: SinkLag, parked: readonly ParkedStream[], no
     state: stateOf(sink, parked),
     failures: sink.failures,
     lastError: sink.error,
-    lastErrorAt: instantOf(sink.errorAt),
-    retryAt: instantOf(sink.retryAt),
-    lastDeliveryAt: instantOf(sink.deliveredAt),
+    lastErrorAt: instantText(sink.errorAt),
+    retryAt: instantText(sink.retryAt),
+    lastDeliveryAt: instantText(sink.deliveredAt),
     lag: {
       entries: lag.entries,
       seconds: lag.oldestMs === undefined ? 0 : Math.max(0, Math.floor((now - lag.oldestMs) / 1000)),
@@ -440,10 +436,10 @@ function viewOf(sink: SinkRow, lag: SinkLag, parked: readonly ParkedStream[], no
       stream: nameOfParked(one),
       seq: one.seq,
       reason: one.reason,
-      at: formatInstant(one.at.getTime()),
+      at: instantText(one.at),
     })),
     fromFile: sink.fromFile,
-    createdAt: formatInstant(sink.createdAt.getTime()),
+    createdAt: instantText(sink.createdAt),
     createdBy: sink.createdBy,
   };
 }
@@ -458,17 +454,11 @@ function nameOfParked({ stream }: ParkedStream): string {
   return stream ?? `${OWN_TENANT}/anchor`;
 }
 
-function instantOf(date: Date | null): string | null {
-  return date === null ? null : formatInstant(date.getTime());
-}
-
 /** Opaque to clients; it holds nothing but what the page's last item says, and carries no authority. */
 function cursorOf(name: string): string {
-  return Buffer.from(`v1 ${name}`).toString('base64url');
+  return pageCursor(`v1 ${name}`);
 }
 
 function nameOf(cursor: string): string {
-  const match = /^v1 (\P{Cc}{1,100})$/u.exec(Buffer.from(cursor, 'base64url').toString('utf8'));
-  if (match === null) throw wrong('cursor', 'is not one that Sealog gave');
-  return match[1]!;
+  return readPageCursor(cursor, /^v1 (\P{Cc}{1,100})$/u)[1]!;
 }

@@ -4,14 +4,17 @@
  * A drop month is one for all tenants: who asks for a run does so for the deployment, in the tenant `sealog`, and each tenant sees of plans and
  * runs what is its own.
  */
+
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { OWN_TENANT } from '../chain/category.ts';
 import { formatInstant } from '../chain/retain-until.ts';
 import { Problem } from '../errors.ts';
-import { checkShape, validatePath, validateQuery } from '../http/api-schema.ts';
+import { validatePath, validateQuery } from '../http/api-schema.ts';
 import type { PruningPlan as PlanView, PruningRequest, PruningRun } from '../http/api-types.ts';
-import { bodyOf } from '../http/body.ts';
 import { subjectOf, tenantOf } from '../http/caller.ts';
+import { instantText } from '../http/instant-text.ts';
+import { pageCursor, ROW_CURSOR, readPageCursor, wrongCursor } from '../http/page-cursor.ts';
+import { type ReadJson, readAsked } from '../http/read-asked.ts';
 import { changeWithTrace, leaveTrace } from '../http/trail.ts';
 import type { ShownRun } from '../store/prunings.ts';
 import type { PruningPlan } from './pruner.ts';
@@ -19,8 +22,7 @@ import type { PruningPlan } from './pruner.ts';
 export interface PruneRouteDeps {
   /** Returns a tenant's id, or undefined when there is no such tenant. */
   readonly tenantId: (name: string) => Promise<number | undefined>;
-  /** Strict JSON; throws a Problem. */
-  readonly readJson: (body: Uint8Array) => unknown;
+  readonly readJson: ReadJson;
   readonly pruner: {
     plan(): Promise<PruningPlan>;
     confirmClock(instant: number): Promise<void>;
@@ -54,10 +56,7 @@ export function pruneRoutes({ tenantId, readJson, pruner, list }: PruneRouteDeps
   return async function prunings(app: FastifyInstance): Promise<void> {
     app.post(PATH, { config: write }, async (request, reply) => {
       const { dryRun } = validateQuery('requestPruning', request.query);
-      const asked = readJson(bodyOf(request));
-      const errors = checkShape('PruningRequest', asked);
-      if (errors.length > 0) throw new Problem('invalid_request', { errors });
-      const { reason, clock } = asked as PruningRequest;
+      const { reason, clock } = readAsked<PruningRequest>(readJson, request, 'PruningRequest');
       const tenant = tenantOf(request);
       const target = { type: 'pruning', id: tenant };
       if (dryRun === 'true') {
@@ -80,7 +79,7 @@ export function pruneRoutes({ tenantId, readJson, pruner, list }: PruneRouteDeps
 
     app.get(PATH, { config: read }, async (request) => {
       const { limit, cursor } = validateQuery('listPrunings', request.query);
-      const last = cursor === undefined ? undefined : runOf(cursor);
+      const last = cursor === undefined ? undefined : readPageCursor(cursor, ROW_CURSOR)[1]!;
       leaveTrace(request, { action: 'log.list', target: { type: 'prunings', id: tenantOf(request) } });
       const scope = await scopeOf(request);
       if (scope === undefined) return { items: [], next: null };
@@ -90,7 +89,7 @@ export function pruneRoutes({ tenantId, readJson, pruner, list }: PruneRouteDeps
       const page = runs.slice(0, limit);
       return {
         items: page.map((run) => runView(run, scope.id)),
-        next: runs.length > limit ? cursorOf(page.at(-1)!.id) : null,
+        next: runs.length > limit ? pageCursor(`v1 ${page.at(-1)!.id}`) : null,
       };
     });
 
@@ -135,34 +134,13 @@ function runView(run: ShownRun, tenantId: number | undefined): PruningRun {
     ...{ id, dropMonth, state, outside },
     requestedBy: tenantId === undefined ? requestedBy : null,
     waiting: tenantId === undefined ? waiting : null,
-    createdAt: formatInstant(createdAt.getTime()),
-    droppedAt: instantOf(droppedAt),
-    finishedAt: instantOf(finishedAt),
+    createdAt: instantText(createdAt),
+    droppedAt: instantText(droppedAt),
+    finishedAt: instantText(finishedAt),
     streams: streams.map(({ stream, first, end, held, retainUntil, entryStream, entrySeq }) => ({
       ...{ stream, first, end, held },
       retainUntil: formatInstant(retainUntil),
       certificate: entryStream === null || entrySeq === null ? null : { stream: entryStream, seq: entrySeq },
     })),
   };
-}
-
-function instantOf(date: Date | null): string | null {
-  return date === null ? null : formatInstant(date.getTime());
-}
-
-/** Opaque to clients: the last run of the page before. */
-function cursorOf(run: string): string {
-  return Buffer.from(`v1 ${run}`).toString('base64url');
-}
-
-function runOf(cursor: string): string {
-  const match = /^v1 ([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})$/.exec(
-    Buffer.from(cursor, 'base64url').toString('latin1'),
-  );
-  if (match === null) throw wrongCursor();
-  return match[1]!;
-}
-
-function wrongCursor(): Problem {
-  return new Problem('invalid_request', { errors: [{ field: 'cursor', message: 'is not one that Sealog gave' }] });
 }

@@ -4,14 +4,15 @@
  * Each change stands in the tenant's log, as it was and as it is, before it is made. A longer time holds for new entries at once; for a shorter
  * one the signer opens a new epoch (signer/signer.ts), and until then the answer says that it waits.
  */
+
 import type { FastifyInstance } from 'fastify';
 import { CLIENT_CATEGORIES, type ClientCategory } from '../chain/category.ts';
 import { formatInstant } from '../chain/retain-until.ts';
 import { type FieldError, Problem } from '../errors.ts';
-import { checkShape, validatePath, validateQuery } from '../http/api-schema.ts';
+import { validatePath, validateQuery } from '../http/api-schema.ts';
 import type { RetentionPolicy, RetentionRequest } from '../http/api-types.ts';
-import { bodyOf } from '../http/body.ts';
 import { subjectOf, tenantOf } from '../http/caller.ts';
+import { type ReadJson, readAsked } from '../http/read-asked.ts';
 import { changeWithTrace, leaveTrace } from '../http/trail.ts';
 import type { AsTenant } from '../store/database.ts';
 import { monthsInForce, type PolicyChange, policiesOf } from '../store/retention.ts';
@@ -20,8 +21,7 @@ import { floorOf, RETENTION_MONTHS } from './policy.ts';
 export interface RetentionDeps {
   /** Returns a tenant's id and how to ask for it, or undefined when there is no such tenant. */
   readonly tenant: (name: string) => Promise<{ readonly id: number; readonly ask: AsTenant } | undefined>;
-  /** Strict JSON; throws a Problem. */
-  readonly readJson: (body: Uint8Array) => unknown;
+  readonly readJson: ReadJson;
   readonly floors: { readonly [category in ClientCategory]?: number | undefined };
   /** Makes the partitions of entries that are kept so many months. */
   readonly makePartitions: (months: number) => Promise<void>;
@@ -82,10 +82,7 @@ export function retentionRoutes({ tenant, readJson, floors, makePartitions, chan
     app.put(`${PATH}/:category`, writing, async (request) => {
       const { category } = validatePath('setRetention', request.params);
       validateQuery('setRetention', request.query);
-      const asked = readJson(bodyOf(request));
-      const wrong = checkShape('RetentionRequest', asked);
-      if (wrong.length > 0) throw new Problem('invalid_request', { errors: wrong });
-      const { months, evidence, reason } = asked as RetentionRequest;
+      const { months, evidence, reason } = readAsked<RetentionRequest>(readJson, request, 'RetentionRequest');
       const name = tenantOf(request);
       const { number, view } = (await known(name)).get(category)!;
       const errors = shorteningErrors(view, months, reason);

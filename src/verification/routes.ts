@@ -1,11 +1,13 @@
 /** `POST /v1/verifications`, `GET /v1/verifications` and `GET /v1/verifications/{id}`: verification as a job, and its history. */
+
 import type { FastifyInstance } from 'fastify';
-import { formatInstant } from '../chain/retain-until.ts';
 import { Problem } from '../errors.ts';
-import { checkShape, validatePath, validateQuery } from '../http/api-schema.ts';
+import { validatePath, validateQuery } from '../http/api-schema.ts';
 import type { Verification, VerificationRequest, VerificationSummary } from '../http/api-types.ts';
-import { bodyOf } from '../http/body.ts';
 import { subjectOf, tenantOf } from '../http/caller.ts';
+import { instantText } from '../http/instant-text.ts';
+import { pageCursor, readPageCursor, wrongCursor } from '../http/page-cursor.ts';
+import { type ReadJson, readAsked } from '../http/read-asked.ts';
 import { changeWithTrace, leaveTrace } from '../http/trail.ts';
 import type { AsTenant } from '../store/database.ts';
 import { jobById, jobNumber, listJobs, type StoredRun } from '../store/verifications.ts';
@@ -14,8 +16,7 @@ import { type JobProgress, type RunReport, streamSummary } from './run-report.ts
 export interface VerificationDeps {
   /** Returns a tenant's id and how to ask for it, or undefined when there is no such tenant. */
   readonly tenant: (name: string) => Promise<{ readonly id: number; readonly ask: AsTenant } | undefined>;
-  /** Strict JSON; throws a Problem. */
-  readonly readJson: (body: Uint8Array) => unknown;
+  readonly readJson: ReadJson;
   /** Stores a job; undefined where the tenant has `unfinishedMax` already. */
   readonly request: (
     job: { readonly tenantId: number; readonly category: string | undefined; readonly requestedBy: string },
@@ -39,9 +40,7 @@ export function verificationRoutes({ tenant, readJson, request: store, wake }: V
     } as const;
     app.post('/v1/verifications', { config: post }, async (request, reply) => {
       validateQuery('requestVerification', request.query);
-      const asked = readJson(bodyOf(request));
-      const errors = checkShape('VerificationRequest', asked);
-      if (errors.length > 0) throw new Problem('invalid_request', { errors });
+      const asked = readAsked<VerificationRequest>(readJson, request, 'VerificationRequest');
       const owner = await tenant(tenantOf(request));
       if (owner === undefined) throw new Problem('not_found', { detail: 'nothing was ever logged for this tenant' });
       const job = {
@@ -63,14 +62,14 @@ export function verificationRoutes({ tenant, readJson, request: store, wake }: V
 
     app.get('/v1/verifications', { config: { permission: 'verifications:read' } }, async (request) => {
       const { limit, cursor } = validateQuery('listVerifications', request.query);
-      const last = cursor === undefined ? undefined : runOf(cursor);
+      const last = cursor === undefined ? undefined : readPageCursor(cursor, CURSOR)[1]!;
       leaveTrace(request, { action: 'log.list', target: { type: 'verifications', id: tenantOf(request) } });
       const owner = await tenant(tenantOf(request));
       const below = last === undefined ? undefined : await owner?.ask((database) => jobNumber(database, last));
       if (last !== undefined && below === undefined) throw wrongCursor();
       const runs = owner === undefined ? [] : await owner.ask((database) => listJobs(database, below, limit + 1));
       const page = runs.slice(0, limit);
-      return { items: page.map(summaryView), next: runs.length > limit ? cursorOf(page.at(-1)!.id) : null };
+      return { items: page.map(summaryView), next: runs.length > limit ? pageCursor(`v2 ${page.at(-1)!.id}`) : null };
     });
 
     app.get('/v1/verifications/:id', { config: { permission: 'verifications:read' } }, async (request) => {
@@ -91,9 +90,9 @@ function summaryView(run: StoredRun): VerificationSummary {
     id: run.id,
     state: run.state,
     category: run.category as VerificationSummary['category'],
-    requestedAt: formatInstant(run.requestedAt.getTime()),
-    startedAt: instantOf(run.startedAt),
-    finishedAt: instantOf(run.finishedAt),
+    requestedAt: instantText(run.requestedAt),
+    startedAt: instantText(run.startedAt),
+    finishedAt: instantText(run.finishedAt),
     progress: {
       entries: progress.entries ?? 0,
       of: progress.of ?? 0,
@@ -123,26 +122,5 @@ function runView(run: StoredRun): Verification {
   } as Verification;
 }
 
-function instantOf(date: Date | null): string | null {
-  return date === null ? null : formatInstant(date.getTime());
-}
-
-/**
- * Opaque to clients: the last run of the page before, by its id, since the numbers are those of all tenants. It carries no authority: a
- * tenant sees its own runs alone.
- */
-function cursorOf(run: string): string {
-  return Buffer.from(`v2 ${run}`).toString('base64url');
-}
-
-function runOf(cursor: string): string {
-  const match = /^v2 ([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})$/.exec(
-    Buffer.from(cursor, 'base64url').toString('latin1'),
-  );
-  if (match === null) throw wrongCursor();
-  return match[1]!;
-}
-
-function wrongCursor(): Problem {
-  return new Problem('invalid_request', { errors: [{ field: 'cursor', message: 'is not one that Sealog gave' }] });
-}
+/** The last run of the page before. */
+const CURSOR = /^v2 ([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})$/;
