@@ -9,7 +9,7 @@ import type { Role } from '../../src/auth/roles.ts';
 import { generateSecret, signToken } from '../../src/auth/tokens.ts';
 import { readConfig } from '../../src/config.ts';
 import { migrate } from '../../src/store/migrate.ts';
-import { createDatabase } from '../support/postgres.ts';
+import { createDatabase, type TestDatabase } from '../support/postgres.ts';
 
 const REPOSITORY = join(import.meta.dirname, '../..');
 const START_MAX_MS = 40_000;
@@ -22,8 +22,15 @@ export interface Deployment {
   remove(): Promise<void>;
 }
 
-export async function makeDeployment(): Promise<Deployment> {
-  const database = await createDatabase();
+export interface DeploymentOptions {
+  /** An empty database; else one on the server of the run. */
+  readonly database?: TestDatabase;
+  /** Of all replicas. */
+  readonly settings?: Readonly<Record<string, string>>;
+}
+
+export async function makeDeployment({ database: given, settings }: DeploymentOptions = {}): Promise<Deployment> {
+  const database = given ?? (await createDatabase());
   const folder = await mkdtemp(join(tmpdir(), 'sealog-test-faults-'));
   await migrate(database.adminConfig, database.appRole);
   const shared = {
@@ -34,6 +41,7 @@ export async function makeDeployment(): Promise<Deployment> {
     SEALOG_ALLOW_ADDRESSES: '127.0.0.1/32',
     SEALOG_PORT: '0',
     SEALOG_LOG_LEVEL: 'warn',
+    ...settings,
   };
   const { jwt } = readConfig(shared);
   return {
