@@ -31,6 +31,7 @@ export interface RunToJudge {
   readonly load: MixedLoad;
   readonly tenants: readonly string[];
   readonly categories: readonly string[];
+  /** Is stopped. */
   readonly watch: LogWatch;
 }
 
@@ -56,6 +57,8 @@ export async function judgeRun({
     };
   }
   const judgement = checkLedger(load.lines, entries, own);
+  await watch.covers([...entries, ...own].filter(({ stream }) => stream === watch.stream).length);
+  await watch.stop();
   const problems = [...judgement.problems, ...(await verified(deployment, url, watch))];
   return { ...judgement, problems, verdict: problems.length > 0 ? 'broken' : judgement.verdict };
 }
@@ -86,7 +89,7 @@ function isOwn({ event }: StoredEntry): boolean {
   return (event['source'] as JsonObject)['service'] === 'sealog';
 }
 
-async function verified(deployment: Deployment, url: string, { stream, notes }: LogWatch): Promise<string[]> {
+async function verified(deployment: Deployment, url: string, { stream, notes, key }: LogWatch): Promise<string[]> {
   const folder = await mkdtemp(join(tmpdir(), 'sealog-test-judge-'));
   const problems: string[] = [];
   try {
@@ -99,7 +102,7 @@ async function verified(deployment: Deployment, url: string, { stream, notes }: 
         return path;
       }),
     );
-    const trust = files.flatMap((path) => ['--checkpoint', path]);
+    const trust = ['--key', key, ...files.flatMap((path) => ['--checkpoint', path])];
     const database = await json(process.execPath, ['src/cli/main.ts', 'verify', '--database', '--json', ...trust], {
       ...deployment.environment(true),
     });
@@ -107,7 +110,7 @@ async function verified(deployment: Deployment, url: string, { stream, notes }: 
     // What nobody kept a checkpoint of is not provable, and nothing else.
     for (const one of streams)
       if (one.verdict !== 'intact' && (one.stream === stream || one.verdict !== 'not_provable'))
-        problems.push(`verify: ${one.stream} is ${one.verdict}`);
+        problems.push(`verify: ${JSON.stringify(one)}`);
     if (verdict === 'tampered' || streams.length === 0) problems.push(`verify: ${JSON.stringify(database)}`);
 
     const [tenant, category] = stream.split('/') as [string, string];
@@ -118,7 +121,7 @@ async function verified(deployment: Deployment, url: string, { stream, notes }: 
     if (!response.ok) return [...problems, `bundle: ${response.status} ${await response.text()}`];
     const bundle = join(folder, 'bundle.tar');
     await writeFile(bundle, Buffer.from(await response.arrayBuffer()));
-    const second = await json('python3', ['docs/verifiers/verify_bundle.py', '--json', bundle], {});
+    const second = await json('python3', ['docs/verifiers/verify_bundle.py', '--key', key, '--json', bundle], {});
     const { findings } = second as { findings: unknown[] };
     if (findings.length > 0) problems.push(`second verifier: ${JSON.stringify(findings).slice(0, 1000)}`);
   } finally {

@@ -36,18 +36,20 @@ test(`${KILLS} times`, { timeout: HARD ? 3_600_000 : 120_000 }, async () => {
     back.push(performance.now() - began);
   }
   await load.stop(true);
-  await watch.stop();
-  const judgement = await judgeRun({
-    ...{ deployment, url: service.url, load, watch, tenants: TENANTS, categories: CATEGORIES },
-  });
+  const run = { deployment, url: service.url, load, watch, tenants: TENANTS, categories: CATEGORIES };
+  const judgement = await judgeRun(run);
   const { problems, verdict, acknowledged, refused, open, openStored } = judgement;
   say(
     `${KILLS} kills of the service: ${acknowledged} receipts, ${refused} refused, ${open} that nobody knows of, of which ${openStored} are stored; next receipt after ${describeTimes(back)}; ${watch.notes.length} checkpoints kept`,
   );
-  expect(problems.slice(0, 20)).toEqual([]);
+  expect(problems, problems.slice(0, 5).join('\n')).toEqual([]);
   expect(verdict).toBe('kept');
-  expect(watch.notes.length).toBeGreaterThan(KILLS);
+  expect(watch.notes.length).toBeGreaterThanOrEqual(KILLS);
   expect(await startsBehindCrashes(deployment, service.url)).toBe(KILLS);
+
+  // What can not be read is not called lost.
+  await service.kill();
+  expect((await judgeRun(run)).verdict).toBe('none');
 });
 
 /** Returns how many entries in the deployment's own log tell of a start of a service that had not been stopped. */
