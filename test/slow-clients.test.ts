@@ -18,6 +18,7 @@ import { closeServer, createServer, DEFAULT_LIMITS, type ServerLimits } from '..
 import { ServerTls } from '../src/http/tls.ts';
 import { selfSigned } from './support/certificates.ts';
 import { listen } from './support/http.ts';
+import { someOf } from './support/short-form.ts';
 import { withoutOpenssl } from './support/time-stamp-authority.ts';
 
 const LIMITS = {
@@ -266,6 +267,8 @@ const SLOW: readonly (readonly [name: string, act: (line: Line) => void, leastMs
   ],
 ];
 
+const CROWDED = someOf([false, true]);
+
 for (const secured of [false, true]) {
   describe.skipIf(secured && withoutOpenssl !== undefined)(secured ? 'over TLS' : 'in the clear', () => {
     it.each(SLOW)('is cut: %s', async (_name, act, leastMs, mostMs) => {
@@ -302,40 +305,43 @@ for (const secured of [false, true]) {
       expect(await ask('/late')).toBe('{"late":true}');
     });
 
-    it('all of 2,000 idle connections are cut in time, and honest clients are served meanwhile', async () => {
-      // All of one process: what is measured is the time between two, and not who computes the handshakes.
-      await start(secured, { handshakeTimeoutMs: 3000, headersTimeoutMs: 2500, requestTimeoutMs: 2600 });
-      const count = 2000;
-      const idle: Socket[] = [];
-      const begin = performance.now();
-      for (let i = 0; i < count; i += 1) {
-        const socket = connect(port, '127.0.0.1');
-        socket.on('error', () => {});
-        socket.resume();
-        // A third says nothing, a third begins something, a third drips.
-        if (i % 3 === 1) socket.write(secured ? '\x16\x03\x01' : 'GET / HTTP/1.1\r\n');
-        if (i % 3 === 2) drip(socket, secured ? '\x16' : 'x', 500);
-        idle.push(socket);
-        if (i % 100 === 99) await delay(1);
-      }
-      const agent = secured ? new TlsAgent({ keepAlive: true }) : new Agent({ keepAlive: true });
-      const times: number[] = [];
-      while (open > 1 || lives.length < count) {
-        const asked = performance.now();
-        expect(await ask('/things', agent)).toBe('{"things":[]}');
-        times.push(performance.now() - asked);
-        if (performance.now() - begin > 20_000) break;
-        await delay(5);
-      }
-      agent.destroy();
-      expect(lives.length).toBeGreaterThanOrEqual(count);
-      // What is no TLS is cut at once; the rest in its time.
-      expect(longest).toBeLessThan(3000 + LATE_MS + 1000);
-      times.sort((a, b) => a - b);
-      expect(times.length).toBeGreaterThan(20);
-      expect(times[Math.floor(times.length * 0.95)]).toBeLessThan(500);
-      for (const socket of idle) socket.destroy();
-    });
+    it.runIf(CROWDED.includes(secured))(
+      'all of 2,000 idle connections are cut in time, and honest clients are served meanwhile',
+      async () => {
+        // All of one process: what is measured is the time between two, and not who computes the handshakes.
+        await start(secured, { handshakeTimeoutMs: 3000, headersTimeoutMs: 2500, requestTimeoutMs: 2600 });
+        const count = 2000;
+        const idle: Socket[] = [];
+        const begin = performance.now();
+        for (let i = 0; i < count; i += 1) {
+          const socket = connect(port, '127.0.0.1');
+          socket.on('error', () => {});
+          socket.resume();
+          // A third says nothing, a third begins something, a third drips.
+          if (i % 3 === 1) socket.write(secured ? '\x16\x03\x01' : 'GET / HTTP/1.1\r\n');
+          if (i % 3 === 2) drip(socket, secured ? '\x16' : 'x', 500);
+          idle.push(socket);
+          if (i % 100 === 99) await delay(1);
+        }
+        const agent = secured ? new TlsAgent({ keepAlive: true }) : new Agent({ keepAlive: true });
+        const times: number[] = [];
+        while (open > 1 || lives.length < count) {
+          const asked = performance.now();
+          expect(await ask('/things', agent)).toBe('{"things":[]}');
+          times.push(performance.now() - asked);
+          if (performance.now() - begin > 20_000) break;
+          await delay(5);
+        }
+        agent.destroy();
+        expect(lives.length).toBeGreaterThanOrEqual(count);
+        // What is no TLS is cut at once; the rest in its time.
+        expect(longest).toBeLessThan(3000 + LATE_MS + 1000);
+        times.sort((a, b) => a - b);
+        expect(times.length).toBeGreaterThan(20);
+        expect(times[Math.floor(times.length * 0.95)]).toBeLessThan(500);
+        for (const socket of idle) socket.destroy();
+      },
+    );
   });
 }
 

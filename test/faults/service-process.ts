@@ -68,7 +68,7 @@ export interface ServiceProcess {
 
 export async function startServiceProcess(environment: Readonly<Record<string, string>>): Promise<ServiceProcess> {
   const inherited = Object.entries(process.env).filter(
-    ([name]) => !/^(SEALOG_|DATABASE_URL$|PG[A-Z]+$|NODE_|VITEST|npm_)/.test(name),
+    ([name]) => !/^(SEALOG_|DATABASE_URL$|PG[A-Z]+$|NODE_(?!COMPILE_CACHE$)|VITEST|npm_)/.test(name),
   );
   let child: ChildProcess;
   let url = '';
