@@ -26,9 +26,11 @@ CREATE TABLE pruning (
   -- Whether an outside time must say that the time has come.
   outside      boolean     NOT NULL,
   state        text        NOT NULL DEFAULT 'planned' CHECK (state IN
-                 ('planned', 'written', 'certified', 'anchored', 'archived', 'dropped', 'destroyed', 'done', 'abandoned')),
+                 ('planned', 'written', 'certified', 'anchored', 'moved', 'archived', 'dropped', 'destroyed', 'done', 'abandoned')),
   -- What it waits for, or why it was given up, in words.
   waiting      text        CHECK (length(waiting) <= 1000),
+  -- Holds up to this number were looked at for what is certified (0015).
+  holds_seen   bigint,
   -- The names of the month keys that go with it.
   month_keys   text[]      NOT NULL DEFAULT '{}',
   -- Sinks that what went was not delivered to, as it was when it went: [{tenant, sink, stream, from, to}].
@@ -86,12 +88,13 @@ $$;
 CREATE FUNCTION guard_pruning() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   IF current_user = 'sealog_owner' THEN RETURN NEW; END IF;
-  IF (NEW.id, NEW.number, NEW.drop_month, NEW.requested_by, NEW.outside, NEW.month_keys, NEW.undelivered, NEW.created_at, NEW.dropped_at)
-     IS DISTINCT FROM (OLD.id, OLD.number, OLD.drop_month, OLD.requested_by, OLD.outside, OLD.month_keys, OLD.undelivered, OLD.created_at, OLD.dropped_at)
+  IF (NEW.id, NEW.number, NEW.drop_month, NEW.requested_by, NEW.outside, NEW.month_keys, NEW.undelivered, NEW.created_at, NEW.dropped_at, NEW.holds_seen)
+     IS DISTINCT FROM (OLD.id, OLD.number, OLD.drop_month, OLD.requested_by, OLD.outside, OLD.month_keys, OLD.undelivered, OLD.created_at, OLD.dropped_at,
+       OLD.holds_seen)
      OR OLD.state IN ('done', 'abandoned')
      OR NOT (NEW.state = OLD.state OR (OLD.state, NEW.state) IN (('planned', 'written'), ('written', 'certified'), ('certified', 'anchored'),
-       ('anchored', 'archived'), ('dropped', 'destroyed'), ('destroyed', 'done'), ('planned', 'abandoned'), ('written', 'abandoned'),
-       ('certified', 'abandoned'), ('anchored', 'abandoned'), ('archived', 'abandoned'))) THEN
+       ('anchored', 'moved'), ('moved', 'archived'), ('dropped', 'destroyed'), ('destroyed', 'done'), ('planned', 'abandoned'),
+       ('written', 'abandoned'), ('certified', 'abandoned'), ('anchored', 'abandoned'), ('moved', 'abandoned'), ('archived', 'abandoned'))) THEN
     RAISE EXCEPTION 'the pruning % is %', OLD.id, OLD.state USING ERRCODE = 'insufficient_privilege';
   END IF;
   NEW.finished_at := CASE WHEN NEW.state IN ('done', 'abandoned') THEN clock_timestamp() END;
@@ -112,83 +115,8 @@ BEGIN
 END
 $$;
 
--- Drops the month of a run, in one transaction with the data keys of what was in it, or raises:
--- - the month is over, by this clock;
--- - each certificate is of its stream, and of what expired before that month; it stands in its tenant's log_administration, under a signed
---   checkpoint (so since an earlier transaction), and where the run needs it somebody outside has stated a time over it that is not before the
---   last entry's retainUntil. The entry's id is the hash of the certificate, so that nothing need be opened for this;
--- - each stream that has blocks in the partition has a certificate over all of them.
--- Locks as appending does, streams' rows, then entry_id, then the others, and waits no longer than 100 ms for any: the drop of a partition
--- needs its parent alone, and whoever comes after us waits behind us.
-CREATE FUNCTION drop_month(wanted uuid) RETURNS void
-  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
-DECLARE
-  p sealog.pruning%ROWTYPE;
-  bad text;
-  keys text[];
-  missed jsonb;
-  one text;
-BEGIN
-  SELECT * INTO p FROM sealog.pruning WHERE id = wanted FOR UPDATE;
-  IF p.id IS NULL OR p.state <> 'archived' THEN
-    RAISE EXCEPTION 'the pruning % is %', wanted, coalesce(p.state, 'not there') USING ERRCODE = 'object_not_in_prerequisite_state';
-  END IF;
-  IF make_timestamptz(p.drop_month / 100, p.drop_month % 100, 1, 0, 0, 0, 'UTC') > clock_timestamp() THEN
-    RAISE EXCEPTION 'the drop month % has not come', p.drop_month USING ERRCODE = 'object_not_in_prerequisite_state';
-  END IF;
-  SELECT string_agg(s.name, ', ') INTO bad
-  FROM sealog.pruning_certificate AS c JOIN sealog.stream AS s ON s.id = c.stream
-  WHERE c.run = wanted AND (
-    -- A member that is not there is NULL, which equals nothing and differs from nothing.
-    (c.certificate::jsonb ->> 'stream', (c.certificate::jsonb ->> 'first')::bigint, (c.certificate::jsonb ->> 'end')::bigint,
-     (c.certificate::jsonb ->> 'dropMonth')::integer, (1000 * extract(epoch FROM (c.certificate::jsonb ->> 'retainUntil')::timestamptz))::bigint)
-    IS DISTINCT FROM (s.name, c.first_seq, c.end_seq, p.drop_month, c.retain_until)
-    OR to_timestamp(c.retain_until / 1000.0) >= make_timestamptz(p.drop_month / 100, p.drop_month % 100, 1, 0, 0, 0, 'UTC')
-    OR NOT EXISTS (
-      SELECT FROM sealog.entry_id AS e JOIN sealog.stream AS a ON a.id = e.stream JOIN sealog.checkpoint AS k ON k.stream = a.id
-      WHERE e.drop_month = 0 AND e.stream = c.entry_stream AND e.seq = c.entry_seq AND e.seq < k.size
-        AND a.tenant = c.tenant AND s.tenant = c.tenant AND a.category = 'log_administration'
-        AND e.id = sealog.id_hash('retention.pruned:' || encode(sha256(convert_to(c.certificate, 'UTF8')), 'hex'))
-        AND (NOT p.outside OR (SELECT t.outside FROM sealog.anchored_at(e.stream, e.seq) AS t) >= c.retain_until)));
-  IF bad IS NOT NULL THEN
-    RAISE EXCEPTION 'no certificate that holds for %', bad USING ERRCODE = 'object_not_in_prerequisite_state';
-  END IF;
-  SELECT coalesce(array_agg(DISTINCT k.month_key), '{}') INTO keys FROM sealog.data_key AS k WHERE k.drop_month = p.drop_month;
-
-  PERFORM FROM sealog.stream AS s WHERE s.id IN (SELECT c.stream FROM sealog.pruning_certificate AS c WHERE c.run = wanted)
-    ORDER BY s.id FOR UPDATE;
-  LOCK TABLE ONLY sealog.entry_id, ONLY sealog.tag, ONLY sealog.block IN ACCESS EXCLUSIVE MODE;
-  -- From stream to stream in the index: a month of a million blocks takes no longer than one of a thousand.
-  EXECUTE format($query$
-    WITH RECURSIVE step (stream) AS (
-      SELECT min(b.stream) FROM sealog.%1$I AS b
-      UNION ALL SELECT (SELECT min(b.stream) FROM sealog.%1$I AS b WHERE b.stream > step.stream) FROM step WHERE step.stream IS NOT NULL)
-    SELECT string_agg(step.stream::text, ', ') FROM step WHERE step.stream IS NOT NULL AND NOT EXISTS (
-      SELECT FROM sealog.pruning_certificate AS c WHERE c.run = $1 AND c.stream = step.stream
-        AND c.first_seq <= (SELECT b.first_seq FROM sealog.%1$I AS b WHERE b.stream = step.stream ORDER BY b.first_seq LIMIT 1)
-        AND c.end_seq >= (SELECT b.first_seq + b.entries FROM sealog.%1$I AS b WHERE b.stream = step.stream
-                          ORDER BY b.first_seq DESC LIMIT 1))$query$, 'block_' || p.drop_month) INTO bad USING wanted;
-  IF bad IS NOT NULL THEN
-    RAISE EXCEPTION 'no certificate covers what is stored of stream %', bad USING ERRCODE = 'object_not_in_prerequisite_state';
-  END IF;
-  SELECT coalesce(jsonb_agg(m.one ORDER BY m.one), '[]') INTO missed FROM (
-    SELECT jsonb_build_object('tenant', t.name, 'sink', k.name, 'stream', s.name,
-      'from', greatest(coalesce(n.next_seq, 0), c.first_seq), 'to', c.end_seq) AS one
-    FROM sealog.pruning_certificate AS c JOIN sealog.stream AS s ON s.id = c.stream JOIN sealog.tenant AS t ON t.id = c.tenant
-    JOIN sealog.sink AS k ON k.tenant = c.tenant AND k.state <> 'deleted' AND coalesce(k.config #> '{filter,categories}' ? s.category, true)
-    LEFT JOIN sealog.sink_cursor AS n ON n.sink = k.id AND n.stream = s.id
-    WHERE c.run = wanted AND coalesce(n.next_seq, 0) < c.end_seq LIMIT 1000) AS m;
-  FOREACH one IN ARRAY ARRAY['entry_id', 'tag', 'block'] LOOP
-    EXECUTE format('DROP TABLE sealog.%I', one || '_' || p.drop_month);
-  END LOOP;
-  DELETE FROM sealog.data_key AS k WHERE k.drop_month = p.drop_month;
-  UPDATE sealog.stream AS s SET pruned = greatest(s.pruned, c.end_seq) FROM sealog.pruning_certificate AS c
-    WHERE c.run = wanted AND s.id = c.stream;
-  UPDATE sealog.pruning SET state = 'dropped', month_keys = keys, undelivered = missed, waiting = NULL, dropped_at = clock_timestamp() WHERE id = wanted;
-END
-$$;
-REVOKE ALL ON FUNCTION id_hash(text), anchored_at(integer, bigint), guard_pruning(), guard_pruning_certificate(), drop_month(uuid) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION id_hash(text), anchored_at(integer, bigint), drop_month(uuid) TO sealog_writer;
+REVOKE ALL ON FUNCTION id_hash(text), anchored_at(integer, bigint), guard_pruning(), guard_pruning_certificate() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION id_hash(text), anchored_at(integer, bigint) TO sealog_writer;
 
 CREATE TRIGGER guard BEFORE UPDATE ON pruning FOR EACH ROW EXECUTE FUNCTION guard_pruning();
 ALTER TABLE pruning ENABLE ALWAYS TRIGGER guard;

@@ -103,29 +103,6 @@ GRANT EXECUTE ON FUNCTION plan_erasure(uuid, bigint) TO sealog_writer;
 
 -- ---- Pruning around holds ----
 
--- Holds up to this number were looked at for what is certified.
-ALTER TABLE pruning ADD COLUMN holds_seen bigint;
-ALTER TABLE pruning DROP CONSTRAINT pruning_state_check;
-ALTER TABLE pruning ADD CONSTRAINT pruning_state_check CHECK (state IN
-  ('planned', 'written', 'certified', 'anchored', 'moved', 'archived', 'dropped', 'destroyed', 'done', 'abandoned'));
-
-CREATE OR REPLACE FUNCTION guard_pruning() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-BEGIN
-  IF current_user = 'sealog_owner' THEN RETURN NEW; END IF;
-  IF (NEW.id, NEW.number, NEW.drop_month, NEW.requested_by, NEW.outside, NEW.month_keys, NEW.undelivered, NEW.created_at, NEW.dropped_at, NEW.holds_seen)
-     IS DISTINCT FROM (OLD.id, OLD.number, OLD.drop_month, OLD.requested_by, OLD.outside, OLD.month_keys, OLD.undelivered, OLD.created_at, OLD.dropped_at,
-       OLD.holds_seen)
-     OR OLD.state IN ('done', 'abandoned')
-     OR NOT (NEW.state = OLD.state OR (OLD.state, NEW.state) IN (('planned', 'written'), ('written', 'certified'), ('certified', 'anchored'),
-       ('anchored', 'moved'), ('moved', 'archived'), ('dropped', 'destroyed'), ('destroyed', 'done'), ('planned', 'abandoned'),
-       ('written', 'abandoned'), ('certified', 'abandoned'), ('anchored', 'abandoned'), ('moved', 'abandoned'), ('archived', 'abandoned'))) THEN
-    RAISE EXCEPTION 'the pruning % is %', OLD.id, OLD.state USING ERRCODE = 'insufficient_privilege';
-  END IF;
-  NEW.finished_at := CASE WHEN NEW.state IN ('done', 'abandoned') THEN clock_timestamp() END;
-  RETURN NEW;
-END
-$$;
-
 -- Notes which holds there are before anything is decided by them: who decides then sees all of these, and one that is on its way has a
 -- higher number.
 CREATE FUNCTION look_at_holds(of_run uuid) RETURNS void
@@ -222,9 +199,17 @@ BEGIN
 END
 $$;
 
--- As 0011, and: nothing goes that is held, or that a hold may be about which was placed since it was certified; what stays elsewhere is
--- named by the certificate; and a run of which the log says that it was abandoned drops nothing.
-CREATE OR REPLACE FUNCTION drop_month(wanted uuid) RETURNS void
+-- Drops the month of a run, in one transaction with the data keys of what was in it, or raises:
+-- - the month is over, by this clock, and the log does not say that the run was abandoned;
+-- - each certificate is of its stream, and of what expired before that month; it stands in its tenant's log_administration, under a signed
+--   checkpoint (so since an earlier transaction), and where the run needs it somebody outside has stated a time over it that is not before the
+--   last entry's retainUntil. The entry's id is the hash of the certificate, so that nothing need be opened for this;
+-- - nothing goes that is held, or that a hold may be about which was placed since it was certified; what stays elsewhere is named by the
+--   certificate;
+-- - each stream that has blocks in the partition has a certificate over all of them.
+-- Locks as appending does, streams' rows, then entry_id, then the others, and waits no longer than 100 ms for any: the drop of a partition
+-- needs its parent alone, and whoever comes after us waits behind us.
+CREATE FUNCTION drop_month(wanted uuid) RETURNS void
   LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
 DECLARE
   p sealog.pruning%ROWTYPE;
@@ -312,9 +297,9 @@ END
 $$;
 
 REVOKE ALL ON FUNCTION guard_hold(), release_hold(uuid), look_at_holds(uuid), has_newer_holds(uuid), held_in(text),
-  is_pruning_certified(pruning_certificate), month_of_held(),
+  is_pruning_certified(pruning_certificate), month_of_held(), drop_month(uuid),
   move_held(uuid, integer, bigint, bytea, bigint[], jsonb, bytea[], bytea[], jsonb, jsonb) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION release_hold(uuid), look_at_holds(uuid), has_newer_holds(uuid), month_of_held(),
+GRANT EXECUTE ON FUNCTION release_hold(uuid), look_at_holds(uuid), has_newer_holds(uuid), month_of_held(), drop_month(uuid),
   move_held(uuid, integer, bigint, bytea, bigint[], jsonb, bytea[], bytea[], jsonb, jsonb) TO sealog_writer;
 
 RESET ROLE;
