@@ -987,6 +987,7 @@ export async function createApp(options: AppOptions): Promise<App> {
       metricsRoutes(
         serviceMetrics({
           queued: () => sequencer.queued,
+          pools: () => database.connections(),
           signer: () => signer?.status,
           signerRefusal: () => signerRefusal(database.writer),
           anchors: () => anchors?.state() ?? [],

@@ -266,7 +266,8 @@ describe('the database is down', () => {
       expect(ms).toBeLessThan(3000);
     }
     await proxy.up();
-    expect((await service.get('/v1/events')).body.items).toHaveLength(1);
+    // Without what the log tells of this read itself.
+    expect((await service.get('/v1/events?action=thing.happen')).body.items).toHaveLength(1);
   });
 
   it('under load: every 201 is stored, every 503 is not, and what was unknown is settled by repeating', async () => {
@@ -370,6 +371,12 @@ describe('a standby that has to have it', () => {
         await eventually(cancelled, 3000);
         const answer = await answering;
         expect([answer.status, answer.body.code]).toEqual([504, 'outcome_unknown']);
+        // Nor is any other statement that commits.
+        const changing = expect(
+          other.app.database.writer.query("SELECT pg_logical_emit_message(true, 'test', '')"),
+        ).rejects.toThrow('the commit is not where it has to be');
+        await eventually(cancelled, 3000);
+        await changing;
         await client.query('ALTER SYSTEM RESET synchronous_standby_names');
         await client.query('SELECT pg_reload_conf()');
         await eventually(async () => (await other!.post('/v1/events', sent)).status === 200, 5000);

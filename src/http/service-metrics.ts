@@ -5,6 +5,13 @@ import { shared } from './shared-answer.ts';
 export interface Measured {
   /** Events that wait to be stored. */
   readonly queued: () => { readonly entries: number; readonly bytes: number };
+  /** Of each pool of connections to the database: those that are open, those of them that nobody uses, and who waits for one. */
+  readonly pools: () => readonly {
+    readonly role: string;
+    readonly open: number;
+    readonly idle: number;
+    readonly waiting: number;
+  }[];
   /** Undefined where this replica does not sign. */
   readonly signer: () => MeasuredSigner | undefined;
   /** Why the database is kept from appending, or undefined. */
@@ -92,7 +99,7 @@ export interface MeasuredScrub {
 
 export function serviceMetrics(measured: Measured): Metric[] {
   const { queued, signer, signerRefusal, anchors, runs, entries, refused, scrub, keySet, tls, tlsClients } = measured;
-  const { connectionsRefused, deliveries } = measured;
+  const { connectionsRefused, deliveries, pools } = measured;
   const sinks = shared(measured.sinks);
   const byAnchor = (value: (anchor: MeasuredAnchor) => number) => (): MetricSample[] =>
     anchors().map((anchor) => ({ labels: { anchor: anchor.name }, value: value(anchor) }));
@@ -101,6 +108,16 @@ export function serviceMetrics(measured: Measured): Metric[] {
   return [
     gauge('sealog_queue_entries', 'Events that wait to be stored.', () => queued().entries),
     gauge('sealog_queue_bytes', 'Bytes of events that wait to be stored.', () => queued().bytes),
+
+    gauge('sealog_database_connections', 'Connections to the database, by what they are for.', () =>
+      pools().flatMap(({ role, open, idle }) => [
+        { labels: { role, state: 'idle' }, value: idle },
+        { labels: { role, state: 'used' }, value: open - idle },
+      ]),
+    ),
+    gauge('sealog_database_waiting', 'Pieces of work that wait for a connection to the database.', () =>
+      pools().map(({ role, waiting }) => ({ labels: { role }, value: waiting })),
+    ),
 
     counter(
       'sealog_refused_calls_total',

@@ -36,7 +36,7 @@ export function appendStore(database: Database): AppendStore {
             throw error;
           }
           if (decided.rows === undefined) await client.query('ROLLBACK');
-          else await writeAndCommit(client, decided.rows, database.notices.get(client) ?? [], onWritten);
+          else await writeAndCommit(client, decided.rows, onWritten);
           return decided.result;
         });
       } catch (error) {
@@ -95,16 +95,9 @@ function refusalOf(error: unknown): Problem {
 
 /**
  * Writes and commits in one go; when the write fails, the server makes a ROLLBACK of the COMMIT that follows it. Only an answer of the
- * server settles the outcome: without one it is unknown. A commit whose wait for the synchronous standby was cancelled looks like
- * success but for a notice; the standby may not have it, so it is no success.
+ * server settles the outcome: without one it is unknown. So it is of a commit that a synchronous standby may not have (`bounded-client.ts`).
  */
-async function writeAndCommit(
-  client: pg.PoolClient,
-  rows: NewRows,
-  notices: string[],
-  onWritten: () => void,
-): Promise<void> {
-  notices.length = 0;
+async function writeAndCommit(client: pg.PoolClient, rows: NewRows, onWritten: () => void): Promise<void> {
   const sent = [write(client, rows), client.query('COMMIT')] as const;
   onWritten();
   const [written, committed] = await Promise.allSettled(sent);
@@ -117,9 +110,6 @@ async function writeAndCommit(
     throw new Problem('outcome_unknown', { cause: reason });
   }
   if (committed.value.command !== 'COMMIT') throw new Problem('not_ready', { detail: 'the database rolled back' });
-  if (notices.some((notice) => notice.startsWith('01000') && notice.includes('synchronous replication'))) {
-    throw new Problem('outcome_unknown');
-  }
 }
 
 /** Ascending order of id: two groups that want the same streams never wait for each other in a circle. */

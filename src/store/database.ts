@@ -10,12 +10,13 @@
  * them the roles keep our own mistakes apart; with a login each, also whoever gets a connection to run statements of his.
  *
  * Every wait has an end. The client's limit is longer than the server's, so that the server's clear answer comes first; after a
- * time-out a connection is thrown away, since nobody knows what it will still say.
+ * time-out a connection is thrown away, since nobody knows what it will still say (`bounded-client.ts`).
  */
 import assert from 'node:assert/strict';
 import { Kysely, type KyselyPlugin, PostgresDialect } from 'kysely';
 import pg from 'pg';
 import { EvidenceError, KeyUnavailableError, Problem } from '../errors.ts';
+import { BoundedClient, type BoundedConfig, PEER_SETTINGS, Reconnects } from './bounded-client.ts';
 import type { Tables } from './tables.ts';
 import { tenantFilter } from './tenant-filter.ts';
 
@@ -46,15 +47,24 @@ export interface Database {
   readonly writer: pg.Pool;
   readonly reader: pg.Pool;
   readonly verifier: Kysely<Tables>;
-  /** For notices that change what an answer means: see `append.ts`. */
-  readonly notices: WeakMap<pg.ClientBase, string[]>;
+  /** How many connections each pool has, how many of them nobody uses, and how many wait for one. */
+  connections(): readonly PoolCount[];
   close(): Promise<void>;
+}
+
+export interface PoolCount {
+  readonly role: string;
+  readonly open: number;
+  readonly idle: number;
+  readonly waiting: number;
 }
 
 const CONNECT_MAX_MS = 2000;
 const LOCK_WAIT_MAX_MS = 2000;
 const STATEMENT_MAX_MS = 4000;
 const ANSWER_MAX_MS = 5000;
+/** Who asks whether we are ready waits for it, and for a connection. */
+const CLOCK_MAX_MS = 2000;
 const IDLE_IN_TRANSACTION_MAX_MS = 5000;
 const WRITERS_MAX = 4;
 /** Verification reads ahead while it looks up what the index must have. */
@@ -76,9 +86,10 @@ function safeInteger(text: string): number {
 }
 
 export function openDatabase(options: DatabaseOptions): Database {
-  const notices = new WeakMap<pg.ClientBase, string[]>();
   let closing = false;
   const { connection, logins = {} } = options;
+  const reconnects = new Reconnects();
+  const pools = new Map<string, pg.Pool>();
   const pool = (role: PoolRole, max: number, login: pg.ClientConfig = connection): pg.Pool => {
     const settings = {
       role,
@@ -87,31 +98,27 @@ export function openDatabase(options: DatabaseOptions): Database {
       lock_timeout: `${LOCK_WAIT_MAX_MS}`,
       statement_timeout: `${STATEMENT_MAX_MS}`,
       idle_in_transaction_session_timeout: `${IDLE_IN_TRANSACTION_MAX_MS}`,
+      ...PEER_SETTINGS,
     };
-    const made = new pg.Pool({
+    const config: BoundedConfig = {
       ...login,
+      Client: BoundedClient,
+      reconnects,
       max,
       types: typesOfDatabase,
       application_name: role,
-      keepAlive: true,
-      // A transaction is a matter of few ways there and back: see asTenant and append.ts.
-      pipeline: role !== 'sealog_verifier',
       connectionTimeoutMillis: CONNECT_MAX_MS,
       query_timeout: ANSWER_MAX_MS,
       options: Object.entries(settings)
         .map(([name, value]) => `-c ${name}=${value}`)
         .join(' '),
-    });
+    };
+    const made = new pg.Pool(config);
+    pools.set(role, made);
     made.on('error', (error: Error & { code?: string }) => {
       // The error has the whole client in it: only its words are told.
       if (!closing)
         options.log.warn({ code: error.code, reason: error.message, role }, 'an idle database connection was lost');
-    });
-    made.on('connect', (client) => {
-      // While a client is in use the pool does not listen: a connection that is cut must fail its query, not the process.
-      client.on('error', () => {});
-      notices.set(client, []);
-      client.on('notice', (notice) => notices.get(client)?.push(`${notice.code ?? ''} ${notice.message ?? ''}`));
     });
     return made;
   };
@@ -124,7 +131,11 @@ export function openDatabase(options: DatabaseOptions): Database {
     writer,
     reader,
     verifier,
-    notices,
+    connections: () =>
+      [...pools].map(([role, { totalCount, idleCount, waitingCount }]) => ({
+        role: role.slice('sealog_'.length),
+        ...{ open: totalCount, idle: idleCount, waiting: waitingCount },
+      })),
     async close() {
       closing = true;
       await Promise.all([writer.end(), reader.end(), verifier.destroy()]);
@@ -208,12 +219,15 @@ function kyselyOn(client: pg.PoolClient, plugins: KyselyPlugin[]): Kysely<Tables
   });
 }
 
-/** Returns the database's clock in milliseconds since 1970, or undefined when it does not answer. */
+/** Returns the database's clock in milliseconds since 1970, or undefined when it does not answer within two seconds of a connection. */
 export async function databaseClock(writer: pg.Pool): Promise<number | undefined> {
   try {
-    const { rows } = await writer.query<{ now: number }>(
-      'SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now',
-    );
+    const question = {
+      text: 'SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now',
+      // The driver knows it, its types do not.
+      query_timeout: CLOCK_MAX_MS,
+    };
+    const { rows } = await writer.query<{ now: number }>(question);
     return rows[0]?.now;
   } catch {
     return undefined;

@@ -19,6 +19,7 @@ import pg from 'pg';
 import { toHex } from '../chain/bytes.ts';
 import { decodeFrontier, frontierRoot } from '../chain/merkle.ts';
 import { EvidenceError, SettingsError } from '../errors.ts';
+import { PEER_OPTIONS } from './bounded-client.ts';
 import { copyOut } from './copy-stream.ts';
 import { typesOfDatabase } from './database.ts';
 import { BACKUP_LOCK, knownMigrations, newerSchema } from './migrate.ts';
@@ -123,7 +124,7 @@ async function connect(connection: pg.ClientConfig, name: string): Promise<pg.Cl
     ...connection,
     types: typesOfDatabase,
     application_name: name,
-    keepAlive: true,
+    ...PEER_OPTIONS,
     connectionTimeoutMillis: CONNECT_MAX_MS,
     options: `-c search_path=pg_catalog -c statement_timeout=${STATEMENT_MAX_MS} -c timezone=UTC`,
   });

@@ -2,10 +2,13 @@
  * Word from the replicas that there are new entries: it says of which tenants, so that a busy one does not make the sinks of all others look, and neither
  * which nor how many. Whoever misses it looks by himself.
  */
-import pg from 'pg';
+import type pg from 'pg';
+import { BoundedClient, PEER_SETTINGS } from './bounded-client.ts';
 
 const CHANNEL = 'sealog_entries';
 const CONNECT_MAX_MS = 2000;
+const ANSWER_MAX_MS = 5000;
+/** By half more or less, so that replicas do not come together. */
 const AGAIN_MS = 2000;
 /** PostgreSQL takes less than 8000 bytes. */
 const PAYLOAD_MAX = 7900;
@@ -21,15 +24,18 @@ export function listenForEntries(
   connection: pg.ClientConfig,
   wake: (tenantIds: ReadonlySet<number> | undefined) => void,
 ): { close(): void } {
-  let client: pg.Client | undefined;
+  let client: BoundedClient | undefined;
   let timer: NodeJS.Timeout | undefined;
   let closed = false;
   const listen = async (): Promise<void> => {
-    const made = new pg.Client({
+    const made = new BoundedClient({
       ...connection,
       application_name: 'sealog_listener',
-      keepAlive: true,
       connectionTimeoutMillis: CONNECT_MAX_MS,
+      query_timeout: ANSWER_MAX_MS,
+      options: Object.entries(PEER_SETTINGS)
+        .map(([name, value]) => `-c ${name}=${value}`)
+        .join(' '),
     });
     client = made;
     const again = (): void => {
@@ -38,7 +44,7 @@ export function listenForEntries(
       made.end().catch(() => {});
       if (closed || client !== made) return;
       client = undefined;
-      timer = setTimeout(() => void listen(), AGAIN_MS);
+      timer = setTimeout(() => void listen(), AGAIN_MS * (0.5 + Math.random()));
       timer.unref();
     };
     made.on('error', again);

@@ -4,6 +4,7 @@
  */
 import pg from 'pg';
 import { SettingsError } from '../errors.ts';
+import { PEER_OPTIONS } from './bounded-client.ts';
 import { copyIn } from './copy-stream.ts';
 import { type DumpFacts, inOrder, listed } from './dump.ts';
 import { knownMigrations, makeSchema } from './migrate.ts';
@@ -39,7 +40,7 @@ export class Load {
     const client = new pg.Client({
       ...connection,
       application_name: 'sealog_restore',
-      keepAlive: true,
+      ...PEER_OPTIONS,
       connectionTimeoutMillis: CONNECT_MAX_MS,
       // What is lost of it in a crash is begun again.
       options: '-c search_path=pg_catalog -c synchronous_commit=off -c timezone=UTC',

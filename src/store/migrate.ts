@@ -10,6 +10,7 @@ import { Kysely, PostgresDialect, sql } from 'kysely';
 import { type Migration, Migrator } from 'kysely/migration';
 import pg from 'pg';
 import { SettingsError } from '../errors.ts';
+import { PEER_OPTIONS } from './bounded-client.ts';
 import { APP_ROLES, type AppRole } from './database.ts';
 import type { Tables } from './tables.ts';
 
@@ -46,6 +47,7 @@ export async function migrate(connection: pg.ClientConfig, roles: string | Login
   const logins = typeof roles === 'string' ? { writer: roles, reader: roles, verifier: roles, signer: roles } : roles;
   const pool = new pg.Pool({
     ...connection,
+    ...PEER_OPTIONS,
     max: 2,
     connectionTimeoutMillis: CONNECT_MAX_MS,
     application_name: 'sealog_migrate',
@@ -75,6 +77,7 @@ export async function migrate(connection: pg.ClientConfig, roles: string | Login
 export async function makeSchema(connection: pg.ClientConfig, behind?: string): Promise<void> {
   const pool = new pg.Pool({
     ...connection,
+    ...PEER_OPTIONS,
     max: 2,
     connectionTimeoutMillis: CONNECT_MAX_MS,
     onConnect: keepRolesMade,

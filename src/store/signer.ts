@@ -3,11 +3,12 @@
  * with the connection. All that is read for signing comes over this connection, so it comes from the server that gave the lease.
  */
 import { Kysely, PostgresDialect } from 'kysely';
-import pg from 'pg';
+import type pg from 'pg';
 import type { ClientCategory } from '../chain/category.ts';
 import type { CheckpointStore, SignableStream, SignedCheckpoint } from '../chain/checkpointer.ts';
 import { ANCHOR_STREAM } from '../chain/key-statement.ts';
 import { evidenceWithoutLeaf, type NewLeaf, saveLeaves } from './anchors.ts';
+import { BoundedClient, PEER_SETTINGS } from './bounded-client.ts';
 import { keyStatements, type StoredKeyStatement, saveCheckpoints, saveKeyStatement } from './checkpoints.ts';
 import { typesOfDatabase } from './database.ts';
 import { eraseAgain } from './erasures.ts';
@@ -94,12 +95,12 @@ export class SignerLease {
       lock_timeout: '2000',
       statement_timeout: `${STATEMENT_MAX_MS}`,
       idle_in_transaction_session_timeout: '5000',
+      ...PEER_SETTINGS,
     };
-    const client = new pg.Client({
+    const client = new BoundedClient({
       ...connection,
       types: typesOfDatabase,
       application_name: 'sealog_signer',
-      keepAlive: true,
       connectionTimeoutMillis: CONNECT_MAX_MS,
       query_timeout: ANSWER_MAX_MS,
       options: Object.entries(settings)

@@ -4,22 +4,26 @@ import { connect, createServer, type Server, type Socket } from 'node:net';
 
 /**
  * - `pass`: all that comes, the ends of both sides, and resets.
- * - `dead`: connections stay and are taken, nothing passes either way, and nobody is told. A connection that was once dead stays so.
+ * - `dead`: connections stay and are taken, nothing passes either way, and nobody is told. A connection that was once dead stays so: what is
+ *   between the two has forgotten it. With `pass` the target finds out that the other one went.
+ * - `stalled`: the same, but what was sent meanwhile, also that somebody went, arrives late: with `pass`.
  * - `reset`: what is open is reset, and so is whatever connects.
  * - `closed`: what is open is reset, and nobody listens.
  */
-export type Way = 'pass' | 'dead' | 'reset' | 'closed';
+export type Way = 'pass' | 'dead' | 'stalled' | 'reset' | 'closed';
 
 export interface BreakableWire {
   readonly port: number;
+  /** That are carried now. */
+  readonly connections: number;
   turn(way: Way): Promise<void>;
   /** Resets what is open. */
   cut(): void;
   close(): Promise<void>;
 }
 
-/** Starts a wire on 127.0.0.1 to a port of 127.0.0.1. */
-export async function startBreakableWire(target: number): Promise<BreakableWire> {
+/** Starts a wire on 127.0.0.1 to a port of 127.0.0.1, or to a Unix socket. */
+export async function startBreakableWire(target: number | string): Promise<BreakableWire> {
   const carried = new Set<Carried>();
   let way: Way = 'pass';
   let port = 0;
@@ -32,7 +36,8 @@ export async function startBreakableWire(target: number): Promise<BreakableWire>
         client.resetAndDestroy();
         return;
       }
-      const one = new Carried(client, target, way === 'dead');
+      const one = new Carried(client, target, way === 'dead', () => way === 'pass');
+      if (way === 'stalled') one.stall(true);
       carried.add(one);
       client.once('close', () => carried.delete(one));
     });
@@ -58,9 +63,14 @@ export async function startBreakableWire(target: number): Promise<BreakableWire>
   await listen();
   return {
     port,
+    get connections() {
+      return carried.size;
+    },
     async turn(to) {
       way = to;
+      for (const one of carried) one.stall(to === 'stalled');
       if (to === 'dead') for (const one of carried) one.isDead = true;
+      if (to === 'pass') for (const one of carried) one.tell();
       if (to === 'reset') cut();
       if (to === 'closed') await stopListening();
       else if (server === undefined) await listen();
@@ -74,17 +84,21 @@ class Carried {
   isDead: boolean;
   readonly #client: Socket;
   readonly #target: Socket | undefined;
+  #isStalled = false;
+  #isLeft = false;
 
-  constructor(client: Socket, port: number, isDead: boolean) {
+  constructor(client: Socket, to: number | string, isDead: boolean, isThere: () => boolean) {
     this.isDead = isDead;
     this.#client = client;
     client.on('error', () => {});
     if (isDead) {
       // Read to the end, so that its close is seen.
       client.resume();
+      client.on('end', () => client.end());
       return;
     }
-    const target = connect({ port, host: '127.0.0.1', allowHalfOpen: true });
+    const place = typeof to === 'string' ? { path: to } : { port: to, host: '127.0.0.1' };
+    const target = connect({ ...place, allowHalfOpen: true });
     this.#target = target;
     for (const [one, other] of [
       [client, target],
@@ -95,22 +109,49 @@ class Carried {
       one.on('data', (chunk) => {
         if (this.isDead || other.write(chunk)) return;
         one.pause();
-        other.once('drain', () => one.resume());
+        other.once('drain', () => {
+          if (!this.#isStalled) one.resume();
+        });
       });
       one.on('end', () => {
         if (!this.isDead) other.end();
+        else if (one === client) {
+          this.#isLeft = true;
+          if (isThere()) this.tell();
+        }
       });
       // Where both sides have ended there is nothing more to tell; else it was a reset, or nobody was there.
       one.on('close', () => {
         if (this.isDead && one === target) return;
         if (one.readableEnded && one.writableFinished) return;
-        other.resetAndDestroy();
+        reset(other);
       });
     }
   }
 
-  cut(): void {
-    this.#client.resetAndDestroy();
-    this.#target?.resetAndDestroy();
+  /** Nobody reads: the system keeps what comes. */
+  stall(isStalled: boolean): void {
+    if (this.#isStalled === isStalled || this.#target === undefined) return;
+    this.#isStalled = isStalled;
+    for (const one of [this.#client, this.#target]) {
+      if (isStalled) one.pause();
+      else one.resume();
+    }
   }
+
+  /** Of a dead one whose client went: as the operating system finds out once it can ask. */
+  tell(): void {
+    if (this.#isLeft) this.cut();
+  }
+
+  cut(): void {
+    reset(this.#client);
+    if (this.#target !== undefined) reset(this.#target);
+  }
+}
+
+/** A Unix socket has no resets. */
+function reset(socket: Socket): void {
+  if (socket.remoteFamily === undefined && !socket.connecting) socket.destroy();
+  else socket.resetAndDestroy();
 }

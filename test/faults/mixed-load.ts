@@ -18,6 +18,10 @@ export interface MixedLoadOptions {
   readonly pauseMs?: number;
   /** The share of events that go to the first tenant's first category; 0.5 unless said otherwise. */
   readonly hot?: number;
+  /** Milliseconds until what had no receipt is sent again; 50 unless said otherwise. */
+  readonly retryMs?: number;
+  /** Whether some events without an answer are given up; yes unless said otherwise. */
+  readonly givesUp?: boolean;
 }
 
 export interface MixedLoad {
@@ -28,6 +32,8 @@ export interface MixedLoad {
   readonly slowest: ReadonlyMap<number, number>;
   /** Resolves with the milliseconds until an event that is sent from now on has its receipt. */
   nextReceipt(maxMs: number): Promise<number>;
+  /** Sends so many single events to one replica at once, once each. Calls `onFirst` at the first answer, and resolves with the statuses of all. */
+  burst(url: string, count: number, onFirst?: () => void): Promise<readonly number[]>;
   /** Begins to count answers and times anew. */
   forget(): void;
   /** Stops sending. What has no answer yet is asked for again where `settle` is true, which must then come. */
@@ -51,7 +57,7 @@ interface Answer {
 }
 
 export function startMixedLoad(options: MixedLoadOptions): MixedLoad {
-  const { urls, tokens, categories, writers, pauseMs = 0, hot = 0.5 } = options;
+  const { urls, tokens, categories, writers, pauseMs = 0, hot = 0.5, retryMs = RETRY_MS, givesUp = true } = options;
   const agent = new Agent({ keepAlive: true });
   const tenants = [...tokens.keys()];
   const lines: Line[] = [];
@@ -83,10 +89,18 @@ export function startMixedLoad(options: MixedLoadOptions): MixedLoad {
     return [tenants[randomInt(tenants.length)]!, categories[randomInt(categories.length)]!];
   }
 
-  async function post(tenant: string, path: string, body: string): Promise<Answer> {
+  function isGivenUp(): boolean {
+    return givesUp && randomInt(GIVEN_UP) === 0;
+  }
+
+  function anyUrl(): string {
     const all = urls();
+    return all[randomInt(all.length)]!;
+  }
+
+  async function post(tenant: string, path: string, body: string, url = anyUrl()): Promise<Answer> {
     const began = performance.now();
-    const answer = await send(agent, `${all[randomInt(all.length)]}${path}`, tokens.get(tenant)!, body);
+    const answer = await send(agent, `${url}${path}`, tokens.get(tenant)!, body);
     answers.set(answer.status, (answers.get(answer.status) ?? 0) + 1);
     slowest.set(answer.status, Math.max(slowest.get(answer.status) ?? 0, performance.now() - began));
     return answer;
@@ -109,10 +123,10 @@ export function startMixedLoad(options: MixedLoadOptions): MixedLoad {
 
   async function deliver(line: Line, isPatient: boolean): Promise<void> {
     const body = JSON.stringify(line.event);
-    for (const end = performance.now() + SETTLE_MAX_MS; ; await sleep(RETRY_MS)) {
+    for (const end = performance.now() + SETTLE_MAX_MS; ; await sleep(retryMs)) {
       const { status, text } = await post(line.tenant, '/v1/events', body);
       if (note(line, status, () => JSON.parse(text) as Receipt)) return;
-      if (!isPatient && (stopped || randomInt(GIVEN_UP) === 0)) return;
+      if (!isPatient && (stopped || isGivenUp())) return;
       if (performance.now() > end) throw new Error(`no receipt for ${line.event.id} in a minute: ${status} ${text}`);
     }
   }
@@ -126,8 +140,8 @@ export function startMixedLoad(options: MixedLoadOptions): MixedLoad {
       const { status, text } = await post(tenant, '/v1/events/batch', body);
       if (status !== 200) {
         const isSettled = batch.map((line) => note(line, status, () => fail(`${status} for a batch: ${text}`)))[0];
-        if (isSettled || stopped || randomInt(GIVEN_UP) === 0) return;
-        await sleep(RETRY_MS);
+        if (isSettled || stopped || isGivenUp()) return;
+        await sleep(retryMs);
         continue;
       }
       const { items } = JSON.parse(text) as { items: (Receipt & { status: number })[] };
@@ -180,6 +194,16 @@ export function startMixedLoad(options: MixedLoadOptions): MixedLoad {
       }
       return performance.now() - began;
     },
+    burst(url, count, onFirst) {
+      const sending = Array.from({ length: count }, async () => {
+        const line = fresh(...somewhere());
+        const { status, text } = await post(line.tenant, '/v1/events', JSON.stringify(line.event), url);
+        note(line, status, () => JSON.parse(text) as Receipt);
+        return status;
+      });
+      Promise.race(sending).then(onFirst, () => {});
+      return Promise.all(sending);
+    },
     forget() {
       answers.clear();
       slowest.clear();
@@ -189,7 +213,7 @@ export function startMixedLoad(options: MixedLoadOptions): MixedLoad {
       await writing;
       if (settle)
         for (const line of lines.filter(({ isOpen, receipts }) => isOpen && receipts.length === 0))
-          if (randomInt(2) === 0) await deliver(line, true);
+          if (!givesUp || randomInt(2) === 0) await deliver(line, true);
       agent.destroy();
     },
   };

@@ -58,10 +58,13 @@ export async function makeDeployment({ database: given, settings }: DeploymentOp
 export interface ServiceProcess {
   /** Without a slash at the end; another after each start. */
   readonly url: string;
+  readonly pid: number;
   /** What it printed, of all its lives. */
   output(): string;
   signal(signal: 'SIGSTOP' | 'SIGCONT'): void;
   kill(): Promise<void>;
+  /** Tells it to stop (SIGTERM), and resolves with its exit code. */
+  stop(): Promise<number | null>;
   /** Starts it again, and waits until it is ready. */
   again(): Promise<void>;
 }
@@ -99,6 +102,9 @@ export async function startServiceProcess(environment: Readonly<Record<string, s
     get url() {
       return url;
     },
+    get pid() {
+      return child.pid!;
+    },
     output: () => output,
     signal: (signal) => void child.kill(signal),
     async kill() {
@@ -106,6 +112,12 @@ export async function startServiceProcess(environment: Readonly<Record<string, s
       const closed = once(child, 'close');
       child.kill('SIGKILL');
       await closed;
+    },
+    async stop() {
+      const closed = once(child, 'close');
+      child.kill('SIGTERM');
+      await closed;
+      return child.exitCode;
     },
     again: start,
   };
