@@ -93,6 +93,7 @@ import { Signer } from './signer/signer.ts';
 import { createApiKey, findApiKeys, noteApiKeyUses, revokeApiKey, rotateApiKey } from './store/api-keys.ts';
 import { appendStore } from './store/append.ts';
 import { checkpointsByName, keyStatements } from './store/checkpoints.ts';
+import { ClockWatch } from './store/clock-watch.ts';
 import {
   beginGeneration,
   dropMonthsOfKeys,
@@ -100,6 +101,7 @@ import {
   findOrStoreKey,
   generationAgeMs,
   generationToRetire,
+  isStreamGone,
   keyById,
   keyGenerations,
   keysFrom,
@@ -141,6 +143,7 @@ import { decide, propose } from './store/proposals.ts';
 import { listRuns } from './store/prunings.ts';
 import { ReaderTurns } from './store/reader-turns.ts';
 import { changePolicy, evidenceRule, monthsInUse } from './store/retention.ts';
+import { SchemaWatch } from './store/schema-watch.ts';
 import { checkSettings } from './store/settings-gate.ts';
 import { SignerLease, signerRefusal } from './store/signer.ts';
 import { isAnySinkActive } from './store/sink-followers.ts';
@@ -239,6 +242,8 @@ export interface App {
   /** Undefined where this replica does not sign. */
   readonly signer: Signer | undefined;
   readonly pruner: Pruner;
+  /** Resolves, if ever, with migrations of the database that this program may not work beside: it has to end. */
+  readonly outdated: Promise<readonly string[]>;
   /** Tells the log that the service is up: whoever makes it listen calls this. Resolves once that is stored, with false where it never will be. */
   tellStart(): Promise<boolean>;
   /** Starts what the first requests would otherwise wait for. */
@@ -319,6 +324,7 @@ const CHECKPOINT_WAITERS_MAX = 5000;
 const HOUR_MS = 3_600_000;
 const DAY_MS = 24 * HOUR_MS;
 const DISK_ACTION = 'disk.filling';
+const CLOCK_ACTION = 'clock.wrong';
 
 /** Whoever places or releases a hold is done within a moment; what he left undone is done by whoever looks next. */
 const HOLD_TIMING = { everyMs: 10_000, silentMs: 15_000 };
@@ -402,7 +408,12 @@ export async function createApp(options: AppOptions): Promise<App> {
           // Entries are sealed before they are stamped: a clock that stepped would have partitions and keys made for months that nothing is stored in.
           const objection = clock.objection(wallClock(), 0);
           if (objection !== undefined) throw new Problem('not_ready', { detail: objection });
-          return findOrStoreKey(database.writer, stream, dropMonth, make);
+          try {
+            return await findOrStoreKey(database.writer, stream, dropMonth, make);
+          } catch (error) {
+            if (isStreamGone(error)) directory.forget([stream.id]);
+            throw error;
+          }
         },
         byId: (id) => keyById(database.verifier, id),
       },
@@ -486,6 +497,16 @@ export async function createApp(options: AppOptions): Promise<App> {
       onFuller: (state) => {
         log.error(state, 'a disk is getting full: when it is, nothing is stored');
         void teller.tell(DISK_ACTION, () => appendOwn(OWN_TENANT, 'system_operation', diskEvent(state)));
+      },
+    });
+    const clocks = new ClockWatch({
+      databaseClock: () => databaseClock(database.writer),
+      objection: (now) => clock.objection(now, 0),
+      onWrong: (reason) => log.error({ reason }, 'a clock is wrong: nothing is stored until it is right'),
+      onRight: (wrong) => {
+        log.info({ ...wrong }, 'the clocks are right again');
+        const event = { action: CLOCK_ACTION, outcome: 'failure', severity: 8, details: { ...wrong } } as const;
+        void teller.tell(CLOCK_ACTION, () => appendOwn(OWN_TENANT, 'system_operation', event));
       },
     });
     const signer =
@@ -1001,6 +1022,7 @@ export async function createApp(options: AppOptions): Promise<App> {
           tls: () => tls?.status,
           tlsClients: () => tlsClients,
           disks: () => disks.states,
+          isClockWrong: () => clocks.isWrong,
         }),
       ),
     );
@@ -1032,7 +1054,11 @@ export async function createApp(options: AppOptions): Promise<App> {
     await signer?.start();
     // The folders are there now.
     if (options.disks !== false) await disks.start();
-    watched.push(disks);
+    clocks.start();
+    const outdated = Promise.withResolvers<readonly string[]>();
+    const schema = new SchemaWatch(database.writer, outdated.resolve);
+    schema.start();
+    watched.push(disks, clocks, schema);
     anchors =
       config.anchorsFile === undefined || signer === undefined
         ? undefined
@@ -1098,6 +1124,7 @@ export async function createApp(options: AppOptions): Promise<App> {
       origin,
       signer,
       pruner,
+      outdated: outdated.promise,
       tellStart: () => life.start(),
       warm: () => batches.start(),
       close: () => {

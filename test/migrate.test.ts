@@ -129,6 +129,38 @@ describe('migrate', () => {
     );
   });
 
+  test('lets a program go on beside a newer schema that says so, to which its own migrating adds nothing', async () => {
+    const database = await freshDatabase();
+    await migrate(database.adminConfig, database.appRole);
+    const version = (await knownMigrations()).at(-1)!.slice(0, 4);
+    const name = `9998_of_tomorrow.beside-${version}`;
+    await run(database.adminConfig, `INSERT INTO sealog.migration VALUES ('${name}', now()::text)`);
+    expect(await migrate(database.adminConfig, database.appRole)).toEqual([]);
+    const own = openDatabase({ connection: database.appConfig, readersMax: 1, log: { warn: () => {} } });
+    onTestFinished(() => own.close());
+    const { refusals, warnings } = await checkSettings(own.writer);
+    expect([refusals, warnings]).toEqual([[], expect.arrayContaining([expect.stringContaining(name)])]);
+    // One more, which says that only a program of tomorrow may.
+    const later = '9999_of_the_day_after.beside-9998';
+    await run(database.adminConfig, `INSERT INTO sealog.migration VALUES ('${later}', now()::text)`);
+    await expect(migrate(database.adminConfig, database.appRole)).rejects.toThrow(later);
+    expect((await checkSettings(own.writer)).refusals).toEqual([expect.stringContaining(`(${later})`)]);
+  });
+
+  test('does not change what connected services may not go on beside', async () => {
+    const database = await freshDatabase();
+    await migrate(database.adminConfig, database.appRole);
+    // As it was before the newest.
+    const newest = (await knownMigrations()).at(-1)!;
+    await run(database.adminConfig, `DELETE FROM sealog.migration WHERE name = '${newest}'`);
+    const service = openDatabase({ connection: database.appConfig, readersMax: 1, log: { warn: () => {} } });
+    onTestFinished(() => service.close());
+    await service.writer.query('SELECT 1');
+    await expect(migrate(database.adminConfig, database.appRole)).rejects.toThrow(
+      `can not go on beside ${newest}: stop them first`,
+    );
+  });
+
   test("refuses to let the migrator's own role in as the service's", async () => {
     const database = await freshDatabase();
     await expect(migrate(database.adminConfig, database.adminConfig.user)).rejects.toThrow(/can not migrate and be/);

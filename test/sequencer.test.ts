@@ -387,6 +387,40 @@ describe('a clock that is wrong', () => {
   });
 });
 
+describe('a stream whose row went with a primary that had told nobody', () => {
+  const event = (more: Json) => tiny({ category: 'security_event', severity: 5, ...more });
+
+  it.each([
+    ['is gone', `DELETE FROM sealog.stream WHERE name = 'acme/security_event'`],
+    [
+      'has a number that is another stream’s now',
+      `INSERT INTO sealog.tenant (name) VALUES ('zeta'); UPDATE sealog.stream SET name = 'zeta/security_event',
+         tenant = (SELECT id FROM sealog.tenant WHERE name = 'zeta') WHERE name = 'acme/security_event'`,
+    ],
+  ])('%s: made anew, and nobody else’s', async (_, lost) => {
+    let skew = 0;
+    const service = await startService({ wallClock: () => Date.now() + skew });
+    try {
+      skew = 3_600_000;
+      expect((await service.post('/v1/events', event({}))).status).toBe(503);
+      skew = 0;
+      await service.adminPool.query(
+        `ALTER TABLE sealog.stream DISABLE TRIGGER ALL; ${lost};
+         ALTER TABLE sealog.stream ENABLE ALWAYS TRIGGER guard, ENABLE ALWAYS TRIGGER append_only, ENABLE ALWAYS TRIGGER no_truncate`,
+      );
+      const sent = event({});
+      const first = await service.post('/v1/events', sent);
+      expect([first.status, first.body.detail]).toEqual([503, expect.stringContaining('not in this database')]);
+      const { status, body } = await service.post('/v1/events', sent);
+      expect([status, body.stream, body.seq]).toEqual([201, 'acme/security_event', 0]);
+      expect(await sizeOf(service, 'zeta/security_event')).toBe(0);
+      await service.checkLog();
+    } finally {
+      await service.stop();
+    }
+  });
+});
+
 describe('blocks and tiles', () => {
   let service: TestService;
 

@@ -69,6 +69,7 @@ export type Submission = {
 /** A stream's row, locked. Instants are milliseconds since 1970. */
 export interface StreamHead {
   readonly id: number;
+  readonly name: string;
   readonly size: number;
   readonly head: Uint8Array;
   readonly frontier: Uint8Array;
@@ -100,7 +101,7 @@ export interface NewTile {
   readonly root: Uint8Array;
 }
 
-export interface NewHead extends Omit<StreamHead, 'retentionMonths' | 'retentionBefore'> {
+export interface NewHead extends Omit<StreamHead, 'name' | 'retentionMonths' | 'retentionBefore'> {
   readonly sizeBefore: number;
 }
 
@@ -417,7 +418,10 @@ export class Sequencer {
     }
     const refusal =
       error instanceof Problem ? error : new Problem('not_ready', { detail: reasonOf(error), cause: error });
-    if (refusal.code !== 'busy') this.#objection = { detail: refusal.detail ?? refusal.title, at: performance.now() };
+    const at = performance.now();
+    if (refusal.code !== 'busy') this.#objection = { detail: refusal.detail ?? refusal.title, at };
+    // Behind a commit that hangs everybody finds the stream locked: that is the same objection.
+    else if (this.objection !== undefined) this.#objection = { ...this.#objection!, at };
     this.#tell(group, refusal);
   }
 
@@ -463,7 +467,7 @@ export class Sequencer {
       queries,
       async (transaction) => {
         const heads = new Map(transaction.heads.map((head) => [head.id, head]));
-        assert.equal(heads.size, streamIds.length, 'every stream has a row');
+        this.#checkPlaces(runs, heads);
         // What the rows say of the policy, and of the newest entries, may lead to other months than was thought.
         const all = this.#idQueries(asking, heads);
         const enough = all.every((query, i) => isSameList(query.dropMonths, queries[i]!.dropMonths));
@@ -552,6 +556,26 @@ export class Sequencer {
       );
     }
     return { result: { kind: 'done', outcomes, heads: plan.heads }, rows: plan.blocks.length > 0 ? plan : undefined };
+  }
+
+  /**
+   * Finds streams that are not where this process made or found them: what a primary had told nobody else went with it, and another stream may have
+   * its number now.
+   */
+  #checkPlaces(runs: readonly SealedRun[], heads: ReadonlyMap<number, StreamHead>): void {
+    const moved = new Set(
+      runs
+        .map(({ stream }) => stream)
+        .filter(({ id, name }) => heads.get(id)?.name !== name)
+        .map(({ id }) => id),
+    );
+    if (moved.size === 0) return;
+    if ([...moved].some((id) => this.#known.has(id)))
+      throw new EvidenceError(
+        'a stream is gone in which something was committed: the database was restored or rewritten',
+      );
+    this.#options.onOutdated?.([...moved]);
+    throw new StreamProblem([...moved], 'a stream is not in this database: the next attempt finds or makes it');
   }
 
   /** Refuses a stream that shows less than this process saw committed, and a head that contradicts itself. */

@@ -65,7 +65,7 @@ export async function serve(args: string[]): Promise<number> {
     // Not waited for: a database that is kept from appending may be so for long.
     void app.tellStart();
     if (!told.aborted) process.stdout.write(welcome(place, app.origin, config));
-    return await untilStopped(told, postgres, config, log);
+    return await untilStopped(told, app, postgres, config, log);
   } catch (error) {
     // What fails because we were told to stop is no failure.
     if (!told.aborted) throw error;
@@ -134,9 +134,10 @@ function isOfThisMachine(address: string): boolean {
   return address === '::1' || /^(::ffff:)?127\./.test(address);
 }
 
-/** Returns the exit code: 0 when told to stop, 1 when the embedded server ended by itself. */
+/** Returns the exit code: 0 when told to stop, 1 when the embedded server ended by itself, or the database was migrated past this program. */
 async function untilStopped(
   told: AbortSignal,
+  app: App,
   postgres: EmbeddedPostgres | undefined,
   config: Config,
   log: Logger,
@@ -145,14 +146,18 @@ async function untilStopped(
     if (told.aborted) resolve(0);
     told.addEventListener('abort', () => resolve(0));
   });
-  if (postgres === undefined) return stopped;
+  const outdated = app.outdated.then((migrations) => {
+    log.fatal({ migrations }, 'the database was migrated past this version of Sealog: install the newer version');
+    return 1;
+  });
+  if (postgres === undefined) return Promise.race([stopped, outdated]);
   const died = postgres.exited.then(() => {
     if (told.aborted) return 0;
     const logFile = join(config.dataDir, 'postgres', 'server.log');
     log.fatal({ logFile }, 'the embedded database ended: start the service again, it recovers');
     return 1;
   });
-  return Promise.race([stopped, died]);
+  return Promise.race([stopped, outdated, died]);
 }
 
 /**

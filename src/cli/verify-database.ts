@@ -13,7 +13,8 @@ import { findOrStoreKey, keyById } from '../store/data-keys.ts';
 import { type Database, type DatabaseOptions, openDatabase } from '../store/database.ts';
 import { readOrigin } from '../store/deployment.ts';
 import { logWideSource } from '../store/log-wide-source.ts';
-import { newerSchema, unknownMigrations } from '../store/migrate.ts';
+import { doneMigrations, knownMigrations, newerSchema } from '../store/migrate.ts';
+import { newerMigrations } from '../store/schema-version.ts';
 import { listStreams } from '../store/streams.ts';
 import { anyOf, type EvidenceChecker, timeStampChecker, witnessChecker } from '../verify/outside-evidence.ts';
 import { readCertificates } from '../verify/time-stamp.ts';
@@ -68,8 +69,8 @@ export async function verifyAll(
   const database = openDatabase({ ...where, readersMax: 1, log });
   const parts = new PartsThreads();
   try {
-    const newer = await unknownMigrations(database.verifier);
-    if (newer.length > 0) throw newerSchema(newer);
+    const { foreign } = newerMigrations(await doneMigrations(database.verifier), await knownMigrations());
+    if (foreign.length > 0) throw newerSchema(foreign);
     const keyring = new Keyring(monthKeys, {
       findOrStore: (stream, month, make) => findOrStoreKey(database.writer, stream, month, make),
       byId: (id) => keyById(database.verifier, id),

@@ -37,6 +37,7 @@ export interface Measured {
   readonly keySet?: () => MeasuredKeySet | undefined;
   /** Disks that the service writes to. */
   readonly disks?: () => readonly MeasuredDisk[];
+  readonly isClockWrong?: () => boolean;
 }
 
 export interface MeasuredDisk {
@@ -238,6 +239,10 @@ export function serviceMetrics(measured: Measured): Metric[] {
       'sealog_disk_alarm_percent',
       '75 or 90 where a disk is fuller than that, else 0.',
       byDisk(({ level }) => level),
+    ),
+
+    gauge('sealog_clock_wrong', '1 while nothing is stored because of a clock.', () =>
+      measured.isClockWrong === undefined ? undefined : Number(measured.isClockWrong()),
     ),
 
     gauge(

@@ -11,7 +11,7 @@ import type { StoredBlock } from '../chain/block.ts';
 import type { AppendStore, AppendTransaction, IdQuery, NewRows, StreamHead } from '../chain/sequencer.ts';
 import { sha256Hex } from '../chain/sha256.ts';
 import { EvidenceError, KeyUnavailableError, Problem } from '../errors.ts';
-import { type BlockRow, storedBlock } from './block-row.ts';
+import { BLOCK_COLUMNS, type BlockRow, storedBlock } from './block-row.ts';
 import { type Database, withClient } from './database.ts';
 import { NO_SIGNER, SIGNER_REFUSAL } from './signer.ts';
 import { earlierRetention, type StoredRetention } from './streams.ts';
@@ -119,6 +119,7 @@ async function lockStreams(
 ): Promise<{ heads: StreamHead[]; closed: number[]; unopened: number[] }> {
   const { rows } = await client.query<{
     id: number;
+    name: string;
     size: number;
     head: Buffer;
     frontier: Buffer;
@@ -130,12 +131,13 @@ async function lockStreams(
     epoch: number;
   }>({
     name: 'lock_streams',
-    text: `SELECT id, size, head, frontier, recorded_at, retain_until, retention_months, retention_before, closed, epoch
+    text: `SELECT id, name, size, head, frontier, recorded_at, retain_until, retention_months, retention_before, closed, epoch
            FROM sealog.stream WHERE id = ANY ($1::integer[]) ORDER BY id FOR UPDATE`,
     values: [arrayOf(streamIds)],
   });
   const heads = rows.map((row) => ({
     id: row.id,
+    name: row.name,
     size: row.size,
     head: row.head,
     frontier: row.frontier,
@@ -198,7 +200,7 @@ async function findSeen(
 async function blocksFrom(client: pg.PoolClient, streamId: number, seq: number): Promise<StoredBlock[]> {
   const { rows } = await client.query<BlockRow>({
     name: 'blocks_from',
-    text: `SELECT * FROM sealog.block WHERE stream = $1 AND first_seq > $2 - 1024 ORDER BY first_seq LIMIT 1280`,
+    text: `SELECT ${BLOCK_COLUMNS} FROM sealog.block WHERE stream = $1 AND first_seq > $2 - 1024 ORDER BY first_seq LIMIT 1280`,
     values: [streamId, seq],
   });
   return rows.map(storedBlock).filter((block) => block.firstSeq + block.entries > seq);

@@ -1,6 +1,6 @@
 /** Wrapped data keys, one for each stream and drop month; each wrapped by as many generations of its month key as there were since. */
 import { type Kysely, sql } from 'kysely';
-import type pg from 'pg';
+import pg from 'pg';
 import type { StreamRef } from '../chain/entry.ts';
 import { Problem } from '../errors.ts';
 import type { Tables } from './tables.ts';
@@ -68,9 +68,21 @@ export async function findOrStoreKey(
     const stored = await find();
     if (stored !== undefined) return stored;
   } catch (cause) {
-    throw new Problem('not_ready', { detail: 'the key of a stream can not be had', cause });
+    const detail = isGone(cause)
+      ? 'a stream is not in this database: the next attempt finds or makes it'
+      : 'the key of a stream can not be had';
+    throw new Problem('not_ready', { detail, cause });
   }
   throw new Problem('not_ready', { detail: 'the key of a stream could not be stored' });
+}
+
+/** Whether an error of `findOrStoreKey` is that its stream, or whose it is, has no row: it went with a primary that had told nobody of it. */
+export function isStreamGone(error: unknown): boolean {
+  return error instanceof Problem && isGone(error.cause);
+}
+
+function isGone(error: unknown): boolean {
+  return error instanceof pg.DatabaseError && error.code === '23503';
 }
 
 /** Makes the partitions of a drop month. Returns whether any was missing. */

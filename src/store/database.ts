@@ -70,6 +70,9 @@ const WRITERS_MAX = 4;
 /** Verification reads ahead while it looks up what the index must have. */
 const VERIFIERS_MAX = 4;
 
+/** A newer version changed what a prepared statement of this connection gives: on another one it is prepared anew. */
+const PLAN_OUTDATED = '0A000';
+
 /** bigint columns hold seq, size and milliseconds, all within a double's integers; a column that does not is read as text. */
 export const typesOfDatabase: pg.CustomTypesConfig = {
   getTypeParser: ((oid: number, format?: 'text' | 'binary') => {
@@ -159,7 +162,7 @@ export async function withClient<T>(pool: pg.Pool, work: (client: pg.PoolClient)
     broken = false;
     return result;
   } catch (error) {
-    broken = !(error instanceof pg.DatabaseError);
+    broken = !(error instanceof pg.DatabaseError) || error.code === PLAN_OUTDATED;
     throw error;
   } finally {
     client.release(broken);

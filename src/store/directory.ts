@@ -35,9 +35,13 @@ export class Directory {
     return this.open(tenant, category);
   }
 
-  /** Forgets streams of which something else is remembered than is so. */
+  /** Forgets streams of which something else is remembered than is so, and whose they are. */
   forget(streamIds: readonly number[]): void {
-    for (const [key, stream] of this.#streams) if (streamIds.includes(stream.id)) this.#streams.delete(key);
+    for (const [key, stream] of this.#streams) {
+      if (!streamIds.includes(stream.id)) continue;
+      this.#streams.delete(key);
+      this.#tenants.delete(key.slice(0, key.lastIndexOf('/')));
+    }
   }
 
   /** Returns the stream that a tenant's new entries of a category go to; tenant and stream are made on first use. */

@@ -12,11 +12,14 @@ import pg from 'pg';
 import { SettingsError } from '../errors.ts';
 import { PEER_OPTIONS } from './bounded-client.ts';
 import { APP_ROLES, type AppRole } from './database.ts';
+import { foreignTo, newerMigrations } from './schema-version.ts';
 import type { Tables } from './tables.ts';
 
 const FOLDER = new URL('../../migrations/', import.meta.url);
 const TABLE = 'migration';
 const CONNECT_MAX_MS = 10_000;
+/** How long a migration waits for a table, which everybody who comes behind it waits for as well. No statement of ours takes longer than 4 s. */
+const LOCK_WAIT_MAX_MS = 6000;
 /** What a backup calls the connection that holds the tables. */
 export const BACKUP_LOCK = 'sealog_backup_lock';
 
@@ -41,7 +44,8 @@ export async function knownMigrations(): Promise<string[]> {
  * Migrates, lets the login roles in (made when they are not there; a single name is that of all four), and returns the migrations that
  * were run.
  *
- * @throws SettingsError when the schema is newer than this code, or a login role is the role that migrates
+ * @throws SettingsError when the schema is newer than this code may work beside, when services are connected that may not go on beside what is to
+ *   be run, or when a login role is the role that migrates
  */
 export async function migrate(connection: pg.ClientConfig, roles: string | LoginRoles): Promise<string[]> {
   const logins = typeof roles === 'string' ? { writer: roles, reader: roles, verifier: roles, signer: roles } : roles;
@@ -57,11 +61,14 @@ export async function migrate(connection: pg.ClientConfig, roles: string | Login
   const database = new Kysely<Tables>({ dialect: new PostgresDialect({ pool }) });
   try {
     for (const login of Object.values(logins)) await refuseOwnRole(database, login);
-    const newer = await unknownMigrations(database);
-    if (newer.length > 0) throw newerSchema(newer);
+    const done = await doneMigrations(database);
+    const { beside, foreign } = newerMigrations(done, await knownMigrations());
+    if (foreign.length > 0) throw newerSchema(foreign);
     await refuseDuringBackup(database);
-    const { error, results } = await migratorOf(database).migrateToLatest();
-    if (error !== undefined) throw error;
+    await refuseBesideServices(database, done);
+    // A program of before has nothing to add to a schema that it may work beside.
+    const { error, results } = beside.length > 0 ? { results: [] } : await migratorOf(database).migrateToLatest();
+    if (error !== undefined) throw isLockWait(error) ? lockedOut() : error;
     await admit(database, logins);
     await closeDatabase(database);
     return (results ?? []).map((result) => result.migrationName);
@@ -93,16 +100,15 @@ export async function makeSchema(connection: pg.ClientConfig, behind?: string): 
   }
 }
 
-/** Returns the migrations that the database has and this code does not know. */
-export async function unknownMigrations(database: Kysely<Tables>): Promise<string[]> {
+/** Returns the migrations that the database has, in order. */
+export async function doneMigrations(database: Kysely<Tables>): Promise<string[]> {
   const { rows } = await sql<{ there: boolean }>`
     SELECT EXISTS (SELECT FROM pg_class WHERE relname = 'migration' AND relnamespace = to_regnamespace('sealog')) AS there`.execute(
     database,
   );
   if (rows[0]?.there !== true) return [];
-  const known = new Set(await knownMigrations());
   const done = await database.selectFrom('sealog.migration').select('name').orderBy('name').execute();
-  return done.map((row) => row.name).filter((name) => !known.has(name));
+  return done.map((row) => row.name);
 }
 
 export function newerSchema(newer: readonly string[]): SettingsError {
@@ -138,6 +144,31 @@ async function refuseDuringBackup(database: Kysely<Tables>): Promise<void> {
   ]);
 }
 
+/** A service that does not know what is changed under it could store what is wrong to those that do, or remove what they keep. */
+async function refuseBesideServices(database: Kysely<Tables>, done: readonly string[]): Promise<void> {
+  const missing = (await knownMigrations()).filter((name) => !done.includes(name));
+  const foreign = foreignTo(done, missing);
+  if (done.length === 0 || foreign.length === 0) return;
+  const { rows } = await sql<{ connections: number; hosts: string[] }>`
+    SELECT count(*)::integer AS connections, coalesce(array_agg(DISTINCT coalesce(host(client_addr), 'this machine')), '{}') AS hosts
+    FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'sealog_writer'`.execute(database);
+  const { connections = 0, hosts = [] } = rows[0] ?? {};
+  if (connections === 0) return;
+  throw new SettingsError([
+    `services of the version before are connected (from ${hosts.join(', ')}) and can not go on beside ${foreign.join(', ')}: stop them first`,
+  ]);
+}
+
+function isLockWait(error: unknown): boolean {
+  return error instanceof pg.DatabaseError && error.code === '55P03';
+}
+
+function lockedOut(): SettingsError {
+  return new SettingsError([
+    'somebody uses a table that is to be changed, for longer than others may wait: nothing was migrated; see pg_stat_activity, and try again',
+  ]);
+}
+
 function migratorOf(database: Kysely<Tables>): Migrator {
   return new Migrator({
     db: database,
@@ -154,7 +185,7 @@ async function readMigrations(): Promise<Record<string, Migration>> {
     const text = await readFile(new URL(`${name}.sql`, FOLDER), 'utf8');
     migrations[name] = {
       async up(database) {
-        await sql.raw(text).execute(database);
+        await sql.raw(`SET LOCAL lock_timeout = ${LOCK_WAIT_MAX_MS}; ${text}`).execute(database);
       },
     };
   }

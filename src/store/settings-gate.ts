@@ -8,6 +8,7 @@ import pg from 'pg';
 import { Problem } from '../errors.ts';
 import { APP_ROLES, type AppRole, type Logins, withClient } from './database.ts';
 import { knownMigrations } from './migrate.ts';
+import { newerMigrations } from './schema-version.ts';
 
 export interface GateResult {
   readonly refusals: readonly string[];
@@ -92,16 +93,21 @@ export async function checkSettings(writer: pg.Pool, logins: Logins = {}): Promi
     OWN_LOGINS.every((own) => own.role !== role || logins[own.of] === undefined),
   );
   const refusals = refusalsOf(facts, roles);
+  const warnings = warningsOf(facts);
   if (facts.migrated && roles.every((role) => facts.may_act_as.includes(role))) {
     try {
       refusals.push(...(await withClient(writer, sessionRefusals)));
-      if (refusals.length === 0) refusals.push(...(await withClient(writer, schemaRefusals)));
+      if (refusals.length === 0) {
+        const schema = await withClient(writer, lookAtSchema);
+        refusals.push(...schema.refusals);
+        warnings.push(...schema.warnings);
+      }
     } catch (error) {
       refusals.push(unreachable(error));
     }
   }
   if (facts.migrated) refusals.push(...(await loginRefusals(logins, facts)));
-  return { refusals, warnings: warningsOf(facts) };
+  return { refusals, warnings };
 }
 
 /** What is wrong with the logins that serve one role each. */
@@ -292,21 +298,26 @@ async function sessionRefusals(client: pg.PoolClient): Promise<string[]> {
   ];
 }
 
-async function schemaRefusals(client: pg.PoolClient): Promise<string[]> {
-  const refusals: string[] = [];
+async function lookAtSchema(client: pg.PoolClient): Promise<GateResult> {
   const { rows: migrations } = await client.query<{ name: string }>('SELECT name FROM sealog.migration ORDER BY name');
   const done = migrations.map((row) => row.name);
   const known = await knownMigrations();
-  const newer = done.filter((name) => !known.includes(name));
+  const { beside, foreign } = newerMigrations(done, known);
   const missing = known.filter((name) => !done.includes(name));
-  if (newer.length > 0) {
-    return [`the database's schema is newer than this version of Sealog (${listed(newer)}): install the newer version`];
-  }
-  if (missing.length > 0) {
-    return [
+  const warnings = beside.map(
+    (name) =>
+      `the schema is newer than this version of Sealog, which may go on beside it (${name}): install the newer one`,
+  );
+  const refused = (refusal: string): GateResult => ({ refusals: [refusal], warnings });
+  if (foreign.length > 0)
+    return refused(
+      `the database's schema is newer than this version of Sealog (${listed(foreign)}): install the newer version`,
+    );
+  if (missing.length > 0)
+    return refused(
       `the database's schema is older than this version of Sealog: run \`sealog migrate\` (${listed(missing)} missing)`,
-    ];
-  }
+    );
+  const refusals: string[] = [];
   const { rows: open } = await client.query<{ name: string }>(
     `SELECT w.name FROM unnest($1::text[]) AS w (name) WHERE NOT EXISTS (
        SELECT FROM pg_class c WHERE c.relnamespace = 'sealog'::regnamespace AND c.relname = w.name
@@ -336,7 +347,7 @@ async function schemaRefusals(client: pg.PoolClient): Promise<string[]> {
       `the trigger ${trigger} of sealog.${name} is missing or not ENABLE ALWAYS: the table could be changed; verify the log, then restore the trigger`,
     );
   }
-  return refusals;
+  return { refusals, warnings };
 }
 
 function warningsOf(facts: Facts): string[] {

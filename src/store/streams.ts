@@ -8,7 +8,6 @@ import { Problem } from '../errors.ts';
 import type { Tables } from './tables.ts';
 
 export interface StreamRow extends StreamHead {
-  readonly name: string;
   readonly tenantId: number;
   readonly category: Category;
   readonly epoch: number;

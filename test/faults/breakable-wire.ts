@@ -17,6 +17,8 @@ export interface BreakableWire {
   /** That are carried now. */
   readonly connections: number;
   turn(way: Way): Promise<void>;
+  /** Leads connections that are made from now on to another port. */
+  aim(target: number): void;
   /** Resets what is open. */
   cut(): void;
   close(): Promise<void>;
@@ -74,6 +76,9 @@ export async function startBreakableWire(target: number | string): Promise<Break
       if (to === 'reset') cut();
       if (to === 'closed') await stopListening();
       else if (server === undefined) await listen();
+    },
+    aim(to) {
+      target = to;
     },
     cut,
     close: stopListening,

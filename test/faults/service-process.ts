@@ -63,13 +63,19 @@ export interface ServiceProcess {
   output(): string;
   signal(signal: 'SIGSTOP' | 'SIGCONT'): void;
   kill(): Promise<void>;
-  /** Tells it to stop (SIGTERM), and resolves with its exit code. */
+  /** Ends it as an operator does, and returns its exit code. */
   stop(): Promise<number | null>;
+  /** Resolves once it has ended, with its exit code. */
+  ended(): Promise<number | null>;
   /** Starts it again, and waits until it is ready. */
   again(): Promise<void>;
 }
 
-export async function startServiceProcess(environment: Readonly<Record<string, string>>): Promise<ServiceProcess> {
+/** `tree` is where the program lies. */
+export async function startServiceProcess(
+  environment: Readonly<Record<string, string>>,
+  tree = REPOSITORY,
+): Promise<ServiceProcess> {
   const inherited = Object.entries(process.env).filter(
     ([name]) => !/^(SEALOG_|DATABASE_URL$|PG[A-Z]+$|NODE_(?!COMPILE_CACHE$)|VITEST|npm_)/.test(name),
   );
@@ -78,7 +84,7 @@ export async function startServiceProcess(environment: Readonly<Record<string, s
   let output = '';
   async function start(): Promise<void> {
     child = spawn(process.execPath, [join('src', 'cli', 'main.ts'), 'serve'], {
-      cwd: REPOSITORY,
+      cwd: tree,
       env: { ...Object.fromEntries(inherited), ...environment },
       stdio: ['ignore', 'pipe', 'pipe'],
     });
@@ -97,6 +103,10 @@ export async function startServiceProcess(environment: Readonly<Record<string, s
         throw new Error(`the service does not get ready:\n${output.slice(from)}`);
     }
   }
+  async function ended(): Promise<number | null> {
+    if (child.exitCode === null && child.signalCode === null) await once(child, 'close');
+    return child.exitCode;
+  }
   await start();
   return {
     get url() {
@@ -113,12 +123,11 @@ export async function startServiceProcess(environment: Readonly<Record<string, s
       child.kill('SIGKILL');
       await closed;
     },
-    async stop() {
-      const closed = once(child, 'close');
+    stop() {
       child.kill('SIGTERM');
-      await closed;
-      return child.exitCode;
+      return ended();
     },
+    ended,
     again: start,
   };
 }

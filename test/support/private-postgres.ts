@@ -68,6 +68,10 @@ export interface PrivatePostgresOptions {
   readonly inMemory?: boolean;
   /** Somebody starts it again, with the same settings, whenever it ended by itself or by a kill, until it comes up. */
   readonly supervised?: boolean;
+  /** A backup that `backUp` made of another: the server begins with it, and follows that one under this name until it is promoted. */
+  readonly standby?: { readonly of: PrivatePostgres; readonly backup: string; readonly name: string };
+  /** Of the server's processes. */
+  readonly environment?: Readonly<Record<string, string>>;
 }
 
 const READY_MAX_MS = 30_000;
@@ -93,16 +97,18 @@ export async function startPrivatePostgres(options: PrivatePostgresOptions = {})
   const give = async (path: string): Promise<void> => {
     if (user !== undefined) await chown(path, user.uid, user.gid);
   };
-  const { restored } = options;
-  let password = restored?.of.admin.password;
-  if (restored === undefined) {
+  const { restored, standby } = options;
+  const copied = restored ?? standby;
+  let password = copied?.of.admin.password;
+  if (copied === undefined) {
     password = (await ensureCluster({ dataDir, binaries, user })).postgres;
     // The whole loopback, so that a test can come from another address than the server's.
     await appendFile(join(made, 'pg_hba.conf'), 'host all all 127.0.0.0/8 scram-sha-256\n');
   } else {
-    await run('cp', ['-a', restored.backup, made]);
-    await writeFile(join(made, 'recovery.signal'), '');
-    await give(join(made, 'recovery.signal'));
+    await run('cp', ['-a', copied.backup, made]);
+    const signal = join(made, restored === undefined ? 'standby.signal' : 'recovery.signal');
+    await writeFile(signal, '');
+    await give(signal);
   }
   if (cluster !== made) await move(made, cluster);
   if (places.wal !== undefined) {
@@ -124,7 +130,7 @@ export async function startPrivatePostgres(options: PrivatePostgresOptions = {})
     starts += 1;
     child = spawn(join(binaries.bin, 'postgres'), ['-D', cluster, ...args], {
       cwd: '/',
-      env: { LC_ALL: 'C', TZ: 'UTC' },
+      env: { LC_ALL: 'C', TZ: 'UTC', ...options.environment },
       stdio: ['ignore', 'ignore', 'pipe'],
       ...identity(user),
     });
@@ -169,7 +175,8 @@ export async function startPrivatePostgres(options: PrivatePostgresOptions = {})
       restore_command: `cp ${restored.archive}/%f %p`,
       ...{ recovery_target: 'immediate', recovery_target_action: 'promote', hot_standby: 'off' },
     };
-    await start({ ...options.settings, ...recovery });
+    const following = standby && { primary_conninfo: conninfoOf(standby.of.admin, standby.name) };
+    await start({ ...options.settings, ...recovery, ...following });
   } catch (error) {
     await stop();
     throw error;
@@ -288,6 +295,10 @@ async function move(from: string, to: string): Promise<void> {
   await run('cp', ['-a', from, to]);
   await run('sync', ['-f', to]);
   await rm(from, { recursive: true });
+}
+
+function conninfoOf({ host, port, user, password }: ConnectionConfig, name: string): string {
+  return `host=${host} port=${port} user=${user} password=${password} application_name=${name}`;
 }
 
 async function freePort(): Promise<number> {
