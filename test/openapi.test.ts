@@ -477,8 +477,9 @@ describe('a timestamp', () => {
     // Date moves 30 February to March, and 24:00 to the next day; the text it gives back shows it.
     const local = new Date(`${text.slice(0, 19)}Z`);
     if (Number.isNaN(local.getTime()) || local.toISOString().slice(0, 19) !== text.slice(0, 19)) return false;
-    const year = new Date(text.replace(/\.\d+/, '')).getUTCFullYear();
-    return year >= 1 && year <= 9999;
+    // The year as written, and in UTC.
+    const years = [local.getUTCFullYear(), new Date(text.replace(/\.\d+/, '')).getUTCFullYear()];
+    return years.every((year) => year >= 1 && year <= 9999);
   }
 });
 

@@ -9,7 +9,7 @@
  * - no second 60. A leap second has no instant of its own in UTC clocks, PostgreSQL moves it into the next minute, and
  *   what sorts before what would depend on the reader. Senders write 59 with a fraction;
  * - `-00:00` ("offset unknown", RFC 3339 section 4.3) is taken;
- * - the instant lies in the years 0001 to 9999 of UTC, so that every part of the system can hold it.
+ * - the year is one of 0001 to 9999, as written and in UTC, so that every part of the system can hold it.
  *
  * Written by hand over character codes because it runs for each event: half the time of a regular expression and `Date`,
  * which would take 30 February for 2 March besides.
