@@ -91,6 +91,7 @@ class Carried {
   readonly #target: Socket | undefined;
   #isStalled = false;
   #isLeft = false;
+  #isTold = false;
 
   constructor(client: Socket, to: number | string, isDead: boolean, isThere: () => boolean) {
     this.isDead = isDead;
@@ -99,7 +100,7 @@ class Carried {
     if (isDead) {
       // Read to the end, so that its close is seen.
       client.resume();
-      client.on('end', () => client.end());
+      client.on('end', () => this.#left(isThere()));
       return;
     }
     const place = typeof to === 'string' ? { path: to } : { port: to, host: '127.0.0.1' };
@@ -120,14 +121,11 @@ class Carried {
       });
       one.on('end', () => {
         if (!this.isDead) other.end();
-        else if (one === client) {
-          this.#isLeft = true;
-          if (isThere()) this.tell();
-        }
+        else if (one === client) this.#left(isThere());
       });
       // Where both sides have ended there is nothing more to tell; else it was a reset, or nobody was there.
       one.on('close', () => {
-        if (this.isDead && one === target) return;
+        if (this.isDead && (one === target || this.#isTold)) return;
         if (one.readableEnded && one.writableFinished) return;
         reset(other);
       });
@@ -144,9 +142,19 @@ class Carried {
     }
   }
 
-  /** Of a dead one whose client went: as the operating system finds out once it can ask. */
+  /** Of a dead one whose client went: as the operating system finds out once it can ask. What the target has not read yet is its own. */
   tell(): void {
-    if (this.#isLeft) this.cut();
+    if (!this.#isLeft) return;
+    this.#isTold = true;
+    // Not an end: that would say that all was read.
+    reset(this.#client);
+    this.#target?.once('end', () => this.#target?.destroy());
+    this.#target?.end();
+  }
+
+  #left(isThere: boolean): void {
+    this.#isLeft = true;
+    if (isThere) this.tell();
   }
 
   cut(): void {
