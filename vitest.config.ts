@@ -12,6 +12,8 @@ export default defineConfig({
     globalSetup: ['test/support/global-setup.ts'],
     // Processes, not threads: tests kill, signal and measure what they start.
     pool: 'forks',
+    // A process runs file after file, with what it has loaded and compiled. Whoever changes what they share (the environment, a prototype) puts it back.
+    isolate: false,
     // Node loads what is tested, as it does in the service: no other program rewrites it.
     experimental: { viteModuleRunner: false, nodeLoader: false },
     // On two processors: tests wait more than they work.

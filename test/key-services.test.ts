@@ -506,7 +506,10 @@ describe.skipIf(!hasHsm && process.env['CI'] === undefined)('an HSM by PKCS#11',
     const init = ['--init-token', '--free', '--label', 'plant 7', '--pin', PIN, '--so-pin', 'so-pin-of-the-vendor'];
     await promisify(execFile)('softhsm2-util', init);
     text = `pkcs11:token=plant%207?module-path=${SOFTHSM}&binding=${BINDING}`;
-    return () => rm(folder, { recursive: true, force: true });
+    return async () => {
+      delete process.env['SOFTHSM2_CONF'];
+      await rm(folder, { recursive: true, force: true });
+    };
   });
 
   // First: whoever in this process logs in after somebody who did is not asked for a PIN.
