@@ -85,6 +85,8 @@ interface Grown {
 
 /** Frontiers that are remembered between rounds; others are worked out again from the tiles. */
 const FRONTIERS_MAX = 20_000;
+/** Streams that are looked at in one way to the database: one by one, a signer of 1,000 streams needed 15 s to start under load. */
+const STREAMS_AT_ONCE = 32;
 
 export class Checkpointer {
   readonly #options: CheckpointerOptions;
@@ -153,12 +155,13 @@ export class Checkpointer {
   async #grow(streams: readonly SignableStream[]): Promise<Grown[]> {
     const grown: Grown[] = [];
     const wrong: { name: string; detail: string }[] = [];
-    for (const stream of streams) {
-      try {
-        grown.push(await this.#growOne(stream));
-      } catch (error) {
-        if (!(error instanceof EvidenceError)) throw error;
-        wrong.push({ name: stream.name, detail: error.message });
+    for (let at = 0; at < streams.length; at += STREAMS_AT_ONCE) {
+      const some = streams.slice(at, at + STREAMS_AT_ONCE);
+      for (const [index, one] of (await Promise.allSettled(some.map((stream) => this.#growOne(stream)))).entries()) {
+        if (one.status === 'fulfilled') grown.push(one.value);
+        else if (one.reason instanceof EvidenceError)
+          wrong.push({ name: some[index]!.name, detail: one.reason.message });
+        else throw one.reason;
       }
     }
     if (wrong.length > 0) throw new ContradictionError(wrong);

@@ -96,6 +96,8 @@ export interface SignerStatus {
 
 /** Streams that are signed together: one flush of the mark for all of them. */
 const BATCH_STREAMS = 200;
+/** Keys of streams that are stated in one way to the database: each is a commit, and the last must be answered in time. */
+const STATED_AT_ONCE = 32;
 /** Leaves of a tick at most; what is left comes with the next. */
 const TICK_LEAVES_MAX = 10_000;
 const TICK_EVIDENCE_MAX = 1000;
@@ -347,7 +349,10 @@ export class Signer {
     let after: SignedPlace | undefined = { isAnchor: what === 'anchor', id: 0 };
     while (after !== undefined && !this.#isDone) {
       const streams = await lease.streamsToSign(generation, after, BATCH_STREAMS);
-      for (const { name } of streams) await this.#stateStream(leading, generation, name);
+      for (let at = 0; at < streams.length; at += STATED_AT_ONCE)
+        await Promise.all(
+          streams.slice(at, at + STATED_AT_ONCE).map(({ name }) => this.#stateStream(leading, generation, name)),
+        );
       try {
         this.#signed += (await checkpointer.sign(streams, generation, (name) => keys.signer(name))).length;
       } catch (error) {

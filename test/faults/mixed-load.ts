@@ -48,7 +48,7 @@ const SHARES = { single: 60, batch: 15, repeat: 10, other: 5, wrong: 10 };
 type Kind = keyof typeof SHARES;
 /** One of so many writers' events is given up when no answer comes, so that what nobody knows is there too. */
 const GIVEN_UP = 20;
-const SETTLE_MAX_MS = 60_000;
+const SETTLE_MAX_MS = 150_000;
 
 interface Answer {
   /** 0: none came. */
@@ -127,7 +127,8 @@ export function startMixedLoad(options: MixedLoadOptions): MixedLoad {
       const { status, text } = await post(line.tenant, '/v1/events', body);
       if (note(line, status, () => JSON.parse(text) as Receipt)) return;
       if (!isPatient && (stopped || isGivenUp())) return;
-      if (performance.now() > end) throw new Error(`no receipt for ${line.event.id} in a minute: ${status} ${text}`);
+      if (performance.now() > end)
+        throw new Error(`no receipt for ${line.event.id} in ${SETTLE_MAX_MS} ms: ${status} ${text}`);
     }
   }
 
