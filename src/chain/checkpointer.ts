@@ -85,8 +85,11 @@ interface Grown {
 
 /** Frontiers that are remembered between rounds; others are worked out again from the tiles. */
 const FRONTIERS_MAX = 20_000;
-/** Streams that are looked at in one way to the database: one by one, a signer of 1,000 streams needed 15 s to start under load. */
-const STREAMS_AT_ONCE = 32;
+/**
+ * Streams that are looked at in one way to the database, each by some questions for a tile or two; the last must be answered in time. One by one, a
+ * signer of 1,000 streams needed 15 s to start under load.
+ */
+const STREAMS_AT_ONCE = 16;
 
 export class Checkpointer {
   readonly #options: CheckpointerOptions;

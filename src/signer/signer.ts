@@ -97,7 +97,7 @@ export interface SignerStatus {
 /** Streams that are signed together: one flush of the mark for all of them. */
 const BATCH_STREAMS = 200;
 /** Keys of streams that are stated in one way to the database: each is a commit, and the last must be answered in time. */
-const STATED_AT_ONCE = 32;
+const STATED_AT_ONCE = 16;
 /** Leaves of a tick at most; what is left comes with the next. */
 const TICK_LEAVES_MAX = 10_000;
 const TICK_EVIDENCE_MAX = 1000;
