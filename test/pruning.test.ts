@@ -362,17 +362,19 @@ describe('nothing goes', () => {
         expect(status).toBe(201);
       }
     })();
+    // The look at the start may have met the old month before there was anything in it.
+    const newest = async () => (await runs(service)).at(-1);
     await until(async () => {
       await service.app.pruner.pass('test');
-      return (await runs(service))[0]?.waiting?.includes('100 ms') ? true : undefined;
+      return (await newest())?.waiting?.includes('100 ms') ? true : undefined;
     }, 'the drop was tried');
-    expect((await runs(service))[0].state).toBe('archived');
+    expect((await newest()).state).toBe('archived');
     await reader.query('COMMIT');
     reader.release();
     await prune(service);
     isOver = true;
     await appending;
-    expect((await runs(service))[0].state).toBe('done');
+    expect((await newest()).state).toBe('done');
     expect(slowest).toBeLessThan(1500);
   }, 120_000);
 });

@@ -9,18 +9,14 @@ import pg from 'pg';
 import { expect, onTestFinished, test } from 'vitest';
 import { PROGRAM_ENVIRONMENT } from '../support/program-environment.ts';
 import { HARD } from '../support/short-form.ts';
-import { judgeRun } from './judge.ts';
-import { watchLog } from './log-watch.ts';
-import { type MixedLoad, startMixedLoad } from './mixed-load.ts';
+import type { MixedLoad } from './mixed-load.ts';
 import { type PostgresPair, startPostgresPair } from './postgres-pair.ts';
 import { describeTimes, say } from './say.ts';
 import { type Deployment, makeDeployment, startServiceProcess } from './service-process.ts';
+import { describeCounts, expectKept, startWatchedLoad } from './watched-load.ts';
 
 const FAILOVERS = HARD ? 20 : 1;
 const LAG_MS = HARD ? 2000 : 1000;
-const TENANTS = ['acme', 'zeta'];
-const CATEGORIES = ['user_authentication', 'system_operation', 'security_event'];
-const WATCHED = 'acme/user_authentication';
 const BACK_MAX_MS = 40_000;
 const AWAY_MS = 25_000;
 
@@ -33,19 +29,9 @@ test('a synchronous standby loses nothing, an asynchronous one does', {
   onTestFinished(() => deployment.remove());
   const service = await startServiceProcess(deployment.environment(true));
   onTestFinished(() => service.kill());
-  const tokens = new Map<string, string>();
-  for (const tenant of TENANTS) tokens.set(tenant, await deployment.token('service', tenant));
-  const auditor = await deployment.token('auditor', 'acme');
-  const begin = () => {
-    const urls = () => [service.url];
-    const load = startMixedLoad({ urls, tokens, categories: CATEGORIES, writers: 8, pauseMs: 10 });
-    onTestFinished(() => load.stop(false).catch(() => {}));
-    const watch = watchLog(WATCHED, auditor, () => service.url);
-    onTestFinished(() => watch.stop());
-    return { deployment, tenants: TENANTS, categories: CATEGORIES, load, watch };
-  };
+  const begin = () => startWatchedLoad(deployment, { urls: () => [service.url], writers: 8, pauseMs: 10 });
 
-  const run = begin();
+  const run = await begin();
   if (HARD) await loseStandby(pair, service.url, run.load);
   const back: number[] = [];
   const red: number[] = [];
@@ -68,17 +54,15 @@ test('a synchronous standby loses nothing, an asynchronous one does', {
     expect((await fetch(`${service.url}/readyz`)).status).toBe(200);
     expect(await signerOf(pair.primary.admin)).toEqual({ timeline: 1 + failover, refusal: null });
   }
-  await run.load.stop(true);
-  const { problems, verdict, acknowledged, refused, open, openStored } = await judgeRun({ ...run, url: service.url });
+  const judgement = await run.judge();
   say(
-    `${FAILOVERS} failovers to a synchronous standby: ${acknowledged} receipts, ${refused} refused, ${open} that nobody knows of, of which ${openStored} are stored; next receipt after ${describeTimes(back)}, with a fresh standby; unready after ${describeTimes(red)}: ${[...reasons].join(', ')}; ${run.watch.notes.length} checkpoints kept`,
+    `${FAILOVERS} failovers to a synchronous standby: ${describeCounts(judgement)}; next receipt after ${describeTimes(back)}, with a fresh standby; unready after ${describeTimes(red)}: ${[...reasons].join(', ')}; ${run.watch.notes.length} checkpoints kept`,
   );
-  expect(problems, problems.slice(0, 5).join('\n')).toEqual([]);
-  expect(verdict).toBe('kept');
+  expectKept(judgement);
 
   if (!HARD) return;
   await pair.setSynchronous(false);
-  const control = begin();
+  const control = await begin();
   const { load } = control;
   await load.nextReceipt(BACK_MAX_MS);
   await pair.failOver(LAG_MS);
@@ -93,8 +77,7 @@ test('a synchronous standby loses nothing, an asynchronous one does', {
   await service.kill();
   expect(await recover(deployment)).toContain('count as lost');
   await service.again();
-  const lines = [...run.load.lines, ...load.lines];
-  const broken = await judgeRun({ ...control, load: { ...load, lines }, url: service.url });
+  const broken = await control.judge('broken', run.load.lines);
   const kinds = new Set(broken.problems.map((problem) => problem.slice(0, problem.indexOf(':'))));
   const lost = broken.problems.filter((problem) => problem.startsWith('lost: '));
   say(`1 to an asynchronous standby: ${broken.acknowledged} receipts, ${lost.length} lost; problems: ${[...kinds]}`);

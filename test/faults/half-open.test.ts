@@ -8,15 +8,11 @@ import { expect, onTestFinished, test } from 'vitest';
 import { adminPool, createDatabase, urlOf } from '../support/postgres.ts';
 import { HARD, someOf } from '../support/short-form.ts';
 import { startBreakableWire, type Way } from './breakable-wire.ts';
-import { judgeRun } from './judge.ts';
-import { watchLog } from './log-watch.ts';
-import { startMixedLoad } from './mixed-load.ts';
 import { say } from './say.ts';
 import { makeDeployment, startServiceProcess } from './service-process.ts';
+import { describeCounts, expectKept, startWatchedLoad } from './watched-load.ts';
 
 const HALF_OPEN_MS = HARD ? 60_000 : 5500;
-const TENANTS = ['acme', 'zeta'];
-const CATEGORIES = ['user_authentication', 'system_operation'];
 /** What docs/operations.md states: the answer to an event or a read, /readyz red, its answer, and the first receipt behind it. */
 const ANSWER_MAX_MS = 12_000;
 const RED_MAX_MS = 5000;
@@ -37,19 +33,9 @@ test.each(someOf<Way>(['stalled', 'dead']))(
     onTestFinished(() => deployment.remove());
     const service = await startServiceProcess(deployment.environment(true));
     onTestFinished(() => service.kill());
-    const tokens = new Map<string, string>();
-    for (const tenant of TENANTS) tokens.set(tenant, await deployment.token('service', tenant));
+    const run = await startWatchedLoad(deployment, { urls: () => [service.url], writers: 16, pauseMs: 20 });
+    const { load } = run;
     const auditor = await deployment.token('auditor', 'acme');
-    const load = startMixedLoad({
-      urls: () => [service.url],
-      tokens,
-      categories: CATEGORIES,
-      writers: 16,
-      pauseMs: 20,
-    });
-    onTestFinished(() => load.stop(false).catch(() => {}));
-    const watch = watchLog('acme/user_authentication', auditor, () => service.url);
-    onTestFinished(() => watch.stop());
     const admin = adminPool(database.adminConfig);
     onTestFinished(() => admin.end());
     const counts = async (): Promise<Counts> => ({
@@ -81,16 +67,12 @@ test.each(someOf<Way>(['stalled', 'dead']))(
 
     const red = ready.answers.find(({ status }) => status === 503);
     const broken = reads.answers.filter(({ status }) => status !== 200);
-    const judgement = await judgeRun({
-      ...{ deployment, url: service.url, load, watch, tenants: TENANTS, categories: CATEGORIES },
-    });
-    const { problems, verdict, acknowledged, refused, open, openStored } = judgement;
+    const judgement = await run.judge();
     const longest = (answers: readonly Answer[]): number => Math.max(...answers.map(({ ms }) => ms));
     say(
-      `a way ${way} for ${HALF_OPEN_MS / 1000} s: ${load.answers.get(503) ?? 0} refused, ${unknown} outcome_unknown, the slowest answer after ${seconds(slowest)}; ${broken.length} reads refused, the slowest after ${seconds(longest(reads.answers))}; /readyz red after ${seconds(red!.at - began)}, its slowest answer after ${seconds(longest(ready.answers))}; then the first receipt after ${seconds(first)}, green after ${seconds(green)}; ${acknowledged} receipts, ${refused} refused, ${open} that nobody knows of, of which ${openStored} are stored; connections ${JSON.stringify(before)} before, ${JSON.stringify(after)} after`,
+      `a way ${way} for ${HALF_OPEN_MS / 1000} s: ${load.answers.get(503) ?? 0} refused, ${unknown} outcome_unknown, the slowest answer after ${seconds(slowest)}; ${broken.length} reads refused, the slowest after ${seconds(longest(reads.answers))}; /readyz red after ${seconds(red!.at - began)}, its slowest answer after ${seconds(longest(ready.answers))}; then the first receipt after ${seconds(first)}, green after ${seconds(green)}; ${describeCounts(judgement)}; connections ${JSON.stringify(before)} before, ${JSON.stringify(after)} after`,
     );
-    expect(problems, problems.slice(0, 5).join('\n')).toEqual([]);
-    expect(verdict).toBe('kept');
+    expectKept(judgement);
     expect((load.answers.get(503) ?? 0) + unknown).toBeGreaterThan(0);
     // The connection of one who asks ends when the answer is too late for him.
     expect(load.answers.get(0)).toBeUndefined();

@@ -9,9 +9,8 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import type { JsonObject } from '../../src/chain/canonical.ts';
 import { PROGRAM_ENVIRONMENT } from '../support/program-environment.ts';
-import { checkLedger, type Judgement, type Receipt, type StoredEntry } from './ledger.ts';
+import { checkLedger, type Judgement, type Line, type Receipt, type StoredEntry } from './ledger.ts';
 import type { LogWatch } from './log-watch.ts';
-import type { MixedLoad } from './mixed-load.ts';
 import type { Deployment } from './service-process.ts';
 
 const REPOSITORY = join(import.meta.dirname, '../..');
@@ -28,7 +27,7 @@ export interface RunToJudge {
   readonly deployment: Deployment;
   /** Of a service that is there. */
   readonly url: string;
-  readonly load: MixedLoad;
+  readonly lines: readonly Line[];
   readonly tenants: readonly string[];
   readonly categories: readonly string[];
   /** Is stopped. */
@@ -38,7 +37,7 @@ export interface RunToJudge {
 export async function judgeRun({
   deployment,
   url,
-  load,
+  lines,
   tenants,
   categories,
   watch,
@@ -56,7 +55,7 @@ export async function judgeRun({
       ...{ acknowledged: 0, refused: 0, open: 0, openStored: 0 },
     };
   }
-  const judgement = checkLedger(load.lines, entries, own);
+  const judgement = checkLedger(lines, entries, own);
   await watch.covers([...entries, ...own].filter(({ stream }) => stream === watch.stream).length);
   await watch.stop();
   const problems = [...judgement.problems, ...(await verified(deployment, url, watch))];

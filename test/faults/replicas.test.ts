@@ -8,12 +8,11 @@ import { expect, onTestFinished, test } from 'vitest';
 import { adminPool, createDatabase, urlOf } from '../support/postgres.ts';
 import { HARD } from '../support/short-form.ts';
 import { passAll, startProxy, type TcpProxy } from '../support/tcp-proxy.ts';
-import { judgeRun } from './judge.ts';
 import type { Line } from './ledger.ts';
-import { watchLog } from './log-watch.ts';
-import { type MixedLoad, startMixedLoad } from './mixed-load.ts';
+import type { MixedLoad } from './mixed-load.ts';
 import { describeTimes, say } from './say.ts';
 import { makeDeployment, type ServiceProcess, startServiceProcess } from './service-process.ts';
+import { describeCounts, expectKept, startWatchedLoad } from './watched-load.ts';
 
 const REPLICAS = HARD ? 4 : 2;
 const CATEGORIES = ['user_authentication', 'system_operation', 'security_event'];
@@ -50,17 +49,12 @@ test(`${REPLICAS}, of which one freezes and each is restarted`, { timeout: HARD 
       return replica;
     }),
   );
-  const tokens = new Map<string, string>();
-  for (const tenant of TENANTS) tokens.set(tenant, await deployment.token('service', tenant));
   let serving: readonly ServiceProcess[] = replicas;
-  const load = startMixedLoad({
+  const run = await startWatchedLoad(deployment, {
     urls: () => serving.map(({ url }) => url),
-    ...{ tokens, categories: CATEGORIES, writers: WRITERS, pauseMs: PAUSE_MS, hot: 0.5 },
+    ...{ tenants: TENANTS, categories: CATEGORIES, writers: WRITERS, pauseMs: PAUSE_MS, hot: 0.5 },
   });
-  onTestFinished(() => load.stop(false).catch(() => {}));
-  const auditor = await deployment.token('auditor', HOT.tenant);
-  const watch = watchLog(`${HOT.tenant}/${HOT.category}`, auditor, () => serving[0]!.url);
-  onTestFinished(() => watch.stop());
+  const { load, watch } = run;
   await load.nextReceipt(20_000);
   await streamsOf(load, TENANTS.length * CATEGORIES.length * 0.8);
 
@@ -110,20 +104,14 @@ test(`${REPLICAS}, of which one freezes and each is restarted`, { timeout: HARD 
       await load.nextReceipt(20_000);
     }
   const whileRestarted = new Map(load.answers);
-  await load.stop(true);
-
-  const judgement = await judgeRun({
-    ...{ deployment, url: serving[0]!.url, load, watch, tenants: TENANTS, categories: CATEGORIES },
-  });
-  const { problems, verdict, acknowledged, refused, open, openStored } = judgement;
+  const judgement = await run.judge();
   const ratios = [...rates].map(
     ([count, rate]) => `${count}: ${Math.round(rate)}/s (${(rate / rates.get(1)!).toFixed(2)})`,
   );
   say(
-    `${REPLICAS} replicas, ${WRITERS} writers, a hot stream and ${receiptedStreams(load) - 1} quiet ones; ${ratios.length === 0 ? '' : `events by replicas that serve: ${ratios.join(', ')}; `}${FREEZES_MS.length} frozen while holding the hot stream, the others waited ${describeTimes(waits)}; ${drains.length} restarted, drained in ${describeTimes(drains)}, answers meanwhile ${JSON.stringify([...whileRestarted])}; ${acknowledged} receipts, ${refused} refused, ${open} that nobody knows of, of which ${openStored} are stored; ${watch.notes.length} checkpoints kept`,
+    `${REPLICAS} replicas, ${WRITERS} writers, a hot stream and ${receiptedStreams(load) - 1} quiet ones; ${ratios.length === 0 ? '' : `events by replicas that serve: ${ratios.join(', ')}; `}${FREEZES_MS.length} frozen while holding the hot stream, the others waited ${describeTimes(waits)}; ${drains.length} restarted, drained in ${describeTimes(drains)}, answers meanwhile ${JSON.stringify([...whileRestarted])}; ${describeCounts(judgement)}; ${watch.notes.length} checkpoints kept`,
   );
-  expect(problems, problems.slice(0, 5).join('\n')).toEqual([]);
-  expect(verdict).toBe('kept');
+  expectKept(judgement);
   expect(receiptedStreams(load)).toBeGreaterThan(HARD ? 1000 : 50);
   // Else it held nothing that anybody wanted.
   expect(Math.min(...waits)).toBeGreaterThan(1000);

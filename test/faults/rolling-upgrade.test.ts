@@ -13,15 +13,11 @@ import { knownMigrations } from '../../src/store/migrate.ts';
 import { createDatabase, type TestDatabase } from '../support/postgres.ts';
 import { PROGRAM_ENVIRONMENT } from '../support/program-environment.ts';
 import { HARD } from '../support/short-form.ts';
-import { judgeRun } from './judge.ts';
-import { watchLog } from './log-watch.ts';
-import { startMixedLoad } from './mixed-load.ts';
 import { describeTimes, say } from './say.ts';
 import { makeDeployment, startServiceProcess } from './service-process.ts';
+import { describeCounts, expectKept, startWatchedLoad } from './watched-load.ts';
 
 const REPOSITORY = join(import.meta.dirname, '../..');
-const TENANTS = ['acme', 'zeta'];
-const CATEGORIES = ['user_authentication', 'system_operation', 'security_event'];
 const BACK_MAX_MS = 20_000;
 /** What the next version changes of the tables that every append uses. */
 const CHANGE = `
@@ -44,15 +40,10 @@ test('replica after replica, while the schema is migrated', { timeout: 120_000 }
   onTestFinished(async () => {
     for (const one of replicas) await one.kill();
   });
-  const tokens = new Map<string, string>();
-  for (const tenant of TENANTS) tokens.set(tenant, await deployment.token('service', tenant));
   let serving = replicas;
   const urls = () => serving.map(({ url }) => url);
-  const load = startMixedLoad({ urls, tokens, categories: CATEGORIES, writers: 8, pauseMs: 10 });
-  onTestFinished(() => load.stop(false).catch(() => {}));
-  const auditor = await deployment.token('auditor', 'acme');
-  const watch = watchLog('acme/user_authentication', auditor, () => replicas[0]!.url);
-  onTestFinished(() => watch.stop());
+  const run = await startWatchedLoad(deployment, { urls, direct: () => replicas[0]!.url, writers: 8, pauseMs: 10 });
+  const { load } = run;
 
   await load.nextReceipt(BACK_MAX_MS);
   await sleep(500);
@@ -83,16 +74,11 @@ test('replica after replica, while the schema is migrated', { timeout: 120_000 }
   } else replicas.push(await startServiceProcess(deployment.environment(false), next));
   await sleep(500);
   await load.nextReceipt(BACK_MAX_MS);
-  await load.stop(true);
-  const judgement = await judgeRun({
-    ...{ deployment, url: replicas[0]!.url, load, watch, tenants: TENANTS, categories: CATEGORIES },
-  });
-  const { problems, verdict, acknowledged, refused, open } = judgement;
+  const judgement = await run.judge();
   say(
-    `a rolling upgrade: ${acknowledged} receipts, ${refused} refused, ${open} that nobody knows of; an event while the schema was migrated: ${describeTimes(waits)}`,
+    `a rolling upgrade: ${describeCounts(judgement)}; an event while the schema was migrated: ${describeTimes(waits)}`,
   );
-  expect(problems, problems.slice(0, 5).join('\n')).toEqual([]);
-  expect(verdict).toBe('kept');
+  expectKept(judgement);
 });
 
 test.runIf(HARD)(

@@ -2,15 +2,11 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, onTestFinished, test } from 'vitest';
 import { HARD } from '../support/short-form.ts';
-import { judgeRun } from './judge.ts';
-import { watchLog } from './log-watch.ts';
-import { startMixedLoad } from './mixed-load.ts';
 import { describeTimes, say } from './say.ts';
 import { type Deployment, makeDeployment, startServiceProcess } from './service-process.ts';
+import { describeCounts, expectKept, startWatchedLoad } from './watched-load.ts';
 
 const KILLS = HARD ? 100 : 3;
-const TENANTS = ['acme', 'zeta'];
-const CATEGORIES = ['user_authentication', 'system_operation', 'security_event'];
 const BACK_MAX_MS = 40_000;
 
 test(`${KILLS} times`, { timeout: HARD ? 3_600_000 : 120_000 }, async () => {
@@ -18,12 +14,8 @@ test(`${KILLS} times`, { timeout: HARD ? 3_600_000 : 120_000 }, async () => {
   onTestFinished(() => deployment.remove());
   const service = await startServiceProcess(deployment.environment(true));
   onTestFinished(() => service.kill());
-  const tokens = new Map<string, string>();
-  for (const tenant of TENANTS) tokens.set(tenant, await deployment.token('service', tenant));
-  const load = startMixedLoad({ urls: () => [service.url], tokens, categories: CATEGORIES, writers: 8, pauseMs: 10 });
-  onTestFinished(() => load.stop(false).catch(() => {}));
-  const watch = watchLog('acme/user_authentication', await deployment.token('auditor', 'acme'), () => service.url);
-  onTestFinished(() => watch.stop());
+  const run = await startWatchedLoad(deployment, { urls: () => [service.url], writers: 8, pauseMs: 10 });
+  const { load, watch } = run;
 
   const back: number[] = [];
   for (let kill = 0; kill < KILLS; kill += 1) {
@@ -35,21 +27,17 @@ test(`${KILLS} times`, { timeout: HARD ? 3_600_000 : 120_000 }, async () => {
     await load.nextReceipt(BACK_MAX_MS);
     back.push(performance.now() - began);
   }
-  await load.stop(true);
-  const run = { deployment, url: service.url, load, watch, tenants: TENANTS, categories: CATEGORIES };
-  const judgement = await judgeRun(run);
-  const { problems, verdict, acknowledged, refused, open, openStored } = judgement;
+  const judgement = await run.judge();
   say(
-    `${KILLS} kills of the service: ${acknowledged} receipts, ${refused} refused, ${open} that nobody knows of, of which ${openStored} are stored; next receipt after ${describeTimes(back)}; ${watch.notes.length} checkpoints kept`,
+    `${KILLS} kills of the service: ${describeCounts(judgement)}; next receipt after ${describeTimes(back)}; ${watch.notes.length} checkpoints kept`,
   );
-  expect(problems, problems.slice(0, 5).join('\n')).toEqual([]);
-  expect(verdict).toBe('kept');
+  expectKept(judgement);
   expect(watch.notes.length).toBeGreaterThanOrEqual(KILLS);
   expect(await startsBehindCrashes(deployment, service.url)).toBe(KILLS);
 
   // What can not be read is not called lost.
   await service.kill();
-  expect((await judgeRun(run)).verdict).toBe('none');
+  expect((await run.judge()).verdict).toBe('none');
 });
 
 /** Returns how many entries in the deployment's own log tell of a start of a service that had not been stopped. */
