@@ -37,7 +37,7 @@ test(`${KILLS} times`, { timeout: HARD ? 3_600_000 : 120_000 }, async () => {
 
   // What can not be read is not called lost.
   await service.kill();
-  expect((await run.judge()).verdict).toBe('none');
+  expect((await run.judge('broken')).verdict).toBe('none');
 });
 
 /** Returns how many entries in the deployment's own log tell of a start of a service that had not been stopped. */
