@@ -3,9 +3,10 @@
  * requests that are wrong. Each sends what it has no answer for again, with the same id, and writes everything down.
  */
 import { randomInt, randomUUID } from 'node:crypto';
-import { Agent, request as httpRequest } from 'node:http';
+import { Agent } from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Line, Receipt } from './ledger.ts';
+import { type Answer, post } from './post.ts';
 
 export interface MixedLoadOptions {
   /** Of the replicas now; each request goes to one of them. */
@@ -40,6 +41,7 @@ export interface MixedLoad {
   stop(settle: boolean): Promise<void>;
 }
 
+const NONE: Answer = { status: 0, text: '' };
 const ANSWER_MAX_MS = 15_000;
 const RETRY_MS = 50;
 const BATCH_MAX = 40;
@@ -49,12 +51,6 @@ type Kind = keyof typeof SHARES;
 /** One of so many writers' events is given up when no answer comes, so that what nobody knows is there too. */
 const GIVEN_UP = 20;
 const SETTLE_MAX_MS = 150_000;
-
-interface Answer {
-  /** 0: none came. */
-  readonly status: number;
-  readonly text: string;
-}
 
 export function startMixedLoad(options: MixedLoadOptions): MixedLoad {
   const { urls, tokens, categories, writers, pauseMs = 0, hot = 0.5, retryMs = RETRY_MS, givesUp = true } = options;
@@ -98,9 +94,10 @@ export function startMixedLoad(options: MixedLoadOptions): MixedLoad {
     return all[randomInt(all.length)]!;
   }
 
-  async function post(tenant: string, path: string, body: string, url = anyUrl()): Promise<Answer> {
+  /** Status 0: no answer came. */
+  async function send(tenant: string, path: string, body: string, url = anyUrl()): Promise<Answer> {
     const began = performance.now();
-    const answer = await send(agent, `${url}${path}`, tokens.get(tenant)!, body);
+    const answer = await post(agent, `${url}${path}`, tokens.get(tenant)!, body, ANSWER_MAX_MS).catch(() => NONE);
     answers.set(answer.status, (answers.get(answer.status) ?? 0) + 1);
     slowest.set(answer.status, Math.max(slowest.get(answer.status) ?? 0, performance.now() - began));
     return answer;
@@ -124,7 +121,7 @@ export function startMixedLoad(options: MixedLoadOptions): MixedLoad {
   async function deliver(line: Line, isPatient: boolean): Promise<void> {
     const body = JSON.stringify(line.event);
     for (const end = performance.now() + SETTLE_MAX_MS; ; await sleep(retryMs)) {
-      const { status, text } = await post(line.tenant, '/v1/events', body);
+      const { status, text } = await send(line.tenant, '/v1/events', body);
       if (note(line, status, () => JSON.parse(text) as Receipt)) return;
       if (!isPatient && (stopped || isGivenUp())) return;
       if (performance.now() > end)
@@ -138,7 +135,7 @@ export function startMixedLoad(options: MixedLoadOptions): MixedLoad {
     const wrong = randomInt(4) === 0 ? [{ ...batch[0]!.event, id: `${batch[0]!.event.id}-w`, outcome: 'perhaps' }] : [];
     const body = JSON.stringify([...batch.map(({ event }) => event), ...wrong]);
     for (;;) {
-      const { status, text } = await post(tenant, '/v1/events/batch', body);
+      const { status, text } = await send(tenant, '/v1/events/batch', body);
       if (status !== 200) {
         const isSettled = batch.map((line) => note(line, status, () => fail(`${status} for a batch: ${text}`)))[0];
         if (isSettled || stopped || isGivenUp()) return;
@@ -166,7 +163,7 @@ export function startMixedLoad(options: MixedLoadOptions): MixedLoad {
     const line = fresh(tenant, category);
     if (kind === 'single') return deliver(line, false);
     // As it was sent, it can not be stored; as it is written down, it must not be.
-    const answer = await post(tenant, '/v1/events', JSON.stringify({ ...line.event, outcome: 'perhaps' }));
+    const answer = await send(tenant, '/v1/events', JSON.stringify({ ...line.event, outcome: 'perhaps' }));
     note(line, answer.status, () => fail('a wrong event got a receipt'));
   }
 
@@ -198,7 +195,7 @@ export function startMixedLoad(options: MixedLoadOptions): MixedLoad {
     burst(url, count, onFirst) {
       const sending = Array.from({ length: count }, async () => {
         const line = fresh(...somewhere());
-        const { status, text } = await post(line.tenant, '/v1/events', JSON.stringify(line.event), url);
+        const { status, text } = await send(line.tenant, '/v1/events', JSON.stringify(line.event), url);
         note(line, status, () => JSON.parse(text) as Receipt);
         return status;
       });
@@ -231,24 +228,4 @@ function anyKind(): Kind {
 
 function fail(words: string): never {
   throw new Error(words);
-}
-
-function send(agent: Agent, url: string, token: string, body: string): Promise<Answer> {
-  return new Promise((resolve) => {
-    const none = (): void => resolve({ status: 0, text: '' });
-    const headers = {
-      authorization: `Bearer ${token}`,
-      'content-type': 'application/json',
-      'content-length': Buffer.byteLength(body),
-    };
-    const asking = httpRequest(url, { agent, method: 'POST', headers, signal: AbortSignal.timeout(ANSWER_MAX_MS) });
-    asking.once('error', none);
-    asking.once('response', (response) => {
-      const chunks: Buffer[] = [];
-      response.on('data', (chunk: Buffer) => chunks.push(chunk));
-      response.once('error', none);
-      response.once('end', () => resolve({ status: response.statusCode!, text: Buffer.concat(chunks).toString() }));
-    });
-    asking.end(body);
-  });
 }

@@ -1,7 +1,8 @@
 /** Events at a steady rate, whatever happens to the service: each is sent again with its id until there is a receipt, which is noted. */
-import { Agent, request as httpRequest } from 'node:http';
+import { Agent } from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Placed } from './arrivals.ts';
+import { post } from './post.ts';
 
 export interface SteadyLoadOptions {
   /** Where the service is now. */
@@ -58,7 +59,7 @@ export function startSteadyLoad({ url, tokens, categories, rate }: SteadyLoadOpt
     });
     const began = performance.now();
     for (let tries = 1; !dropped; tries += 1) {
-      const answer = await post(agent, `${url()}/v1/events`, token, body).catch(() => undefined);
+      const answer = await post(agent, `${url()}/v1/events`, token, body, ANSWER_MAX_MS).catch(() => undefined);
       if (answer !== undefined && (answer.status === 200 || answer.status === 201)) {
         const { stream, seq, hash } = JSON.parse(answer.text) as Omit<Placed, 'id'>;
         receipts.push({ id, stream, seq, hash });
@@ -102,28 +103,4 @@ export function startSteadyLoad({ url, tokens, categories, rate }: SteadyLoadOpt
     agent.destroy();
   }
   return load;
-}
-
-function post(agent: Agent, url: string, token: string, body: string): Promise<{ status: number; text: string }> {
-  return new Promise((resolve, reject) => {
-    const headers = {
-      authorization: `Bearer ${token}`,
-      'content-type': 'application/json',
-      'content-length': Buffer.byteLength(body),
-    };
-    const request = httpRequest(url, {
-      agent,
-      method: 'POST',
-      headers,
-      signal: AbortSignal.timeout(ANSWER_MAX_MS),
-    });
-    request.once('error', reject);
-    request.once('response', (response) => {
-      const chunks: Buffer[] = [];
-      response.on('data', (chunk: Buffer) => chunks.push(chunk));
-      response.once('error', reject);
-      response.once('end', () => resolve({ status: response.statusCode!, text: Buffer.concat(chunks).toString() }));
-    });
-    request.end(body);
-  });
 }
