@@ -1057,7 +1057,7 @@ export async function createApp(options: AppOptions): Promise<App> {
     clocks.start();
     const outdated = Promise.withResolvers<readonly string[]>();
     const schema = new SchemaWatch(database.writer, outdated.resolve);
-    schema.start();
+    await schema.start();
     watched.push(disks, clocks, schema);
     anchors =
       config.anchorsFile === undefined || signer === undefined

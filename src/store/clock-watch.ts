@@ -10,7 +10,6 @@ export interface ClockWatchOptions {
   readonly objection: (database: number) => string | undefined;
   readonly onWrong: (reason: string) => void;
   readonly onRight: (wrong: WrongClock) => void;
-  readonly lookEveryMs?: number;
 }
 
 export interface WrongClock {
@@ -36,8 +35,7 @@ export class ClockWatch {
   }
 
   start(): void {
-    const { lookEveryMs = LOOK_EVERY_MS } = this.#options;
-    this.#timer = setInterval(() => void this.look(), lookEveryMs);
+    this.#timer = setInterval(() => void this.#look(), LOOK_EVERY_MS);
     this.#timer.unref();
   }
 
@@ -46,7 +44,7 @@ export class ClockWatch {
   }
 
   /** Does not reject. */
-  async look(): Promise<void> {
+  async #look(): Promise<void> {
     const { databaseClock, objection, onWrong, onRight } = this.#options;
     const now = await databaseClock();
     // What is not known changes nothing.

@@ -19,8 +19,10 @@ export class SchemaWatch {
     this.#onPast = onPast;
   }
 
-  start(): void {
-    this.#timer = setInterval(() => void this.#look(), LOOK_EVERY_MS);
+  async start(): Promise<void> {
+    // Now: later the files may be those of another version, put in place of ours.
+    const known = await knownMigrations();
+    this.#timer = setInterval(() => void this.#look(known), LOOK_EVERY_MS);
     this.#timer.unref();
   }
 
@@ -28,14 +30,14 @@ export class SchemaWatch {
     clearInterval(this.#timer);
   }
 
-  async #look(): Promise<void> {
+  async #look(known: readonly string[]): Promise<void> {
     const found = await this.#writer
       .query<{ name: string }>('SELECT name FROM sealog.migration ORDER BY name')
       // A database that does not answer is somebody else's alarm.
       .catch(() => undefined);
     if (found === undefined) return;
     const done = found.rows.map(({ name }) => name);
-    const { foreign } = newerMigrations(done, await knownMigrations());
+    const { foreign } = newerMigrations(done, known);
     if (foreign.length === 0) return;
     this.stop();
     this.#onPast(foreign);

@@ -105,6 +105,19 @@ test.runIf(HARD)(
   },
 );
 
+test.runIf(HARD)('a replica whose files are taken away, as by an upgrade in place, goes on', async () => {
+  const tree = await nextVersion('9001_next');
+  await rm(join(tree, 'migrations', '9001_next.sql'));
+  const deployment = await makeDeployment();
+  onTestFinished(() => deployment.remove());
+  const service = await startServiceProcess(deployment.environment(true), tree);
+  onTestFinished(() => service.kill());
+  await rm(join(tree, 'migrations'), { recursive: true });
+  // It looks at the schema every five seconds.
+  await sleep(7000);
+  expect((await fetch(`${service.url}/readyz`)).status).toBe(200);
+});
+
 /** Returns where the next version lies. */
 async function nextVersion(migration: string): Promise<string> {
   const tree = await mkdtemp(join(tmpdir(), 'sealog-test-next-'));
