@@ -19,7 +19,6 @@
 import assert from 'node:assert/strict';
 import zlib from 'node:zlib';
 import { EvidenceError } from '../errors.ts';
-import { concatBytes } from './bytes.ts';
 import { isOpen, type OpenPart, PART_NAMES, type Part, SALT_BYTES } from './part.ts';
 import { HASH_SIZE } from './sha256.ts';
 import { decodeEntryBundle, encodeEntryBundle } from './tile.ts';
@@ -85,40 +84,53 @@ export function decodeRecords(payload: Uint8Array): Uint8Array[] {
 
 /** Returns the parts payload of a block; `entries` has each entry's parts in name order. */
 export function encodeParts(entries: readonly (readonly Part[])[]): Uint8Array {
-  const header = new Uint8Array(HEADER_BYTES + 2 * entries.length);
-  const view = new DataView(header.buffer);
+  let salt = HEADER_BYTES + 2 * entries.length;
+  let opened = 0;
+  let closed = 0;
+  let values = 0;
+  for (const parts of entries) {
+    for (const part of parts) {
+      if (!isOpen(part)) {
+        closed += 1;
+      } else {
+        opened += 1;
+        values += 4 + part.value.length;
+      }
+    }
+  }
+  let commitment = salt + SALT_BYTES * opened;
+  let value = commitment + HASH_SIZE * closed;
+  const payload = new Uint8Array(value + values);
+  const view = new DataView(payload.buffer);
   view.setUint8(0, VERSION);
   view.setUint32(1, entries.length);
-  const columns: Part[][] = PART_NAMES.map(() => []);
-  let at = HEADER_BYTES;
-  for (const parts of entries) {
-    let open = 0;
-    let closed = 0;
-    for (const part of parts) {
-      const column = PART_NAMES.indexOf(part.name);
-      const bit = 1 << column;
-      assert(bit > open && bit > closed, 'parts in name order');
-      if (isOpen(part)) open |= bit;
-      else closed |= bit;
-      columns[column]?.push(part);
-    }
-    header[at++] = open;
-    header[at++] = closed;
-  }
-  const salts: Uint8Array[] = [];
-  const commitments: Uint8Array[] = [];
-  const values: Uint8Array[] = [];
-  for (const part of columns.flat()) {
-    if (isOpen(part)) {
-      const length = new Uint8Array(4);
-      new DataView(length.buffer).setUint32(0, part.value.length);
-      salts.push(part.salt);
-      values.push(length, part.value);
-    } else {
-      commitments.push(part.commitment);
+  // How many parts of each entry are written: they come in name order, too.
+  const written = new Uint8Array(entries.length);
+  for (let column = 0; column < PART_NAMES.length; column++) {
+    for (let entry = 0; entry < entries.length; entry++) {
+      const part = entries[entry]![written[entry]!];
+      if (part === undefined || part.name !== PART_NAMES[column]) continue;
+      written[entry]! += 1;
+      const flags = HEADER_BYTES + 2 * entry;
+      if (isOpen(part)) {
+        payload[flags]! |= 1 << column;
+        payload.set(part.salt, salt);
+        view.setUint32(value, part.value.length);
+        payload.set(part.value, value + 4);
+        salt += SALT_BYTES;
+        value += 4 + part.value.length;
+      } else {
+        payload[flags + 1]! |= 1 << column;
+        payload.set(part.commitment, commitment);
+        commitment += HASH_SIZE;
+      }
     }
   }
-  return concatBytes(header, ...salts, ...commitments, ...values);
+  assert(
+    entries.every((parts, entry) => parts.length === written[entry]),
+    'parts in name order',
+  );
+  return payload;
 }
 
 /** Returns each entry's parts in name order. Throws `EvidenceError` on anything that `encodeParts` does not write. */

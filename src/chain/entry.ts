@@ -3,10 +3,10 @@
  * lock is taken.
  */
 import { randomBytes } from 'node:crypto';
-import { toHex, utf8 } from './bytes.ts';
+import { utf8 } from './bytes.ts';
 import { canonicalText, type JsonObject, type JsonValue } from './canonical.ts';
 import { OUTCOMES, type Outcome } from './category.ts';
-import { type OpenPart, PART_NAMES, type PartName, partCommitment, partsHash, SALT_BYTES } from './part.ts';
+import { type OpenPart, PART_NAMES, type PartName, partsHashHexOf, SALT_BYTES } from './part.ts';
 import { frameRecord, type RecordFrame } from './record.ts';
 import { sha256Hex } from './sha256.ts';
 import { type Mark, marksOf } from './tag.ts';
@@ -68,24 +68,23 @@ export interface PlacelessEntry {
 
 export interface PendingEntry extends PlacelessEntry {
   readonly parts: readonly OpenPart[];
-  readonly partsHash: Uint8Array;
+  /** Hex. */
+  readonly partsHash: string;
   readonly marks: readonly Mark[];
 }
 
 /** Returns the pending entry of an event: its parts committed to, its record framed. */
 export function pendingEntry(stream: StreamRef, event: EventFields, mayRepeat: boolean): PendingEntry {
   const parts: OpenPart[] = [];
-  const commitments: { name: PartName; commitment: Uint8Array }[] = [];
   let bytes = 0;
   for (const name of PART_NAMES) {
     const value = event.parts[name];
     if (value === undefined) continue;
     const part: OpenPart = { name, salt: freshSalt(), value: utf8(canonicalText(value)) };
     parts.push(part);
-    commitments.push({ name, commitment: partCommitment(name, part.salt, part.value) });
     bytes += SALT_BYTES + part.value.length;
   }
-  const hash = partsHash(commitments);
+  const hash = partsHashHexOf(parts);
   const frame = frameRecord({
     stream: stream.name,
     id: event.id,
@@ -95,7 +94,7 @@ export function pendingEntry(stream: StreamRef, event: EventFields, mayRepeat: b
     occurredAt: event.occurredAt,
     source: event.source,
     ...(event.evidence === undefined ? {} : { evidence: event.evidence }),
-    parts: toHex(hash),
+    parts: hash,
   });
   return {
     stream,

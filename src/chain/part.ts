@@ -10,7 +10,7 @@
  */
 import assert from 'node:assert/strict';
 import { concatBytes, lengthPrefixed, utf8 } from './bytes.ts';
-import { HASH_SIZE, sha256 } from './sha256.ts';
+import { HASH_SIZE, sha256, sha256Hex, sha256Into } from './sha256.ts';
 
 /** The parts an event can have, in name order, which is the order of hashing. */
 export const PART_NAMES = ['actor', 'changes', 'details', 'raw', 'reason', 'target'] as const;
@@ -59,6 +59,11 @@ const scratch = new Uint8Array(16 * 1024);
 
 /** Returns the commitment to one part (32 bytes). */
 export function partCommitment(name: PartName, salt: Uint8Array, value: Uint8Array): Uint8Array {
+  return sha256(committed(name, salt, value));
+}
+
+/** What a commitment is the hash of, in memory that the next call may use again. */
+function committed(name: PartName, salt: Uint8Array, value: Uint8Array): Uint8Array {
   assert(salt.length === SALT_BYTES, 'a salt has 16 bytes');
   const { head } = NAME_BYTES[name];
   const length = head.length + value.length;
@@ -70,7 +75,7 @@ export function partCommitment(name: PartName, salt: Uint8Array, value: Uint8Arr
   message[head.length - 2] = value.length >>> 8;
   message[head.length - 1] = value.length;
   message.set(value, head.length);
-  return sha256(message);
+  return message;
 }
 
 /** Returns the commitment to a part that is open or closed. */
@@ -80,21 +85,24 @@ export function commitmentOf(part: Part): Uint8Array {
 
 /** Returns the parts hash (32 bytes). `parts` MUST be in name order, without repeats. */
 export function partsHash(parts: readonly { readonly name: PartName; readonly commitment: Uint8Array }[]): Uint8Array {
-  return hashCommitments(parts, (part) => part.commitment);
+  return sha256(joinCommitments(parts));
 }
 
 /** Returns the parts hash of parts that are open or closed, likewise. */
 export function partsHashOf(parts: readonly Part[]): Uint8Array {
-  return hashCommitments(parts, commitmentOf);
+  return sha256(joinCommitments(parts));
+}
+
+/** The same as hex, as records have it. */
+export function partsHashHexOf(parts: readonly Part[]): string {
+  return sha256Hex(joinCommitments(parts));
 }
 
 /** Six parts at most, and the tag. */
 const joined = new Uint8Array(512);
 
-function hashCommitments<P extends { readonly name: PartName }>(
-  parts: readonly P[],
-  commitment: (part: P) => Uint8Array,
-): Uint8Array {
+/** What the parts hash is the hash of, in memory that the next call uses again. */
+function joinCommitments(parts: readonly (Part | Pick<ClosedPart, 'name' | 'commitment'>)[]): Uint8Array {
   joined.set(PARTS_TAG);
   let at = PARTS_TAG.length;
   let last = '';
@@ -103,8 +111,10 @@ function hashCommitments<P extends { readonly name: PartName }>(
     last = part.name;
     const { prefixed } = NAME_BYTES[part.name];
     joined.set(prefixed, at);
-    joined.set(commitment(part), at + prefixed.length);
-    at += prefixed.length + HASH_SIZE;
+    at += prefixed.length;
+    if (isOpen(part)) sha256Into(joined, at, committed(part.name, part.salt, part.value));
+    else joined.set(part.commitment, at);
+    at += HASH_SIZE;
   }
-  return sha256(joined.subarray(0, at));
+  return joined.subarray(0, at);
 }

@@ -3,9 +3,10 @@
  * its tags worked out; all that is left for the sequencer is to give the entries their places.
  */
 import { BLOCK_BYTES_MAX, BLOCK_ENTRIES_MAX, encodeParts, packPayload } from './block.ts';
+import { fromHex } from './bytes.ts';
 import type { PendingEntry, PlacelessEntry, StreamRef } from './entry.ts';
 import { sealParts } from './seal.ts';
-import { type Mark, tagOf } from './tag.ts';
+import { type Mark, type TagKind, tagOf } from './tag.ts';
 
 /** The keys of one stream in one drop month. */
 export interface StreamKeys {
@@ -22,8 +23,8 @@ export interface OpenRun {
   readonly dropMonth: number;
   /** The parts payload, see `block.ts`. */
   readonly payload: Uint8Array;
-  /** Of each entry, in order. */
-  readonly partsHashes: readonly Uint8Array[];
+  /** Of each entry, in order, one behind the other. */
+  readonly partsHashes: Uint8Array;
   /** The distinct marks of the entries. */
   readonly marks: readonly Mark[];
 }
@@ -51,7 +52,7 @@ export function sealWith(keysFor: KeysFor): Seal {
         const keys = await keysFor(stream, dropMonth);
         return {
           keyId: keys.id,
-          parts: sealParts(keys.dataKey, stream.name, partsHashes, packPayload(payload)),
+          parts: sealParts(keys.dataKey, stream.name, [partsHashes], packPayload(payload)),
           tags: [...new Set(marks.map((mark) => tagOf(mark, keys.tagKey)))],
         };
       }),
@@ -72,16 +73,29 @@ export async function sealRuns(
 }
 
 function openRun(entries: readonly PendingEntry[], dropMonth: number): OpenRun {
-  // Marks repeat a lot within a block: each is hashed once.
-  const marks = new Map<string, Mark>();
-  for (const entry of entries) for (const mark of entry.marks) marks.set(`${mark.kind} ${mark.value}`, mark);
   return {
     stream: entries[0]!.stream,
     dropMonth,
     payload: encodeParts(entries.map((entry) => entry.parts)),
-    partsHashes: entries.map((entry) => entry.partsHash),
-    marks: [...marks.values()],
+    partsHashes: fromHex(entries.map((entry) => entry.partsHash).join('')),
+    marks: distinctMarks(entries),
   };
+}
+
+/** Marks repeat a lot within a block: each is hashed once. */
+function distinctMarks(entries: readonly PendingEntry[]): Mark[] {
+  const marks: Mark[] = [];
+  const known = new Map<TagKind, Set<string>>();
+  for (const entry of entries) {
+    for (const mark of entry.marks) {
+      const values = known.get(mark.kind);
+      if (values?.has(mark.value) === true) continue;
+      if (values === undefined) known.set(mark.kind, new Set([mark.value]));
+      else values.add(mark.value);
+      marks.push(mark);
+    }
+  }
+  return marks;
 }
 
 /** An event larger than a block stands alone. */

@@ -9,6 +9,10 @@ export function sha256(data: Uint8Array | string): Uint8Array {
   return hash(typeof data === 'string' ? utf8(data) : data);
 }
 
+export function sha256Into(target: Uint8Array, at: number, data: Uint8Array): void {
+  target.set(sha256(data), at);
+}
+
 export function sha256Hex(data: Uint8Array | string): string {
   const digest = sha256(data);
   assert(digest.length === HASH_SIZE);
