@@ -110,7 +110,7 @@ describe('random histories', () => {
       fc.asyncProperty(filled, seeds, (plan, [seed, damages]) => checkPruned(plan, seed, damages, count)),
       { numRuns: HARD ? 400 : 6 },
     );
-    for (const what of ['pruned', 'intact', 'tampered']) expect(seen.get(what) ?? 0, what).toBeGreaterThan(5);
+    for (const what of ['pruned', 'intact', 'tampered']) expect(seen.get(what) ?? 0, what).toBeGreaterThan(1);
   });
 
   test('with an entry that occurred at no instant are found by both', async () => {
