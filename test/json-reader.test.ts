@@ -5,7 +5,7 @@ import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { canonicalText, type JsonObject, type JsonValue } from '../src/chain/canonical.ts';
 import { type FieldError, Problem } from '../src/errors.ts';
-import { fieldPath, readJson, readJsonArray, splitLines } from '../src/ingest/json-reader.ts';
+import { fieldPath, readItem, readJson, readJsonArray, splitLines } from '../src/ingest/json-reader.ts';
 
 const data = process.env.SEALOG_TEST_DATA;
 
@@ -24,11 +24,20 @@ describe('what is taken comes back in canonical form', () => {
     ['"nul is spelled \\\\u0000 and half a pair \\\\ud800"', '"nul is spelled \\\\u0000 and half a pair \\\\ud800"'],
   ])('%s', (text, canonical) => {
     expect(canonicalText(read(text))).toBe(canonical);
+    expect(canonicalOf(text)).toBe(canonical);
   });
 
-  test('in the order of the text, with nothing inherited', () => {
-    const value = read('{"b":1,"a":{"d":2,"c":3}}') as JsonObject;
-    expect(JSON.stringify(value)).toBe('{"b":1,"a":{"d":2,"c":3}}');
+  test('as the bytes that came in, where these are canonical', () => {
+    const bytes = Buffer.from('{"z":{"a":["é\\n",1.5,{}],"b":null},"a": {"a":[ ]}}');
+    const { members } = readItem(bytes);
+    expect(members!.get('z')!.bytes.buffer).toBe(bytes.buffer);
+    expect(members!.get('z')!.bytes.byteOffset).toBe(bytes.byteOffset + 5);
+    expect(members!.get('a')!.text).toBe('{"a":[]}');
+  });
+
+  test('in canonical order, with nothing inherited', () => {
+    const value = (read('{"m":{"b":1,"a":{"d":2,"c":3}}}') as JsonObject)['m'] as JsonObject;
+    expect(JSON.stringify(value)).toBe('{"a":{"c":3,"d":2},"b":1}');
     expect(Object.getPrototypeOf(value)).toBe(Object.prototype);
   });
 
@@ -250,7 +259,8 @@ describe('depth', () => {
 });
 
 describe('readJsonArray', () => {
-  const readArray = (text: string | Buffer, itemsMax = 10) => readJsonArray(Buffer.from(text), { itemsMax });
+  const readArray = (text: string | Buffer, itemsMax = 10) =>
+    Array.from(readJsonArray(Buffer.from(text), { itemsMax }), ({ value, bytes }) => ({ value, bytes }));
 
   test('gives each item with the length of its own text', () => {
     expect(readArray(' [ {"a":"é€😀"} ,1, "x" ,\n[ ]\t]\n')).toEqual([
@@ -372,6 +382,7 @@ describe('properties', () => {
       fc.property(anyJson(), fc.integer(), (value, seed) => {
         const text = spell(value, numbersFrom(seed));
         expect(canonicalText(read(text))).toBe(canonicalText(value));
+        expect(canonicalOf(text)).toBe(canonicalText(value));
       }),
       { numRuns: 2000 },
     );
@@ -422,7 +433,7 @@ describe('properties', () => {
     fc.assert(
       fc.property(fc.array(pieces, { maxLength: 20 }), (parts) => {
         const bytes = Buffer.concat(parts.map((part) => Buffer.from(part as string)));
-        for (const readIt of [() => readJson(bytes), () => readJsonArray(bytes, { itemsMax: 3 })]) {
+        for (const readIt of [() => readJson(bytes), () => [...readJsonArray(bytes, { itemsMax: 3 })]]) {
           try {
             readIt();
           } catch (error) {
@@ -497,6 +508,13 @@ describe.skipIf(data === undefined)('real events (needs SEALOG_TEST_DATA)', () =
     expect(events).toBeGreaterThan(4000);
   });
 });
+
+/** What is read as a member of an event: its canonical form, which the reader makes itself. */
+function canonicalOf(text: string): string {
+  const member = readItem(Buffer.from(`{"é":0,"m":${text} }`)).members!.get('m')!;
+  expect(Buffer.from(member.bytes).toString()).toBe(member.text);
+  return member.text;
+}
 
 function read(text: string): JsonValue {
   return readJson(Buffer.from(text));

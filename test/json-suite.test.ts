@@ -107,8 +107,8 @@ describe.skipIf(data === undefined)('JSONTestSuite (needs SEALOG_TEST_DATA)', ()
   ])('%s/%s as a batch, as lines and as stored bytes: read, or refused in the proper way', (folder, name) => {
     const bytes = load(folder, name);
     const ways = [
-      () => readJsonArray(bytes, { itemsMax: 1000 }),
-      () => readJsonArray(Buffer.concat([Buffer.from('[1,'), bytes, Buffer.from(']')]), { itemsMax: 1000 }),
+      () => [...readJsonArray(bytes, { itemsMax: 1000 })],
+      () => [...readJsonArray(Buffer.concat([Buffer.from('[1,'), bytes, Buffer.from(']')]), { itemsMax: 1000 })],
       () => splitLines(bytes).map((line) => readJson(line)),
     ];
     for (const way of ways) {

@@ -385,6 +385,19 @@ describe('an event', () => {
     expect(performance.now() - begin).toBeLessThan(10_000);
   });
 
+  it('is looked into no further than it is read into values (ingest/events.ts)', () => {
+    const says = (schema: object) => Object.keys(schema).filter((keyword) => !/^(description|x-.*)$/.test(keyword));
+    const { EventFields, Changes, Raw } = loadApiDocument().components.schemas as Record<
+      string,
+      { properties: Record<string, object> }
+    >;
+    expect(says(EventFields!.properties['details']!)).toEqual(['type']);
+    expect(says(Changes!.properties['before']!)).toEqual([]);
+    expect(says(Changes!.properties['after']!)).toEqual([]);
+    // Of a string, nothing.
+    expect(says(Raw!).sort()).toEqual(['additionalProperties', 'properties', 'required', 'type']);
+  });
+
   it('is never told what it holds, nor changed', () => {
     const canary = 'canary-5f1b8a3c';
     const wrong = { ...change, id: `${canary}/`, outcome: canary, changes: { diff: [{ op: canary, path: canary }] } };

@@ -2,6 +2,7 @@
 import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from 'vitest';
 import type { Role } from '../src/auth/roles.ts';
 import { signToken } from '../src/auth/tokens.ts';
+import { canonicalEvent } from '../src/chain/entry.ts';
 import { isRepeat } from '../src/chain/repeat.ts';
 import { type EventInput, generateEvents } from './support/events.ts';
 import { type Answer, startService, type TestService } from './support/service.ts';
@@ -494,7 +495,7 @@ describe('a sender who is held to sites', () => {
     } as const;
     const stored = (source: object) =>
       ({ record: { ...fields, source }, parts: [erased] }) as unknown as Parameters<typeof isRepeat>[1];
-    const of = (source: { service: string; site?: string }) => ({ ...fields, source });
+    const of = (source: { service: string; site?: string }) => canonicalEvent({ ...fields, source });
     expect(isRepeat(of({ service: 'mes', site: 'plant-7' }), stored({ service: 'mes', site: 'plant-7' }))).toBe(true);
     expect(isRepeat(of({ service: 'mes', site: 'plant-7' }), stored({ service: 'mes', site: 'plant-8' }))).toBe(false);
     expect(isRepeat(of({ service: 'mes', site: 'plant-7' }), stored({ service: 'mes' }))).toBe(false);

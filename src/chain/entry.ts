@@ -3,8 +3,7 @@
  * lock is taken.
  */
 import { randomBytes } from 'node:crypto';
-import { utf8 } from './bytes.ts';
-import { canonicalText, type JsonObject, type JsonValue } from './canonical.ts';
+import { canonicalBytes, canonicalText, type JsonObject, type JsonValue } from './canonical.ts';
 import { OUTCOMES, type Outcome } from './category.ts';
 import { type OpenPart, PART_NAMES, type PartName, partsHashHexOf, SALT_BYTES } from './part.ts';
 import { frameRecord, type RecordFrame } from './record.ts';
@@ -37,8 +36,7 @@ export interface EarlierEpoch
   readonly retainUntil: number | undefined;
 }
 
-/** What a valid event says, its id decided. */
-export interface EventFields {
+interface EventHead {
   readonly id: string;
   readonly action: string;
   readonly outcome: Outcome;
@@ -46,7 +44,20 @@ export interface EventFields {
   readonly occurredAt: string;
   readonly source: JsonObject;
   readonly evidence?: 'incomplete' | undefined;
+}
+
+/** What a valid event says, its id decided. */
+export interface EventFields extends EventHead {
   readonly parts: { readonly [name in PartName]?: JsonValue | undefined };
+}
+
+/** The same in canonical form, and the values of it that marks are taken from. */
+export interface CanonicalEvent extends EventHead {
+  readonly sourceText: string;
+  /** In name order. */
+  readonly parts: readonly { readonly name: PartName; readonly value: Uint8Array }[];
+  readonly actor: JsonValue | undefined;
+  readonly target: JsonValue | undefined;
 }
 
 /** What the sequencer needs of an entry to give it a place. */
@@ -73,46 +84,44 @@ export interface PendingEntry extends PlacelessEntry {
   readonly marks: readonly Mark[];
 }
 
+/** Returns the canonical form of an event. */
+export function canonicalEvent(event: EventFields): CanonicalEvent {
+  const parts = PART_NAMES.flatMap((name) => {
+    const value = event.parts[name];
+    return value === undefined ? [] : [{ name, value: canonicalBytes(value) }];
+  });
+  const { actor, target } = event.parts;
+  return { ...event, sourceText: canonicalText(event.source), parts, actor, target };
+}
+
 /** Returns the pending entry of an event: its parts committed to, its record framed. */
 export function pendingEntry(stream: StreamRef, event: EventFields, mayRepeat: boolean): PendingEntry {
+  return pendingCanonical(stream, canonicalEvent(event), mayRepeat);
+}
+
+/** Returns the pending entry of an event whose canonical form is known. */
+export function pendingCanonical(stream: StreamRef, event: CanonicalEvent, mayRepeat: boolean): PendingEntry {
+  const { id, action, outcome, severity, occurredAt, source, actor, target } = event;
   const parts: OpenPart[] = [];
   let bytes = 0;
-  for (const name of PART_NAMES) {
-    const value = event.parts[name];
-    if (value === undefined) continue;
-    const part: OpenPart = { name, salt: freshSalt(), value: utf8(canonicalText(value)) };
-    parts.push(part);
-    bytes += SALT_BYTES + part.value.length;
+  for (const { name, value } of event.parts) {
+    parts.push({ name, salt: freshSalt(), value });
+    bytes += SALT_BYTES + value.length;
   }
   const hash = partsHashHexOf(parts);
-  const frame = frameRecord({
-    stream: stream.name,
-    id: event.id,
-    action: event.action,
-    outcome: event.outcome,
-    ...(event.severity === undefined ? {} : { severity: event.severity }),
-    occurredAt: event.occurredAt,
-    source: event.source,
-    ...(event.evidence === undefined ? {} : { evidence: event.evidence }),
-    parts: hash,
-  });
+  const frame = frameRecord({ ...event, stream: stream.name, parts: hash }, event.sourceText);
   return {
     stream,
-    id: event.id,
-    idHash: entryIdHash(event.id),
+    id,
+    idHash: entryIdHash(id),
     mayRepeat,
     frame,
     parts,
     partsHash: hash,
-    marks: marksOf({
-      action: event.action,
-      source: event.source,
-      actor: event.parts.actor,
-      target: event.parts.target,
-    }),
-    occurredAt: Date.parse(event.occurredAt),
-    severity: event.severity,
-    outcome: OUTCOMES.indexOf(event.outcome),
+    marks: marksOf({ action, source, actor, target }),
+    occurredAt: Date.parse(occurredAt),
+    severity,
+    outcome: OUTCOMES.indexOf(outcome),
     bytes: bytes + frame.before.length + frame.after.length + 150,
   };
 }

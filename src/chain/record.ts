@@ -29,12 +29,12 @@ export interface UnplacedRecord {
   readonly id: string;
   readonly action: string;
   readonly outcome: Outcome;
-  readonly severity?: number;
+  readonly severity?: number | undefined;
   /** RFC 3339 with an offset, exactly as the client wrote it. */
   readonly occurredAt: string;
   readonly source: JsonObject;
   /** Present when the category's evidence was missing and the tenant's policy took the event all the same. */
-  readonly evidence?: 'incomplete';
+  readonly evidence?: 'incomplete' | undefined;
   /** The parts hash, hex. */
   readonly parts: string;
 }
@@ -58,15 +58,15 @@ export interface RecordFrame {
   readonly after: string;
 }
 
-/** Returns the parts of the record's text that do not depend on the position. */
-export function frameRecord(record: UnplacedRecord): RecordFrame {
+/** Returns the parts of the record's text that do not depend on the position. `source` is that of the record in canonical form. */
+export function frameRecord(record: UnplacedRecord, source = canonicalText(record.source)): RecordFrame {
   const evidence = record.evidence === undefined ? '' : `"evidence":${JSON.stringify(record.evidence)},`;
   const severity = record.severity === undefined ? '' : `,"severity":${record.severity}`;
   return {
     before:
       `{"action":${JSON.stringify(record.action)},${evidence}"id":${JSON.stringify(record.id)},` +
       `"occurredAt":${JSON.stringify(record.occurredAt)},"outcome":"${record.outcome}","parts":"${record.parts}","previous":"`,
-    after: `${severity},"source":${canonicalText(record.source)},"stream":${JSON.stringify(record.stream)},"v":1}`,
+    after: `${severity},"source":${source},"stream":${JSON.stringify(record.stream)},"v":1}`,
   };
 }
 

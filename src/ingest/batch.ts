@@ -2,8 +2,8 @@
 import { type FieldError, Problem } from '../errors.ts';
 import { problemFields } from '../http/problem.ts';
 import type { Appender, Settled } from './appender.ts';
-import { type Policies, type Sender, type TakenEvent, takeEvent } from './events.ts';
-import { type ReadItem, readJson, readJsonArray, splitLines } from './json-reader.ts';
+import { type Policies, type ReadEvent, readEvent, type Sender, type TakenEvent, takeEvents } from './events.ts';
+import { type ReadItem, readItem, readJsonArray, splitLines } from './json-reader.ts';
 
 export interface BatchLimits {
   /** Of one event's text. */
@@ -44,19 +44,26 @@ export async function answerBatch(
 ): Promise<BatchAnswer> {
   const { body, isLines, atomic, sender, now } = batch;
   const max = limits.batchEventsMax;
-  const items: readonly Item[] = isLines ? splitLines(body, { linesMax: max }) : readJsonArray(body, { itemsMax: max });
-  onEvents(items.length);
-  if (items.length === 0) throw new Problem('invalid_batch', { errors: [{ field: '', message: 'has no event' }] });
-
-  const taken: (TakenEvent | Problem)[] = [];
+  const items: Iterable<Item> = isLines ? splitLines(body, { linesMax: max }) : readJsonArray(body, { itemsMax: max });
+  const read: (ReadEvent | Problem)[] = [];
   for (const item of items) {
     try {
-      taken.push(await takeEvent(readItem(item, limits), sender, policies, now));
+      read.push(readEvent(itemOf(item, limits), sender, now));
     } catch (error) {
       if (!isOfItem(error)) throw error;
-      taken.push(error);
+      read.push(error);
     }
   }
+  onEvents(read.length);
+  if (read.length === 0) throw new Problem('invalid_batch', { errors: [{ field: '', message: 'has no event' }] });
+
+  const events = await takeEvents(
+    read.filter((one): one is ReadEvent => !(one instanceof Problem)),
+    sender,
+    policies,
+  );
+  let event = 0;
+  const taken = read.map((one) => (one instanceof Problem ? one : events[event++]!));
   const valid = taken.filter((one): one is TakenEvent => !(one instanceof Problem));
   const forbidden = taken.filter((one) => one instanceof Problem && one.code === 'forbidden').length;
   if (atomic) {
@@ -70,19 +77,18 @@ export async function answerBatch(
   return { status: 200, text, forbidden };
 }
 
-/** What is wrong with an item is its own; everything else is the whole call's, also a tenant that takes no events: that names no field. */
+/** What is wrong with an item is its own, also with a line that is no JSON; everything else is the whole call's. */
 function isOfItem(error: unknown): error is Problem {
-  if (!(error instanceof Problem) || error.status >= 500 || error.code === 'tenant_closed') return false;
-  return error.code !== 'forbidden' || error.errors.length > 0;
+  return error instanceof Problem && error.status < 500;
 }
 
 /** A line, or an item of an array, that is read already. */
 type Item = ReadItem | Uint8Array;
 
-function readItem(item: Item, { eventBytesMax }: BatchLimits): ReadItem['value'] {
+function itemOf(item: Item, { eventBytesMax }: BatchLimits): ReadItem {
   const length = item instanceof Uint8Array ? item.length : item.bytes;
   if (length > eventBytesMax) throw new Problem('too_large', { detail: `An event has at most ${eventBytesMax} bytes` });
-  return item instanceof Uint8Array ? readJson(item) : item.value;
+  return item instanceof Uint8Array ? readItem(item) : item;
 }
 
 /** The errors of all items, their fields behind the item's index; as many as a person reads. */

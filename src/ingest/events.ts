@@ -1,20 +1,24 @@
-/** From a parsed JSON value to an entry that waits for its place: one list of what is wrong with it, or the entry. */
+/** From JSON that was read to an entry that waits for its place: one list of what is wrong with it, or the entry. */
 import { ENTRY_BYTES_MAX } from '../chain/block.ts';
 import type { JsonObject, JsonValue } from '../chain/canonical.ts';
 import type { ClientCategory, Outcome } from '../chain/category.ts';
-import { type EventFields, type PendingEntry, pendingEntry, type StreamRef } from '../chain/entry.ts';
+import { type CanonicalEvent, type PendingEntry, pendingCanonical, type StreamRef } from '../chain/entry.ts';
+import { PART_NAMES } from '../chain/part.ts';
 import { type FieldError, Problem } from '../errors.ts';
 import { lacksOnlyEvidence, validateEvent } from '../http/api-schema.ts';
 import type { Caller } from '../http/caller.ts';
+import type { ReadItem, ReadValue } from './json-reader.ts';
 import { OWN_SOURCE } from './own-events.ts';
 import { uuidV7 } from './uuid-v7.ts';
 
 /** What the log says of itself, such as `epoch.opened`, nobody else may say. */
 const OWN_NAME = { field: 'source.service', message: 'must be another: sealog is the log itself' };
 
+const TOO_LARGE = 'In canonical form the event is too large: 1e20 has 21 digits there';
+
 /** A valid event, its id decided, with the entry made of it. */
 export interface TakenEvent {
-  readonly event: EventFields;
+  readonly event: CanonicalEvent;
   readonly pending: PendingEntry;
 }
 
@@ -33,49 +37,104 @@ export interface Policies {
   readonly evidenceRule: EvidenceRule;
 }
 
+/** An event that was read and is valid, but perhaps for the evidence of its category. */
+export interface ReadEvent {
+  readonly event: CanonicalEvent;
+  readonly category: ClientCategory;
+  /** Whether its sender gave it its id. */
+  readonly mayRepeat: boolean;
+  /** What says that it lacks evidence. */
+  readonly lacks: readonly FieldError[];
+}
+
 /**
- * Returns the entry to append. Throws a Problem: `invalid_event` with every field that is wrong, `forbidden` with every field that the
- * sender may not give this value.
+ * Returns the event. Throws a Problem: `invalid_event` with every field that is wrong, `forbidden` with every field that the sender may not
+ * give this value.
  */
-export async function takeEvent(
-  value: JsonValue,
-  sender: Sender,
-  { openStream, evidenceRule }: Policies,
-  now: number,
-): Promise<TakenEvent> {
+export function readEvent(item: ReadItem, sender: Sender, now: number): ReadEvent {
+  const value = valueForSchema(item);
   const errors = validateEvent(value);
   const isIncomplete = errors.length > 0 && lacksOnlyEvidence(value);
   if (errors.length > 0 && !isIncomplete) throw new Problem('invalid_event', { errors });
   // The schema holds these types.
   const given = value as JsonObject & { readonly category: ClientCategory; readonly outcome: Outcome };
+  const members = item.members!;
   if ((given['source'] as { readonly service?: unknown }).service === OWN_SOURCE.service)
     throw new Problem('invalid_event', { errors: [OWN_NAME] });
   const notAllowed = beyond(sender, given);
   if (notAllowed.length > 0) throw new Problem('forbidden', { errors: notAllowed });
-  if (isIncomplete && (await evidenceRule(sender.tenant, given.category)) === 'refuse')
-    throw new Problem('invalid_event', { errors });
   const id = given['id'] as string | undefined;
-  const event: EventFields = {
+  const event: CanonicalEvent = {
     id: id ?? uuidV7(now),
     action: given['action'] as string,
     outcome: given.outcome,
     severity: given['severity'] as number | undefined,
     occurredAt: given['occurredAt'] as string,
     source: given['source'] as JsonObject,
-    ...(isIncomplete ? { evidence: 'incomplete' } : {}),
-    parts: {
-      actor: given['actor'],
-      changes: given['changes'],
-      details: given['details'],
-      raw: given['raw'],
-      reason: given['reason'],
-      target: given['target'],
-    },
+    sourceText: members.get('source')!.text,
+    evidence: isIncomplete ? 'incomplete' : undefined,
+    parts: PART_NAMES.flatMap((name) => {
+      const part = members.get(name);
+      return part === undefined ? [] : [{ name, value: part.bytes }];
+    }),
+    actor: given['actor'],
+    target: given['target'],
   };
-  const pending = pendingEntry(await openStream(sender.tenant, given.category), event, id !== undefined);
-  if (pending.bytes > ENTRY_BYTES_MAX)
-    throw new Problem('too_large', { detail: 'In canonical form the event is too large: 1e20 has 21 digits there' });
-  return { event, pending };
+  return { event, category: given.category, mayRepeat: id !== undefined, lacks: errors };
+}
+
+/**
+ * Returns the entries to append, each of its event, or the Problem with it: `invalid_event` where the tenant's policy refuses what lacks
+ * evidence, or `too_large`. What a stream can not be had for is thrown.
+ */
+export async function takeEvents(
+  events: readonly ReadEvent[],
+  { tenant }: Sender,
+  { openStream, evidenceRule }: Policies,
+): Promise<(TakenEvent | Problem)[]> {
+  const streams = new Map<ClientCategory, StreamRef>();
+  const rules = new Map<ClientCategory, 'refuse' | 'flag'>();
+  const taken: (TakenEvent | Problem)[] = [];
+  for (const { event, category, mayRepeat, lacks } of events) {
+    if (lacks.length > 0) {
+      const rule = rules.get(category) ?? (await evidenceRule(tenant, category));
+      rules.set(category, rule);
+      if (rule === 'refuse') {
+        taken.push(new Problem('invalid_event', { errors: lacks }));
+        continue;
+      }
+    }
+    const stream = streams.get(category) ?? (await openStream(tenant, category));
+    streams.set(category, stream);
+    const pending = pendingCanonical(stream, event, mayRepeat);
+    taken.push(pending.bytes > ENTRY_BYTES_MAX ? new Problem('too_large', { detail: TOO_LARGE }) : { event, pending });
+  }
+  return taken;
+}
+
+/** Reads and takes one event. Throws a Problem. */
+export async function takeEvent(item: ReadItem, sender: Sender, policies: Policies, now: number): Promise<TakenEvent> {
+  const [taken] = await takeEvents([readEvent(item, sender, now)], sender, policies);
+  if (taken instanceof Problem) throw taken;
+  return taken!;
+}
+
+/**
+ * Returns an event's value as far as its schema looks into it, which is not at all into what most of its bytes are: `details` is an object,
+ * `raw` may be a string, and what changed is anything.
+ */
+function valueForSchema(item: ReadItem): JsonValue {
+  if (item.members === undefined) return item.value;
+  const value: JsonObject = {};
+  for (const [name, member] of item.members) value[name] = memberForSchema(name, member);
+  return value;
+}
+
+function memberForSchema(name: string, member: ReadValue): JsonValue {
+  if (name === 'details' && member.isObject) return {};
+  if (name === 'raw' && member.isString) return '';
+  if (name === 'changes') return member.valueWithout(['before', 'after']);
+  return member.value;
 }
 
 /** Before anything is looked up: whether there is such an event already is nothing that its sender learns. */

@@ -1,18 +1,23 @@
 /**
- * The strict JSON reader: bytes in, a value that can be given back unchanged out, or a refusal that names the place.
+ * The strict JSON reader: bytes in, their canonical form out (RFC 8785), or a refusal that names the place.
  *
  * It takes RFC 8259 and refuses besides what would come back as something else, or not at all: bytes that are not
  * UTF-8, a byte order mark, two members of one name, numbers that a double does not hold exactly as written, integers
  * beyond ±(2^53−1), minus zero, lone surrogates, U+0000 (PostgreSQL's text can not hold it), a member named
  * `__proto__`, and nesting deeper than 32.
  *
- * One pass from left to right without recursion, in time linear in the input whatever it holds; the first thing wrong
- * is what is reported. On real events it takes 1.7 times as long as JSON.parse, which would hide all of the above.
+ * One pass from left to right validates and canonicalises, in time linear in the input whatever it holds (but for the sorting of names); the
+ * first thing wrong is what is reported. What stands in canonical form already is only checked: its bytes are those of the input. Values are
+ * made of the canonical form, and only of what somebody looks into.
+ *
+ * Within this file a text is a string with one character a byte of UTF-8. No character of JSON's grammar is part of another's bytes, so the
+ * grammar can be read without decoding, positions are byte offsets, and one letter beyond Latin-1 does not make the text of a whole batch,
+ * and all that is cut from it, twice as wide.
  */
 
 import assert from 'node:assert/strict';
 import { isAscii, isUtf8 } from 'node:buffer';
-import type { JsonObject, JsonValue } from '../chain/canonical.ts';
+import { type JsonObject, type JsonValue, parseSafely } from '../chain/canonical.ts';
 import { Problem } from '../errors.ts';
 
 export interface ReadOptions {
@@ -22,12 +27,6 @@ export interface ReadOptions {
 
 export interface ReadArrayOptions extends ReadOptions {
   readonly itemsMax: number;
-}
-
-export interface ReadItem {
-  readonly value: JsonValue;
-  /** Length of the item's own text. */
-  readonly bytes: number;
 }
 
 export interface SplitOptions {
@@ -59,11 +58,18 @@ const OPEN_BRACE = 0x7b;
 const CLOSE_BRACE = 0x7d;
 
 /** By first character. */
-const LITERALS = new Map<number, readonly [literal: string, value: boolean | null]>([
-  [0x66, ['false', false]],
-  [0x6e, ['null', null]],
-  [0x74, ['true', true]],
+const LITERALS = new Map<number, string>([
+  [0x66, 'false'],
+  [0x6e, 'null'],
+  [0x74, 'true'],
 ]);
+
+/** Behind every text: a small integer, which engines compare faster than Infinity. */
+const NOWHERE = 2 ** 30 - 1;
+
+/** By what stands behind the backslash: 1 = stands for a character that has no other canonical form. */
+const SHORT_ESCAPES = new Uint8Array(256);
+for (const character of '"\\bfnrt') SHORT_ESCAPES[character.charCodeAt(0)] = 1;
 
 /** `lastIndex` says where a search starts, and is set before each. */
 const CONTROL = /[\x00-\x1f]/g;
@@ -73,106 +79,35 @@ const MINUS_ZERO = 'minus zero would come back as 0';
 /**
  * Reads one JSON text.
  *
- * Objects come back plain, with members in the order of the text (but for names that look like array indices).
+ * Objects come back plain, with members in canonical order (but for names that look like array indices).
  *
  * @throws Problem 400 `invalid_json` with one error: field, message, and position as a byte offset in `bytes`
  */
-export function readJson(bytes: Uint8Array, { depthMax = DEPTH_MAX }: ReadOptions = {}): JsonValue {
-  return readText(bytes, (reader) => {
-    const value = reader.readValue(depthMax);
+export function readJson(bytes: Uint8Array, options: ReadOptions = {}): JsonValue {
+  return readItem(bytes, options).value;
+}
+
+/** Reads one JSON text as an item of a batch is read. Throws as `readJson` does. */
+export function readItem(bytes: Uint8Array, { depthMax = DEPTH_MAX }: ReadOptions = {}): ReadItem {
+  return readText(bytes, depthMax, (reader) => {
+    const item = reader.readItem();
     reader.expectEnd();
-    return value;
+    return item;
   });
 }
 
 /**
- * Reads one JSON array, item by item; fields of refusals start with the item's index, as in `[3].actor.id`.
+ * Reads one JSON array, item by item as they are asked for; fields of refusals start with the item's index, as in `[3].actor.id`. What is made
+ * of an item before the next is read need not stay for all of a batch.
  *
  * @throws Problem 400 `invalid_json`, for the whole array, when any of it is refused; 400 `invalid_batch` when the text
- *   is no array or has more items than `itemsMax`
+ *   is no array or has more items than `itemsMax`; either may come behind items
  */
 export function readJsonArray(
   bytes: Uint8Array,
   { itemsMax, depthMax = DEPTH_MAX }: ReadArrayOptions,
-): readonly ReadItem[] {
-  return (
-    readItemsApart(bytes, itemsMax, depthMax) ??
-    readText(bytes, (reader) => {
-      const items = reader.readItems(itemsMax, depthMax);
-      reader.expectEnd();
-      return items;
-    })
-  );
-}
-
-/**
- * Reads the items of a batch that is not all ASCII each from its own bytes, or returns undefined where any of it is to be refused: the
- * whole is then read at once, which knows the words for it. One letter beyond Latin-1 would make the text of the whole batch, and every
- * string that is cut from it, twice as wide and half as fast.
- */
-function readItemsApart(bytes: Uint8Array, itemsMax: number, depthMax: number): ReadItem[] | undefined {
-  if (isAscii(bytes)) return undefined;
-  const spans = itemSpans(bytes);
-  if (spans === undefined || spans.length > itemsMax) return undefined;
-  try {
-    return spans.map((span) =>
-      readText(span, (reader) => {
-        const item = reader.readItem(depthMax);
-        reader.expectEnd();
-        return item;
-      }),
-    );
-  } catch (error) {
-    if (error instanceof Problem) return undefined;
-    throw error;
-  }
-}
-
-/** Returns the bytes of each item of an array, or undefined where brackets and quotes do not pair up. What is inside an item is not judged. */
-function itemSpans(bytes: Uint8Array): Uint8Array[] | undefined {
-  const spans: Uint8Array[] = [];
-  let at = 0;
-  while (isSpace(bytes[at] ?? 0)) at++;
-  if (bytes[at++] !== OPEN_BRACKET) return undefined;
-  let start = at;
-  let depth = 1;
-  for (; at < bytes.length; at++) {
-    switch (bytes[at]) {
-      case QUOTE:
-        do {
-          at = bytes.indexOf(QUOTE, at + 1);
-          if (at === -1) return undefined;
-        } while (isEscapedByte(bytes, at));
-        break;
-      case OPEN_BRACE:
-      case OPEN_BRACKET:
-        depth++;
-        break;
-      case CLOSE_BRACE:
-      case CLOSE_BRACKET:
-        depth--;
-        if (depth === 0) {
-          spans.push(bytes.subarray(start, at));
-          for (at++; at < bytes.length; at++) if (!isSpace(bytes[at] as number)) return undefined;
-          return spans;
-        }
-        break;
-      case COMMA:
-        if (depth === 1) {
-          spans.push(bytes.subarray(start, at));
-          start = at + 1;
-        }
-        break;
-    }
-  }
-  return undefined;
-}
-
-/** Whether the quote at a place has an odd number of backslashes before it. */
-function isEscapedByte(bytes: Uint8Array, quote: number): boolean {
-  let at = quote;
-  while (bytes[at - 1] === BACKSLASH) at--;
-  return (quote - at) % 2 === 1;
+): Iterable<ReadItem> {
+  return readText(bytes, depthMax, (reader) => reader.readItems(itemsMax));
 }
 
 /**
@@ -216,19 +151,108 @@ export function fieldPath(steps: readonly (string | number)[]): string {
   return path;
 }
 
-/** Decodes strictly and reads; what is wrong before the first byte that is not UTF-8 is reported first. */
-function readText<T>(bytes: Uint8Array, read: (reader: Reader) => T): T {
+/** What an item was read from, and what is known of all of it. */
+interface Origin {
+  readonly bytes: Buffer;
+  /** One character a byte. */
+  readonly text: string;
+  /** Whether the item, and what of it is rewritten, is ASCII. */
+  isAscii: boolean;
+  /** Whether some member's name has an escape: JSON.parse may read such wrongly (see `parseSafely`). */
+  hasEscapedNames: boolean;
+}
+
+/** A value that was read. */
+export class ReadValue {
+  readonly #origin: Origin;
+  readonly #place: Pick<Member, 'valueAt' | 'end' | 'value' | 'members'>;
+
+  constructor(origin: Origin, place: Pick<Member, 'valueAt' | 'end' | 'value' | 'members'>) {
+    this.#origin = origin;
+    this.#place = place;
+  }
+
+  get isString(): boolean {
+    return this.#origin.text.charCodeAt(this.#place.valueAt) === QUOTE;
+  }
+
+  get isObject(): boolean {
+    return this.#origin.text.charCodeAt(this.#place.valueAt) === OPEN_BRACE;
+  }
+
+  /** Canonical JSON in UTF-8, in memory that may be the input's. */
+  get bytes(): Uint8Array {
+    const { valueAt, end, value } = this.#place;
+    return value === undefined ? this.#origin.bytes.subarray(valueAt, end) : Buffer.from(value, 'latin1');
+  }
+
+  /** Canonical JSON. */
+  get text(): string {
+    const { valueAt, end, value } = this.#place;
+    return decode(value ?? this.#origin.text.slice(valueAt, end), this.#origin.isAscii);
+  }
+
+  get value(): JsonValue {
+    return this.valueWithout([]);
+  }
+
+  /** The value; members of these names are null, so that nothing is made of them. */
+  valueWithout(names: readonly string[]): JsonValue {
+    const { members } = this.#place;
+    if (members === undefined) return parse(this.text, this.#origin.hasEscapedNames);
+    const object: JsonObject = {};
+    for (const member of members)
+      object[member.name] = names.includes(member.name) ? null : new ReadValue(this.#origin, member).value;
+    return object;
+  }
+}
+
+/** A JSON text, or an item of a batch: an object as its members, so that each can be taken as what it is needed as. */
+export class ReadItem {
+  /** Undefined where it is something else than an object. */
+  readonly members: ReadonlyMap<string, ReadValue> | undefined;
+  /** Length of its own text, as it was sent. */
+  readonly bytes: number;
+  readonly #whole: ReadValue | undefined;
+
+  constructor(content: ReadonlyMap<string, ReadValue> | ReadValue, bytes: number) {
+    if (content instanceof ReadValue) this.#whole = content;
+    else this.members = content;
+    this.bytes = bytes;
+  }
+
+  get value(): JsonValue {
+    if (this.#whole !== undefined) return this.#whole.value;
+    const object: JsonObject = {};
+    for (const [name, member] of this.members!) object[name] = member.value;
+    return object;
+  }
+}
+
+function parse(text: string, hasEscapedNames: boolean): JsonValue {
+  if (text.startsWith('"') && !text.includes('\\')) return text.slice(1, -1);
+  return hasEscapedNames ? parseSafely(text) : JSON.parse(text);
+}
+
+/** From one character a byte. */
+function decode(text: string, isAscii: boolean): string {
+  return isAscii ? text : Buffer.from(text, 'latin1').toString();
+}
+
+/** Reads strictly; what is wrong before the first byte that is not UTF-8 is reported first. */
+function readText<T>(bytes: Uint8Array, depthMax: number, read: (reader: Reader) => T): T {
   const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
   if (buffer[0] === 0xef && buffer[1] === 0xbb && buffer[2] === 0xbf) {
     throw jsonProblem('', 'the text starts with a byte order mark', 0);
   }
-  if (isAscii(buffer)) return read(new Reader(buffer.toString('latin1'), true));
-  if (isUtf8(buffer)) return read(new Reader(buffer.toString('utf8'), false));
+  if (isUtf8(buffer)) return read(new Reader(buffer, depthMax));
 
   const validBytes = validUtf8Bytes(buffer);
   let field = '';
   try {
-    read(new Reader(buffer.toString('utf8', 0, validBytes), false));
+    const found = read(new Reader(buffer.subarray(0, validBytes), depthMax));
+    if (typeof found === 'object' && found !== null && Symbol.iterator in found)
+      for (const _ of found as Iterable<unknown>);
   } catch (problem) {
     if (!(problem instanceof Problem)) throw problem;
     const [error] = problem.errors;
@@ -250,126 +274,102 @@ function validUtf8Bytes(bytes: Buffer): number {
   return at;
 }
 
-type Container = JsonValue[] | JsonObject;
+/** A member of an object that is being read, in the text from `at` to `end`. */
+interface Member {
+  readonly name: string;
+  readonly at: number;
+  readonly valueAt: number;
+  readonly end: number;
+  /** The value in canonical form, where it is not written in it. */
+  readonly value: string | undefined;
+  /** The whole member in canonical form, likewise. */
+  readonly rewritten: string | undefined;
+  /** Of the value, where it is an object right within the item. */
+  readonly members: readonly Member[] | undefined;
+}
+
+/** From this many members on, names are looked for in a set. */
+const MANY_MEMBERS = 16;
 
 /**
- * A text and a place in it. Positions are indices into the text (UTF-16 code units) and become byte offsets only in a
- * refusal. Past the end, charCodeAt gives NaN, which equals no character.
+ * A text and a place in it. Each method that reads a value returns its canonical form, or undefined where it is written in that. Past the
+ * end, charCodeAt gives NaN, which equals no character. Recursion is as deep as `depthMax`.
  */
 class Reader {
+  readonly #bytes: Buffer;
   readonly #text: string;
-  readonly #isAscii: boolean;
+  readonly #depthMax: number;
   #position = 0;
+  /** White space that was passed over so far: what has some inside is not in canonical form. */
+  #spaces = 0;
 
-  /** The first backslash and the first control character at or after the last string's start; Infinity without one. */
+  /** Of the present item. */
+  #origin: Origin;
+  /** The first byte at or after the last string's start that is not ASCII; `NOWHERE` without one. */
+  #nonAsciiAt = -1;
+  /** The first backslash and the first control character likewise. */
   #backslashAt = -1;
   #controlAt = -1;
 
-  /** What is open, outermost first; only the first `#depth` are valid. For an object, the name of its present member. */
-  readonly #containers: Container[] = [];
-  readonly #names: string[] = [];
+  /** Where the reader is: for each object that is open the name of its present member, for each array the index. Only the first `#depth` are valid. */
+  readonly #path: (string | number)[] = [];
   #depth = 0;
+  /** Of the object that was read last. */
+  #members: readonly Member[] = [];
   /** Index of the present item of a batch. */
   #item: number | undefined;
 
-  constructor(text: string, isAscii: boolean) {
-    this.#text = text;
-    this.#isAscii = isAscii;
+  constructor(bytes: Buffer, depthMax: number) {
+    this.#bytes = bytes;
+    this.#text = bytes.toString('latin1');
+    this.#depthMax = depthMax;
+    this.#origin = this.#newOrigin();
   }
 
-  /** Reads the value that starts here, and no further. */
-  readValue(depthMax: number): JsonValue {
-    for (;;) {
-      let value: JsonValue;
-      const code = this.#skipSpace();
-      if (code === QUOTE) {
-        value = this.#readString(this.#depth);
-      } else if (code === OPEN_BRACE) {
-        const object: JsonObject = {};
-        this.#open(object, depthMax);
-        if (this.#skipSpace() !== CLOSE_BRACE) {
-          this.#readName(object);
-          continue;
-        }
-        this.#close();
-        value = object;
-      } else if (code === OPEN_BRACKET) {
-        const array: JsonValue[] = [];
-        this.#open(array, depthMax);
-        if (this.#skipSpace() !== CLOSE_BRACKET) continue;
-        this.#close();
-        value = array;
-      } else if (code === MINUS || isDigit(code)) {
-        value = this.#readNumber();
-      } else {
-        value = this.#readLiteral(code);
-      }
-
-      // The value is complete. It goes where it belongs, and may complete what it belongs to.
-      for (;;) {
-        if (this.#depth === 0) return value;
-        const container = this.#containers[this.#depth - 1] as Container;
-        const next = this.#skipSpace();
-        if (Array.isArray(container)) {
-          container.push(value);
-          if (next === COMMA) {
-            this.#position++;
-            break;
-          }
-          if (next !== CLOSE_BRACKET) this.#refuseSyntax('a comma or the end of the array', this.#depth - 1);
-        } else {
-          container[this.#names[this.#depth - 1] as string] = value;
-          if (next === COMMA) {
-            this.#position++;
-            this.#readName(container);
-            break;
-          }
-          if (next !== CLOSE_BRACE) this.#refuseSyntax('a comma or the end of the object', this.#depth - 1);
-        }
-        this.#close();
-        value = container;
-      }
-    }
-  }
-
-  /** Reads the value that starts here, with the length of its own text. */
-  readItem(depthMax: number): ReadItem {
-    this.#skipSpace();
+  /** Reads the value that starts here. */
+  readItem(): ReadItem {
+    const isObject = this.#skipSpace() === OPEN_BRACE;
     const start = this.#position;
-    const value = this.readValue(depthMax);
-    return { value, bytes: this.#byteLength(start, this.#position) };
+    const origin = this.#newOrigin();
+    this.#origin = origin;
+    if (!isObject) {
+      const value = this.#readValue();
+      const whole = { valueAt: start, end: this.#position, value, members: undefined };
+      return new ReadItem(new ReadValue(origin, whole), this.#position - start);
+    }
+    const members = new Map<string, ReadValue>();
+    for (const member of this.#readMembers()) members.set(member.name, new ReadValue(origin, member));
+    return new ReadItem(members, this.#position - start);
+  }
+
+  #newOrigin(): Origin {
+    return { bytes: this.#bytes, text: this.#text, isAscii: true, hasEscapedNames: false };
   }
 
   /** Reads an array that starts here as a batch: each item is a value of its own. */
-  readItems(itemsMax: number, depthMax: number): ReadItem[] {
+  *readItems(itemsMax: number): Generator<ReadItem, void> {
     if (this.#skipSpace() !== OPEN_BRACKET) {
-      const position = this.#byteOffset(this.#position);
+      const position = this.#position;
       // When it is not JSON at all, that is the better answer.
-      this.readValue(depthMax);
+      this.#readValue();
       this.expectEnd();
       throw batchProblem('a batch is an array', position);
     }
     this.#position++;
-    const items: ReadItem[] = [];
-    if (this.#skipSpace() === CLOSE_BRACKET) {
-      this.#position++;
-      return items;
-    }
-    for (;;) {
+    let next = this.#skipSpace();
+    for (let index = 0; next !== CLOSE_BRACKET || index > 0; index++) {
       this.#skipSpace();
-      const start = this.#position;
-      if (items.length === itemsMax) {
-        throw batchProblem(`there are more than ${itemsMax} items`, this.#byteOffset(start));
-      }
-      this.#item = items.length;
-      const value = this.readValue(depthMax);
+      if (index === itemsMax) throw batchProblem(`there are more than ${itemsMax} items`, this.#position);
+      this.#item = index;
+      yield this.readItem();
       this.#item = undefined;
-      items.push({ value, bytes: this.#byteLength(start, this.#position) });
-      const next = this.#skipSpace();
-      if (next !== COMMA && next !== CLOSE_BRACKET) this.#refuseSyntax('a comma or the end of the array', 0);
+      next = this.#skipSpace();
+      if (next === CLOSE_BRACKET) break;
+      if (next !== COMMA) this.#refuseSyntax('a comma or the end of the array', 0);
       this.#position++;
-      if (next === CLOSE_BRACKET) return items;
     }
+    this.#position++;
+    this.expectEnd();
   }
 
   expectEnd(): void {
@@ -377,16 +377,131 @@ class Reader {
     if (this.#position < this.#text.length) this.#refuseSyntax('the end of the text', 0);
   }
 
+  #readValue(): string | undefined {
+    const code = this.#skipSpace();
+    if (code === QUOTE) return this.#readString(this.#depth);
+    if (code === OPEN_BRACE) return this.#readObject();
+    if (code === OPEN_BRACKET) return this.#readArray();
+    if (code === MINUS || isDigit(code)) return this.#readNumber();
+    this.#readLiteral(code);
+    return undefined;
+  }
+
+  #readObject(): string | undefined {
+    const spaces = this.#spaces;
+    const members = this.#readMembers();
+    const isWritten =
+      spaces === this.#spaces &&
+      members.every((member, i) => member.rewritten === undefined && (i === 0 || members[i - 1]!.name < member.name));
+    if (isWritten) return undefined;
+    sortByName(members);
+    let text = '';
+    for (const { at, end, rewritten } of members) {
+      text += (text === '' ? '{' : ',') + (rewritten ?? this.#text.slice(at, end));
+    }
+    return text === '' ? '{}' : `${text}}`;
+  }
+
+  /** Reads an object, in the order of the text. */
+  #readMembers(): Member[] {
+    this.#open();
+    const level = this.#depth - 1;
+    const members: Member[] = [];
+    /** All names, where they are many and not in order. */
+    let names: Set<string> | undefined;
+    let greatest = '';
+    let code = this.#skipSpace();
+    while (code !== CLOSE_BRACE || members.length > 0) {
+      if (code !== QUOTE) this.#refuseSyntax('a member name in double quotes', level);
+      const at = this.#position;
+      const literal = this.#readString(level);
+      const name = this.#nameIn(at, literal);
+      this.#path[level] = name;
+      // JavaScript code that copies objects carelessly takes this name for their prototype.
+      if (name === '__proto__') this.#refuse('a member of this name is not taken', at, this.#depth);
+      if (name > greatest || members.length === 0) {
+        greatest = name;
+      } else {
+        if (members.length >= MANY_MEMBERS) names ??= new Set(members.map((member) => member.name));
+        const isTaken = names === undefined ? members.some((member) => member.name === name) : names.has(name);
+        if (isTaken) this.#refuse('the object has a member of this name already', at, this.#depth);
+      }
+      names?.add(name);
+      const nameEnd = this.#position;
+      if (this.#skipSpace() !== COLON) this.#refuseSyntax('a colon', this.#depth);
+      this.#position++;
+      this.#skipSpace();
+      const valueAt = this.#position;
+      const value = this.#readValue();
+      const end = this.#position;
+      const isWritten = literal === undefined && value === undefined && valueAt === nameEnd + 1;
+      const rewritten = isWritten
+        ? undefined
+        : `${literal ?? this.#text.slice(at, nameEnd)}:${value ?? this.#text.slice(valueAt, end)}`;
+      const within = level === 0 && this.#text.charCodeAt(valueAt) === OPEN_BRACE ? this.#members : undefined;
+      members.push({ name, at, valueAt, end, value, rewritten, members: within });
+
+      code = this.#skipSpace();
+      if (code === CLOSE_BRACE) break;
+      if (code !== COMMA) this.#refuseSyntax('a comma or the end of the object', level);
+      this.#position++;
+      code = this.#skipSpace();
+    }
+    this.#close();
+    this.#members = members;
+    return members;
+  }
+
+  /** The name that a literal, which ends here, stands for. */
+  #nameIn(at: number, literal: string | undefined): string {
+    const { isAscii } = this.#origin;
+    const name = decode(literal?.slice(1, -1) ?? this.#text.slice(at + 1, this.#position - 1), isAscii);
+    if (!name.includes('\\')) return name;
+    this.#origin.hasEscapedNames = true;
+    return JSON.parse(`"${name}"`) as string;
+  }
+
+  #readArray(): string | undefined {
+    const start = this.#position;
+    const spaces = this.#spaces;
+    this.#open();
+    const level = this.#depth - 1;
+    /** Up to the last item, from the first on that is not written in canonical form. */
+    let text: string | undefined;
+    let end = this.#position;
+    let code = this.#skipSpace();
+    for (let index = 0; code !== CLOSE_BRACKET || index > 0; index++) {
+      this.#path[level] = index;
+      const at = this.#position;
+      const value = this.#readValue();
+      if (text === undefined && (value !== undefined || spaces !== this.#spaces)) text = this.#text.slice(start, end);
+      if (text !== undefined) text += `${index === 0 ? '' : ','}${value ?? this.#text.slice(at, this.#position)}`;
+      end = this.#position;
+      code = this.#skipSpace();
+      if (code === CLOSE_BRACKET) break;
+      if (code !== COMMA) this.#refuseSyntax('a comma or the end of the array', level);
+      this.#position++;
+      code = this.#skipSpace();
+    }
+    this.#close();
+    if (text === undefined && spaces !== this.#spaces) text = this.#text.slice(start, end);
+    return text === undefined ? undefined : `${text}]`;
+  }
+
   /** Goes to the next character that is no white space, and returns its code. */
   #skipSpace(): number {
     let code = this.#text.charCodeAt(this.#position);
-    while (isSpace(code)) code = this.#text.charCodeAt(++this.#position);
+    while (isSpace(code)) {
+      this.#spaces++;
+      code = this.#text.charCodeAt(++this.#position);
+    }
     return code;
   }
 
-  #open(container: Container, depthMax: number): void {
-    if (this.#depth >= depthMax) this.#refuse(`nested deeper than ${depthMax} levels`, this.#position, this.#depth);
-    this.#containers[this.#depth++] = container;
+  #open(): void {
+    const max = this.#depthMax;
+    if (this.#depth >= max) this.#refuse(`nested deeper than ${max} levels`, this.#position, this.#depth);
+    this.#path[this.#depth++] = 0;
     this.#position++;
   }
 
@@ -395,44 +510,44 @@ class Reader {
     this.#position++;
   }
 
-  /** Reads a member's name and the colon after it. */
-  #readName(object: JsonObject): void {
-    const parent = this.#depth - 1;
-    if (this.#skipSpace() !== QUOTE) this.#refuseSyntax('a member name in double quotes', parent);
-    const start = this.#position;
-    const name = this.#readString(parent);
-    this.#names[parent] = name;
-    // JavaScript code that copies objects carelessly takes this name for their prototype.
-    if (name === '__proto__') this.#refuse('a member of this name is not taken', start, this.#depth);
-    // The first test is quick; the second tells members from what every object inherits, such as `constructor`.
-    if (object[name] !== undefined && Object.hasOwn(object, name)) {
-      this.#refuse('the object has a member of this name already', start, this.#depth);
+  /** Reads a string; `depth` is how much of the path names it in a refusal, since a name does not name itself. */
+  #readString(depth: number): string | undefined {
+    const text = this.#text;
+    const start = this.#position + 1;
+    if (this.#backslashAt < start) this.#backslashAt = indexOrNowhere(text.indexOf('\\', start));
+    if (this.#controlAt < start) this.#controlAt = controlIndex(text, start);
+    let end = indexOrNowhere(text.indexOf('"', start));
+    while (this.#backslashAt < end) {
+      // Escapes of two characters have no other form, but for `\/`.
+      if (SHORT_ESCAPES[text.charCodeAt(this.#backslashAt + 1)] !== 1) return this.#rewriteString(start, depth);
+      const next = this.#backslashAt + 2;
+      if (end < next) end = indexOrNowhere(text.indexOf('"', next));
+      this.#backslashAt = indexOrNowhere(text.indexOf('\\', next));
     }
-    if (this.#skipSpace() !== COLON) this.#refuseSyntax('a colon', this.#depth);
-    this.#position++;
+    if (this.#controlAt < end || end === NOWHERE) this.#refuseString(start, depth);
+    this.#endString(end);
+    return undefined;
   }
 
-  /** Reads a string; `depth` is how much of the path names it in a refusal, since a name does not name itself. */
-  #readString(depth: number): string {
-    const text = this.#text;
-    const open = this.#position;
-    const start = open + 1;
-    if (this.#backslashAt < start) this.#backslashAt = indexOrInfinity(text.indexOf('\\', start));
-    if (this.#controlAt < start) this.#controlAt = controlIndex(text, start);
-    let end = text.indexOf('"', start);
-    if (end !== -1 && end < this.#backslashAt && end < this.#controlAt) {
-      this.#position = end + 1;
-      return text.slice(start, end);
-    }
+  #endString(end: number): void {
+    if (this.#nonAsciiAt < this.#position) this.#nonAsciiAt = nonAsciiIndex(this.#bytes, this.#position);
+    if (this.#nonAsciiAt < end) this.#origin.isAscii = false;
+    this.#position = end + 1;
+  }
 
+  #rewriteString(start: number, depth: number): string {
+    const text = this.#text;
+    let end = text.indexOf('"', start);
     while (end !== -1 && isEscaped(text, end)) end = text.indexOf('"', end + 1);
     if (end === -1) this.#refuseString(start, depth);
     // The engine's parser is the fastest to undo escapes. It refuses wrong ones and control characters, but takes
     // two things that we do not.
-    const value = parseString(text.slice(open, end + 1));
+    const value = parseString(decode(text.slice(start - 1, end + 1), false));
     if (value === undefined || value.includes('\0') || !value.isWellFormed()) this.#refuseString(start, depth);
-    this.#position = end + 1;
-    return value;
+    this.#endString(end);
+    const literal = Buffer.from(JSON.stringify(value));
+    if (!isAscii(literal)) this.#origin.isAscii = false;
+    return literal.toString('latin1');
   }
 
   /** Finds what is wrong with the string whose content begins at `start`, character by character. */
@@ -476,7 +591,7 @@ class Reader {
     return Number.parseInt(this.#text.slice(start, start + 4), 16);
   }
 
-  #readNumber(): number {
+  #readNumber(): string | undefined {
     const text = this.#text;
     const start = this.#position;
     let at = start;
@@ -498,7 +613,7 @@ class Reader {
     const isInteger = code !== DOT && code !== SMALL_E && code !== CAPITAL_E;
     if (isInteger && at - digitsAt <= 15 && !(isNegative && integer === 0)) {
       this.#position = at;
-      return isNegative ? -integer : integer;
+      return undefined;
     }
 
     if (code === DOT) at = this.#skipDigits(at + 1);
@@ -512,7 +627,8 @@ class Reader {
     const message = isInteger ? integerMessage(value) : decimalMessage(source, value);
     if (message !== undefined) this.#refuse(message, start, this.#depth);
     this.#position = at;
-    return value;
+    const canonical = String(value);
+    return canonical === source ? undefined : canonical;
   }
 
   #skipDigits(start: number): number {
@@ -522,15 +638,14 @@ class Reader {
     return at;
   }
 
-  #readLiteral(code: number): boolean | null {
-    const [literal, value] = LITERALS.get(code) ?? this.#refuseSyntax('a value', this.#depth);
+  #readLiteral(code: number): void {
+    const literal = LITERALS.get(code) ?? this.#refuseSyntax('a value', this.#depth);
     if (!this.#text.startsWith(literal, this.#position)) {
       let at = this.#position;
       while (this.#text[at] === literal[at - this.#position]) at++;
       this.#refuseSyntax(`the literal ${literal}`, this.#depth, at);
     }
     this.#position += literal.length;
-    return value;
   }
 
   #refuseSyntax(expected: string, depth: number, position = this.#position): never {
@@ -540,20 +655,23 @@ class Reader {
 
   /** Refuses for what stands at `position`, in the value that the outermost `depth` open containers lead to. */
   #refuse(message: string, position: number, depth: number): never {
-    const steps: (string | number)[] = this.#item === undefined ? [] : [this.#item];
-    for (let level = 0; level < depth; level++) {
-      const container = this.#containers[level] as Container;
-      steps.push(Array.isArray(container) ? container.length : (this.#names[level] as string));
-    }
-    throw jsonProblem(fieldPath(steps), message, this.#byteOffset(position));
+    const steps = this.#path.slice(0, depth);
+    throw jsonProblem(fieldPath(this.#item === undefined ? steps : [this.#item, ...steps]), message, position);
   }
+}
 
-  #byteOffset(position: number): number {
-    return this.#byteLength(0, position);
+/** By the UTF-16 code units of names (RFC 8785 section 3.2.3), as `<` compares; by insertion where they are few, as in most objects. */
+function sortByName(members: Member[]): void {
+  if (members.length > MANY_MEMBERS) {
+    members.sort((a, b) => (a.name < b.name ? -1 : 1));
+    return;
   }
-
-  #byteLength(start: number, end: number): number {
-    return this.#isAscii ? end - start : Buffer.byteLength(this.#text.slice(start, end));
+  for (let index = 1; index < members.length; index++) {
+    const member = members[index] as Member;
+    let place = index;
+    for (; place > 0 && (members[place - 1] as Member).name > member.name; place--)
+      members[place] = members[place - 1] as Member;
+    members[place] = member;
   }
 }
 
@@ -616,13 +734,22 @@ function parseString(literal: string): string | undefined {
   }
 }
 
-function indexOrInfinity(index: number): number {
-  return index === -1 ? Number.POSITIVE_INFINITY : index;
+function indexOrNowhere(index: number): number {
+  return index === -1 ? NOWHERE : index;
+}
+
+/** Looks at 1 KiB at a time, in the engine's own way: nearly all is ASCII. */
+function nonAsciiIndex(bytes: Buffer, start: number): number {
+  for (let at = start; at < bytes.length; at += 1024) {
+    const chunk = bytes.subarray(at, at + 1024);
+    if (!isAscii(chunk)) return at + chunk.findIndex((byte) => byte >= 0x80);
+  }
+  return NOWHERE;
 }
 
 function controlIndex(text: string, start: number): number {
   CONTROL.lastIndex = start;
-  return CONTROL.test(text) ? CONTROL.lastIndex - 1 : Number.POSITIVE_INFINITY;
+  return CONTROL.test(text) ? CONTROL.lastIndex - 1 : NOWHERE;
 }
 
 function isDigit(code: number): boolean {

@@ -7,7 +7,7 @@ import { callerOf } from '../http/caller.ts';
 import type { Appender } from './appender.ts';
 import type { Batch, BatchAnswer, BatchLimits } from './batch.ts';
 import { type Policies, type Sender, takeEvent } from './events.ts';
-import { readJson } from './json-reader.ts';
+import { readItem } from './json-reader.ts';
 
 export interface IngestDeps {
   readonly appender: Appender;
@@ -41,7 +41,7 @@ export function ingestRoutes(deps: IngestDeps) {
     app.post('/v1/events', { config: single }, async (request, reply) => {
       charge(request, 1);
       const { wait } = validateQuery('createEvent', request.query);
-      const taken = await takeEvent(readJson(bodyOf(request)), senderOf(request), policies, wallClock());
+      const taken = await takeEvent(readItem(bodyOf(request)), senderOf(request), policies, wallClock());
       const [answer] = await appender.append([taken]);
       if (answer instanceof Problem) throw answer;
       const { status, receipt } = answer!;
