@@ -6,6 +6,7 @@ import { createServer as createHttpServer, type IncomingMessage, type RequestLis
 import { type AddressInfo, createServer, type Socket } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import { expect, onTestFinished, test } from 'vitest';
+import { encodeEntries } from '../src/export/encoded-entries.ts';
 import { SinkFollower } from '../src/export/sink-follower.ts';
 import { entries, openSink } from './support/http-sink.ts';
 import { startService, type TestService } from './support/service.ts';
@@ -230,12 +231,12 @@ test('a batch holds what the memory of all leaves it, and no more', async () => 
   );
   const { name, category } = log[0]!.stream;
   let nextSeq = 0;
+  const transport = openSink(undefined, { url, bytesMax: 1_000_000 });
   const follower = new SinkFollower({
-    transport: openSink(undefined, { url, bytesMax: 1_000_000 }),
-    wants: () => true,
+    transport,
     streams: async () => [{ id: 1, name, category, size: log.length, nextSeq, isParked: false, pruned: 0 }],
     async *read(_, fromSeq) {
-      yield log.slice(fromSeq);
+      yield encodeEntries({ transport, wants: () => true }, log.slice(fromSeq));
     },
     advance: async (_, next) => {
       nextSeq = next;

@@ -24,7 +24,7 @@ import { decodeCef } from './support/cef-decoder.ts';
 import { startTlsAuthority, type TlsAuthority, type TlsFiles } from './support/certificates.ts';
 import { corpusEvents, TEST_DATA } from './support/corpus.ts';
 import { generateEvents } from './support/events.ts';
-import { exportedEntry, exportedStream } from './support/exported.ts';
+import { type EntryMessage, entryMessage, exportedEntry, exportedStream } from './support/exported.ts';
 import { hostileEvent } from './support/hostile-events.ts';
 import { seededRandom } from './support/hostile-strings.ts';
 import { HARD, someOf } from './support/short-form.ts';
@@ -94,8 +94,8 @@ function transportTo(receiver: Receiver, door: Door, options: Options = {}): Tra
   return transport(`tls://127.0.0.1:${port}`, { tls: { caPem, ...(door === 'mutual' ? client : {}) }, ...options });
 }
 
-function messagesFor(made: Transport, entries: readonly ExportedEntry[]): Message[] {
-  return entries.map((exported) => ({ exported, payload: made.encode(exported) }));
+function messagesFor(made: Transport, entries: readonly ExportedEntry[]): EntryMessage[] {
+  return entries.map((exported) => entryMessage(exported, made.encode(exported)));
 }
 
 /** Entries of one stream. */
@@ -177,7 +177,7 @@ function payloadOf(format: EntryFormat, payload: string): { id: unknown; seq: un
 /** Holds what arrived to what was sent, message by message and field by field. `isDecoded`: the same payloads were, before. */
 function expectSame(
   received: readonly ReceivedMessage[],
-  sent: readonly Message[],
+  sent: readonly EntryMessage[],
   format: EntryFormat,
   isDecoded = false,
 ): void {
@@ -759,7 +759,7 @@ async function underFire(
     const batch = messages.slice(from, from + batchSize);
     try {
       await made.deliver(batch, NEVER);
-      for (const { exported } of batch) deliveredAt.set(exported.entry.record.seq, performance.now());
+      for (const { seq } of batch) deliveredAt.set(seq, performance.now());
       from += batch.length;
     } catch (error) {
       expect(error).toBeInstanceOf(TransportError);
@@ -870,7 +870,7 @@ withReceivers.each(someOf(RECEIVERS))('%s, hurt:', (kind) => {
       const messages = entries.map((exported) => {
         const { record, hash } = exported.entry;
         const text = `<110>1 ${record.recordedAt} a sealog - - [sealog@32473 stream="s" seq="${record.seq}" hash="${hash}"] -`;
-        return { exported, payload: Buffer.from(`${text.length} ${text}`) };
+        return entryMessage(exported, Buffer.from(`${text.length} ${text}`));
       });
       let incomplete = 0;
       for (const count of [6000, 8000, 10_000, 12_000]) {

@@ -7,6 +7,9 @@ import { type Part, partsHashHexOf } from './part.ts';
 import { decodeRecord, partsHashIn, type Rec } from './record.ts';
 import { openSealed } from './seal.ts';
 
+/** What of a stored block is looked at when it is opened. */
+export type OpenableBlock = Pick<StoredBlock, 'firstSeq' | 'entries' | 'records' | 'parts'>;
+
 /** An entry whose parts are those that its record commits to. */
 export interface Entry {
   readonly record: Rec;
@@ -21,7 +24,7 @@ export function openRecords(block: StoredBlock): { bytes: Uint8Array; record: Re
   return recordsIn(block).map((bytes) => ({ bytes, record: decodeRecord(bytes) }));
 }
 
-function recordsIn(block: StoredBlock): Uint8Array[] {
+function recordsIn(block: Pick<StoredBlock, 'entries' | 'records'>): Uint8Array[] {
   const records = decodeRecords(unpackPayload(block.records));
   if (records.length !== block.entries)
     throw new EvidenceError(`the block says ${block.entries} entries and holds ${records.length}`);
@@ -51,7 +54,7 @@ export function checkParts(record: Pick<Rec, 'seq' | 'parts'>, parts: readonly P
 
 /** Returns the wanted entries of a block (all without `wanted`), their parts checked. Throws `EvidenceError`. */
 export function openBlock(
-  block: StoredBlock,
+  block: OpenableBlock,
   stream: string,
   dataKey: Uint8Array,
   wanted?: ReadonlySet<number>,

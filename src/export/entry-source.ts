@@ -24,13 +24,25 @@ interface Keys {
 /** Of 128 KiB each at most. */
 const BLOCKS_A_READ = 32;
 
+/** A block with its key. */
+export interface KeyedBlock {
+  readonly block: StoredBlock;
+  readonly dataKey: Uint8Array;
+  /** How many were read with it. */
+  readonly together: number;
+}
+
 /**
- * Gives entries from a seq on, in order, block by block, as far as the stream goes now. While blocks are opened the next ones are read already, and
- * between two blocks whoever shares the thread has his turn. Throws `EvidenceError` where a block is not what was stored, or is not there.
+ * Gives the blocks that hold the entries from a seq on, in order, as far as the stream goes now. While blocks are opened the next ones are read
+ * already. Throws `EvidenceError` where one is not there.
  *
  * What was pruned leaves no hole: a stream's oldest part goes first, and its row says how far. What else is missing was taken by somebody else. Who asks for what comes behind the first that is missing has seen that, and gets what there is.
  */
-export async function* entriesFrom(keys: Keys, source: SourceStream, fromSeq: number): AsyncGenerator<ExportedEntry[]> {
+export async function* blocksToOpen(
+  keys: Keys,
+  source: SourceStream,
+  fromSeq: number,
+): AsyncGenerator<KeyedBlock, undefined> {
   const { id, size, stream, ask } = source;
   const readFrom = (seq: number) => ask((database) => blocksFrom(database, id, seq, BLOCKS_A_READ));
   let reading = readFrom(fromSeq);
@@ -59,7 +71,10 @@ export async function* entriesFrom(keys: Keys, source: SourceStream, fromSeq: nu
   for (;;) {
     const blocks = await reading;
     const last = blocks.at(-1);
-    if (last === undefined) return mustJoin(size);
+    if (last === undefined) {
+      await mustJoin(size);
+      return;
+    }
     const isMore = blocks.length === BLOCKS_A_READ;
     if (isMore) {
       reading = readFrom(last.firstSeq + last.entries);
@@ -72,13 +87,26 @@ export async function* entriesFrom(keys: Keys, source: SourceStream, fromSeq: nu
       if (opened === undefined) continue;
       await mustJoin(block.firstSeq);
       nextSeq = block.firstSeq + block.entries;
-      const { dataKey } = opened;
-      yield openBlock(block, stream.name, dataKey)
-        .filter(({ record }) => record.seq >= fromSeq)
-        .map((entry) => ({ entry, stream }));
-      await setImmediate();
+      yield { block, dataKey: opened.dataKey, together: blocks.length };
     }
-    if (!isMore) return mustJoin(size);
+    if (!isMore) {
+      await mustJoin(size);
+      return;
+    }
+  }
+}
+
+/**
+ * Gives the entries themselves. Between two blocks whoever shares the thread has his turn. Throws `EvidenceError` where a block is not what was stored,
+ * or is not there.
+ */
+export async function* entriesFrom(keys: Keys, source: SourceStream, fromSeq: number): AsyncGenerator<ExportedEntry[]> {
+  const { stream } = source;
+  for await (const { block, dataKey } of blocksToOpen(keys, source, fromSeq)) {
+    yield openBlock(block, stream.name, dataKey)
+      .filter(({ record }) => record.seq >= fromSeq)
+      .map((entry) => ({ entry, stream }));
+    await setImmediate();
   }
 }
 

@@ -28,8 +28,11 @@ import {
   takeSinks,
 } from '../store/sink-followers.ts';
 import { streamsOf } from '../store/streams.ts';
-import { entriesFrom, ticksFrom } from './entry-source.ts';
+import { EncodeThreads } from './encode-threads.ts';
+import { type EncodedEntry, encodedFrom, encodeEntries, type SealedEntries } from './encoded-entries.ts';
+import { blocksToOpen, ticksFrom } from './entry-source.ts';
 import type { ExportTask, FromThread, ToThread } from './export-task.ts';
+import type { ExportedEntry } from './exported-entry.ts';
 import { SinkFollower, type StreamPosition } from './sink-follower.ts';
 import { type OpenedSink, openSink } from './transport-of-sink.ts';
 
@@ -74,6 +77,7 @@ class ExportThread {
   #closed = false;
   #timer: NodeJS.Timeout | undefined;
   readonly #notices = listenForEntries(task.logins.verifier ?? task.connection, (tenantIds) => this.#wake(tenantIds));
+  readonly #encoders = new EncodeThreads();
   #looking: Promise<void> | undefined;
   #delivered = 0;
   #failures = 0;
@@ -92,6 +96,7 @@ class ExportThread {
     this.#notices.close();
     await Promise.all([...this.#followers.values()].map(({ follower }) => follower.close()));
     await this.#looking;
+    await this.#encoders.close();
     await releaseSinks(database.writer, this.#owner).catch(() => {});
     monthKeys.close();
     await database.close();
@@ -154,9 +159,11 @@ class ExportThread {
         ask: <T>(work: Parameters<typeof asTenant<T>>[2]) => asTenant<T>(database.reader, owner, work),
       };
     };
+    const { hostname } = task;
+    const encoded = { key: `${sink.id} ${sink.revision}`, config: sink.config, secret: opened.secret, hostname };
+    const elsewhere = (sealed: SealedEntries) => this.#encoders.encode(encoded, sealed);
     const follower = new SinkFollower({
       transport: opened.transport,
-      wants: opened.wants,
       streams: async () => {
         // Each time: the anchor stream may have had no tick yet, and a recovery begins another epoch.
         const others = opened.anchor ? await this.#anchorStreams() : [];
@@ -164,10 +171,13 @@ class ExportThread {
         for (const stream of found) streams.set(stream.id, stream.tenantId);
         return found;
       },
-      read: (stream, fromSeq) =>
-        anchorEpoch(stream.name) === undefined
-          ? entriesFrom(keyring, source(stream), fromSeq)
-          : ticksFrom(keyring, source(stream), fromSeq),
+      read: (stream, fromSeq) => {
+        const from = source(stream);
+        if (anchorEpoch(stream.name) !== undefined) return encodedTicks(opened, ticksFrom(keyring, from, fromSeq));
+        const { ahead } = this.#encoders;
+        const blocks = blocksToOpen(keyring, from, fromSeq);
+        return encodedFrom({ encoder: opened, elsewhere, ahead }, blocks, from.stream, fromSeq);
+      },
       advance: (stream, nextSeq, delivered, isWell) => {
         this.#delivered += delivered;
         return advance(database.writer, hold, { tenantId, streamId: stream.id, nextSeq, delivered, isWell });
@@ -199,6 +209,13 @@ class ExportThread {
   async #anchorStreams(): Promise<string[]> {
     return (await streamsOf(database.verifier, 'anchor')).map(({ name }) => name);
   }
+}
+
+async function* encodedTicks(
+  sink: OpenedSink,
+  ticks: AsyncIterable<readonly ExportedEntry[]>,
+): AsyncGenerator<EncodedEntry[]> {
+  for await (const some of ticks) yield encodeEntries(sink, some);
 }
 
 function tell(message: FromThread): void {

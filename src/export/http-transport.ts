@@ -15,7 +15,7 @@ import type { ExportedEntry } from './exported-entry.ts';
 import type { Verdict } from './http-answers.ts';
 import type { HttpCalls } from './http-calls.ts';
 import { testEntry } from './test-entry.ts';
-import { type Fate, type Message, type Transport, TransportError } from './transport.ts';
+import { type Fate, type Message, messageOf, type Transport, TransportError } from './transport.ts';
 
 export interface Dialect {
   readonly url: string;
@@ -181,7 +181,7 @@ export class HttpTransport implements Transport {
   async test(signal: AbortSignal): Promise<string> {
     const begin = performance.now();
     const exported = testEntry(this.#calls.wallClock());
-    const { verdict, status } = await this.#send([{ exported, payload: this.encode(exported) }], signal);
+    const { verdict, status } = await this.#send([messageOf(exported, this.encode(exported))], signal);
     if (verdict.kind === 'content' || verdict.kind === 'too_large') throw new TransportError('refused', verdict.reason);
     if (verdict.kind === 'fates') {
       const fate = verdict.fates[0]!;

@@ -19,9 +19,7 @@ if (process.platform === 'linux') setPriority(NICE);
 
 function linesOf({ block, stream, dataKey, query, format, first, end, limit }: LinesWanted): Lines {
   const { line } = downloadWriter(format);
-  // What openBlock looks at.
-  const stored = block as Parameters<typeof openBlock>[0];
-  const entries = openBlock(stored, stream.name, dataKey)
+  const entries = openBlock(block, stream.name, dataKey)
     .filter((entry) => entry.record.seq >= first && entry.record.seq < end && matches(query, entry))
     .slice(0, limit);
   const bytes = encoder.encode(entries.map((entry) => line({ entry, stream })).join(''));

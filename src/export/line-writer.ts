@@ -7,15 +7,15 @@
  * wait for it, and is started anew by the next.
  */
 import { Worker } from 'node:worker_threads';
-import type { StoredBlock } from '../chain/block.ts';
 import type { EntryQuery } from '../chain/entry-filter.ts';
+import type { OpenableBlock } from '../chain/open-block.ts';
 import { EvidenceError } from '../errors.ts';
 import type { DownloadFormat } from './download-format.ts';
 import type { ExportedEntry } from './exported-entry.ts';
 
 /** Which entries of a block are wanted, and as what. */
 export interface LinesWanted {
-  readonly block: Pick<StoredBlock, 'firstSeq' | 'entries' | 'records' | 'parts'>;
+  readonly block: OpenableBlock;
   readonly stream: ExportedEntry['stream'];
   readonly dataKey: Uint8Array;
   readonly query: EntryQuery;

@@ -16,8 +16,7 @@
 import assert from 'node:assert/strict';
 import type { Category } from '../chain/category.ts';
 import { EvidenceError, KeyUnavailableError } from '../errors.ts';
-import type { ExportedEntry } from './exported-entry.ts';
-import { TooLongError } from './too-long-error.ts';
+import type { EncodedEntry } from './encoded-entries.ts';
 import type { Fate, Message, Transport } from './transport.ts';
 import { TransportError } from './transport.ts';
 
@@ -35,11 +34,9 @@ export interface StreamPosition {
 
 export interface FollowerOptions {
   readonly transport: Transport;
-  /** Says whether the sink wants an entry, by its record. */
-  readonly wants: (exported: ExportedEntry) => boolean;
   readonly streams: () => Promise<readonly StreamPosition[]>;
-  /** Gives entries from a seq on, in order, some at once, as far as the stream goes. */
-  readonly read: (stream: StreamPosition, fromSeq: number) => AsyncIterable<readonly ExportedEntry[]>;
+  /** Gives what the sink makes of entries from a seq on, in order, some at once, as far as the stream goes. */
+  readonly read: (stream: StreamPosition, fromSeq: number) => AsyncIterable<readonly EncodedEntry[]>;
   /** Each returns false where the sink is not ours any more. `isWell`: what failed before is over. */
   readonly advance: (stream: StreamPosition, nextSeq: number, delivered: number, isWell: boolean) => Promise<boolean>;
   readonly park: (stream: StreamPosition, seq: number, reason: string) => Promise<boolean>;
@@ -202,28 +199,27 @@ export class SinkFollower {
     if (batch.length > 0) yield batch;
   }
 
-  /** Reads, filters and encodes: each run as much as one delivery takes. The last may be empty, and only pass entries over. */
+  /** Reads: each run as much as one delivery takes. The last may be empty, and only pass entries over. */
   async *#runsOf(stream: StreamPosition): AsyncGenerator<Run> {
-    const { transport, wants, read } = this.#options;
+    const { transport, read } = this.#options;
     let run = { stream, messages: [] as Message[], bytes: 0, nextSeq: stream.nextSeq };
     let fromSeq = run.nextSeq;
     try {
       for await (const entries of read(stream, fromSeq)) {
-        for (const exported of entries) {
-          const { seq } = exported.entry.record;
+        for (const entry of entries) {
+          const { seq } = entry;
           // More, where what stood between has expired.
           assert(seq >= run.nextSeq, 'a sink would go back');
           if (seq > run.nextSeq && run.nextSeq < stream.pruned) {
             const facts = { stream: stream.name, from: run.nextSeq, to: Math.min(seq, stream.pruned) };
             this.#options.log.warn(facts, 'entries expired before a sink had them');
           }
-          if (wants(exported)) {
-            const encoded = encode(transport, exported);
-            if ('reason' in encoded) {
-              yield { ...run, poison: { seq, reason: encoded.reason } };
-              return;
-            }
-            const { payload } = encoded;
+          if (entry.kind === 'poison') {
+            yield { ...run, poison: { seq, reason: entry.reason } };
+            return;
+          }
+          if (entry.kind === 'message') {
+            const { payload } = entry.message;
             const { messages, bytes, nextSeq } = run;
             const isFull =
               messages.length >= transport.batchMessagesMax || bytes + payload.length > this.#batchBytesMax();
@@ -232,7 +228,7 @@ export class SinkFollower {
               run = { stream, messages: [], bytes: 0, nextSeq };
               fromSeq = nextSeq;
             }
-            run.messages.push({ exported, payload });
+            run.messages.push(entry.message);
             run.bytes += payload.length;
           }
           run.nextSeq = seq + 1;
@@ -294,8 +290,8 @@ export class SinkFollower {
   async #deliver(messages: readonly Message[]): Promise<ReadonlyMap<string, Poison>> {
     const refused = new Map<string, Poison>();
     // Behind an entry that parks the stream nothing need go: it comes again when the stream goes on.
-    const isBehind = ({ exported: { entry, stream } }: Message): boolean =>
-      entry.record.seq >= (refused.get(stream.name)?.seq ?? Number.POSITIVE_INFINITY);
+    const isBehind = ({ stream, seq }: Message): boolean =>
+      seq >= (refused.get(stream)?.seq ?? Number.POSITIVE_INFINITY);
     let left = messages;
     while (left.length > 0) {
       const fates = await this.#options.transport.deliver(left, this.#stop.signal);
@@ -307,8 +303,7 @@ export class SinkFollower {
           again.push(message);
           why ??= fate;
         } else if (fate.kind === 'refused' && !isBehind(message)) {
-          const { entry, stream } = message.exported;
-          refused.set(stream.name, { seq: entry.record.seq, reason: fate.reason });
+          refused.set(message.stream, { seq: message.seq, reason: fate.reason });
         }
       }
       left = again.filter((message) => !isBehind(message));
@@ -409,18 +404,6 @@ function sizeOf(batch: readonly Run[]): { readonly bytes: number; readonly messa
 interface Poison {
   readonly seq: number;
   readonly reason: string;
-}
-
-function encode(
-  transport: Transport,
-  exported: ExportedEntry,
-): { readonly payload: Uint8Array } | { readonly reason: string } {
-  try {
-    return { payload: transport.encode(exported) };
-  } catch (error) {
-    if (error instanceof TooLongError || error instanceof EvidenceError) return { reason: error.message };
-    throw error;
-  }
 }
 
 function mustBeOurs(isOurs: boolean): void {

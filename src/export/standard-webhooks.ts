@@ -30,7 +30,7 @@ export function webhookKey(secret: string): Uint8Array | undefined {
 /** Returns the id of a request that holds these entries. Their hashes name stream, seq and content. */
 export function webhookId(messages: readonly Message[]): string {
   const hash = createHash('sha256').update('sealog/webhook/v1\0');
-  for (const { exported } of messages) hash.update(exported.entry.hash, 'hex');
+  for (const message of messages) hash.update(message.hash, 'hex');
   return `msg_${hash.digest('hex').slice(0, 40)}`;
 }
 

@@ -1,7 +1,10 @@
 /** A stored sink, opened: its configuration and its secret together, with what the service has for all sinks. */
+import type { JsonObject } from '../chain/canonical.ts';
 import { addressGuard } from '../http/address-guard.ts';
 import { guardedLookup, outgoing } from '../http/outgoing.ts';
 import type { FollowedSink } from '../store/sink-followers.ts';
+import type { EncodedSink } from './encode-threads.ts';
+import type { EntryEncoder } from './encoded-entries.ts';
 import type { ExportedEntry } from './exported-entry.ts';
 import { followedBy, type Sink, type SinkCategory, storedSink, wantsOf } from './sink.ts';
 import { openSinkSecret } from './sink-secret.ts';
@@ -19,6 +22,8 @@ export interface SinkDeps {
 }
 
 export interface OpenedSink {
+  /** Of its configuration. */
+  readonly secret: JsonObject | undefined;
   readonly transport: Transport;
   readonly wants: (exported: ExportedEntry) => boolean;
   /** Those whose streams are read. */
@@ -39,9 +44,17 @@ const TEST_MAX_MS = 20_000;
 
 /** Opens a sink; connections are made when it delivers. Throws where its secret can not be opened, or this version can not use its configuration. */
 export async function openSink(stored: StoredSink, keys: Keys, deps: SinkDeps): Promise<OpenedSink> {
-  const sink = storedSink(stored.config, await openSinkSecret(keys, stored.id, stored.secret));
+  const secret = await openSinkSecret(keys, stored.id, stored.secret);
+  const sink = storedSink(stored.config, secret);
   const { anchor } = sink;
-  return { transport: transportOf(sink, deps), wants: wantsOf(sink), categories: followedBy(sink), anchor };
+  return { secret, transport: transportOf(sink, deps), wants: wantsOf(sink), categories: followedBy(sink), anchor };
+}
+
+/** Returns what encodes for a sink and makes no connection: no address is allowed to it. */
+export function encoderOf({ config, secret, hostname }: EncodedSink): EntryEncoder {
+  const sink = storedSink(config, secret);
+  const log = { debug: () => {}, warn: () => {} };
+  return { transport: transportOf(sink, { allowAddresses: [], hostname, log }), wants: wantsOf(sink) };
 }
 
 export function transportOf(sink: Sink, { allowAddresses, hostname, log }: SinkDeps): Transport {

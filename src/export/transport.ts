@@ -3,9 +3,16 @@ import type { ExportedEntry } from './exported-entry.ts';
 
 /** An entry as it goes out. */
 export interface Message {
-  readonly exported: ExportedEntry;
+  /** Its stream, by name. */
+  readonly stream: string;
+  readonly seq: number;
+  readonly hash: string;
   /** What `Transport.encode` made of it. */
   readonly payload: Uint8Array;
+}
+
+export function messageOf({ entry, stream }: ExportedEntry, payload: Uint8Array): Message {
+  return { stream: stream.name, seq: entry.record.seq, hash: entry.hash, payload };
 }
 
 /** What became of a message. `refused`: the peer will never take it as it is. */

@@ -152,7 +152,7 @@ async function checkReading(
   const blocks = rows.blocks.filter((block) => block.stream === stream.id);
   for (const row of blocks.toSorted((a, b) => a.firstSeq - b.firstSeq)) {
     const { dataKey } = await dataKeys(String(row.keyId));
-    opened.push(...openBlock({ ...row, keyId: String(row.keyId) }, stream.name, dataKey));
+    opened.push(...openBlock(row, stream.name, dataKey));
     const held = entries.slice(row.firstSeq, row.firstSeq + row.entries);
     const bytes = naive.unpack(row.records).length + naive.writeParts(held.map(({ parts }) => parts)).length;
     // The writer estimates: it leaves out some bytes of each entry and counts characters of a record, not bytes.

@@ -7,6 +7,7 @@ import { commitmentOf, PART_NAMES, type Part, type PartName, partsHashOf, SALT_B
 import { encodeRecord, NO_PREVIOUS, type Rec } from '../../src/chain/record.ts';
 import { sha256 } from '../../src/chain/sha256.ts';
 import type { ExportedEntry } from '../../src/export/exported-entry.ts';
+import { type Message, messageOf } from '../../src/export/transport.ts';
 
 export interface EntryOptions {
   readonly tenant?: string;
@@ -67,4 +68,11 @@ export function* exportedStream(events: Iterable<JsonObject>, options: EntryOpti
     heads.set(category, { seq: seq + 1, previous: exported.entry.hash });
     yield exported;
   }
+}
+
+/** A message, with the entry that it was made of. */
+export type EntryMessage = Message & { readonly exported: ExportedEntry };
+
+export function entryMessage(exported: ExportedEntry, payload: Uint8Array): EntryMessage {
+  return { ...messageOf(exported, payload), exported };
 }

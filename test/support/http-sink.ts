@@ -8,10 +8,10 @@ import type { JsonObject } from '../../src/chain/canonical.ts';
 import type { ExportedEntry } from '../../src/export/exported-entry.ts';
 import type { HttpTiming } from '../../src/export/http-calls.ts';
 import { type PresetName, readHttpSink } from '../../src/export/http-sinks.ts';
-import { type Fate, type Message, type Transport, TransportError } from '../../src/export/transport.ts';
+import { type Fate, type Transport, TransportError } from '../../src/export/transport.ts';
 import { type OutgoingOptions, outgoing } from '../../src/http/outgoing.ts';
 import { selfSigned } from './certificates.ts';
-import { exportedEntry } from './exported.ts';
+import { type EntryMessage, entryMessage, exportedEntry } from './exported.ts';
 import { type Play, type SiemServer, startSiem } from './siem-server.ts';
 
 export const NEVER = new AbortController().signal;
@@ -92,12 +92,15 @@ export function names(count: number): string[] {
   return Array.from({ length: count }, (_, i) => `e${i}`);
 }
 
-export function batch(transport: Transport, exported: readonly ExportedEntry[]): Message[] {
-  return exported.map((one) => ({ exported: one, payload: transport.encode(one) }));
+export function batch(transport: Transport, exported: readonly ExportedEntry[]): EntryMessage[] {
+  return exported.map((one) => entryMessage(one, transport.encode(one)));
 }
 
 /** Returns the ids of the entries by what became of them. */
-export function byFate(messages: readonly Message[], fates: readonly Fate[]): Readonly<Record<Fate['kind'], string[]>> {
+export function byFate(
+  messages: readonly EntryMessage[],
+  fates: readonly Fate[],
+): Readonly<Record<Fate['kind'], string[]>> {
   assert.equal(fates.length, messages.length);
   const ids: Record<Fate['kind'], string[]> = { delivered: [], again: [], refused: [] };
   for (const [index, { kind }] of fates.entries()) ids[kind].push(messages[index]!.exported.entry.record.id);
@@ -114,7 +117,7 @@ export async function failure(work: Promise<unknown>): Promise<TransportError> {
 }
 
 /** Delivers as a sink does, until nothing must go again; returns the ids that were refused. Not more often than is good for a test. */
-export async function deliverAll(transport: Transport, messages: readonly Message[]): Promise<string[]> {
+export async function deliverAll(transport: Transport, messages: readonly EntryMessage[]): Promise<string[]> {
   let left = messages;
   const refused: string[] = [];
   for (let attempt = 0; left.length > 0; attempt++) {

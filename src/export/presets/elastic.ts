@@ -108,11 +108,11 @@ function judgeItems(answer: OutgoingAnswer, messages: readonly Message[], where:
   return { kind: 'fates', fates: items.map((item: unknown, index) => fateOf(item, messages[index]!, where)) };
 }
 
-function fateOf(item: unknown, { exported }: Message, where: string): Fate {
+function fateOf(item: unknown, { hash }: Message, where: string): Fate {
   const result = isJsonObject(item) ? item['create'] : undefined;
   if (!isJsonObject(result) || !Number.isSafeInteger(result['status']))
     throw notUnderstood(where, 'answered 200 with a line that is no result of create');
-  if (result['_id'] !== undefined && result['_id'] !== exported.entry.hash)
+  if (result['_id'] !== undefined && result['_id'] !== hash)
     throw notUnderstood(where, 'answered 200 with a line for another document');
   const status = result['status'] as number;
   // 409: its id is there already, and the id is its hash.
