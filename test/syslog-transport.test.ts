@@ -562,7 +562,7 @@ describe('a receiver that', () => {
     await deliverAll(made, messagesFor(made, MANY.slice(0, 600)), 3);
     wire.state = 'pass';
     for (let i = 0; i < 9; i++) await made.deliver([message!], NEVER);
-    expect(made.batchBytesMax).toBe(8 * 1024 * 1024);
+    expect(made.batchBytesMax).toBe(16 * 1024 * 1024);
   });
 });
 

@@ -63,8 +63,8 @@ export interface FollowerTiming {
 const TIMING: FollowerTiming = { lookMs: 1000, retryMinMs: 500, retryMaxMs: 60_000, retryAfterMaxMs: 3_600_000 };
 /** In one turn, so that a stream with a million entries does not keep the others of the sink waiting. */
 const RUNS_A_TURN = 4;
-/** What is more is delivered at once, while the next stream is read. */
-const MIXED_BYTES_MAX = 256 * 1024;
+/** What is more is delivered at once, while the next stream is read. Less takes longer to be delivered than to be made ready. */
+const MIXED_BYTES_MAX = 4 * 1024 * 1024;
 /** Entries that are passed over by the filter before the cursor is moved all the same. */
 const PASSED_OVER_MAX = 20_000;
 
@@ -172,7 +172,7 @@ export class SinkFollower {
       if (aside !== undefined && performance.now() < aside.until) continue;
       try {
         let runs = 0;
-        for await (const run of this.#runsOf(stream)) {
+        for await (const run of this.#runsOf(stream, sizeOf(batch))) {
           this.#setAside.delete(stream.id);
           if (batch.length > 0 && !this.#isWithin([...batch, run])) {
             yield batch;
@@ -180,7 +180,7 @@ export class SinkFollower {
           }
           batch.push(run);
           runs += 1;
-          if (!isMixed || run.isFull || sizeOf(batch).bytes > MIXED_BYTES_MAX) {
+          if (!isMixed || run.isFull || !this.#leavesRoom(batch)) {
             yield batch;
             batch = [];
           }
@@ -199,9 +199,13 @@ export class SinkFollower {
     if (batch.length > 0) yield batch;
   }
 
-  /** Reads: each run as much as one delivery takes. The last may be empty, and only pass entries over. */
-  async *#runsOf(stream: StreamPosition): AsyncGenerator<Run> {
+  /**
+   * Reads: each run as much as one delivery takes, the first `beside` what waits for it already. The last may be empty, and only pass entries
+   * over.
+   */
+  async *#runsOf(stream: StreamPosition, beside: BatchSize): AsyncGenerator<Run> {
     const { transport, read } = this.#options;
+    let taken = beside;
     let run = { stream, messages: [] as Message[], bytes: 0, nextSeq: stream.nextSeq };
     let fromSeq = run.nextSeq;
     try {
@@ -222,9 +226,11 @@ export class SinkFollower {
             const { payload } = entry.message;
             const { messages, bytes, nextSeq } = run;
             const isFull =
-              messages.length >= transport.batchMessagesMax || bytes + payload.length > this.#batchBytesMax();
+              taken.messages + messages.length >= transport.batchMessagesMax ||
+              taken.bytes + bytes + payload.length > this.#batchBytesMax();
             if (messages.length > 0 && isFull) {
               yield { ...run, isFull: true };
+              taken = EMPTY;
               run = { stream, messages: [], bytes: 0, nextSeq };
               fromSeq = nextSeq;
             }
@@ -253,6 +259,13 @@ export class SinkFollower {
   #batchBytesMax(): number {
     const { transport, batchBytesMax } = this.#options;
     return Math.min(transport.batchBytesMax, batchBytesMax?.() ?? Number.POSITIVE_INFINITY);
+  }
+
+  /** Says whether so much is left to a batch that it had better wait for more. */
+  #leavesRoom(batch: readonly Run[]): boolean {
+    const { bytes, messages } = sizeOf(batch);
+    const isHalfFull = 2 * bytes > this.#batchBytesMax() || 2 * messages > this.#options.transport.batchMessagesMax;
+    return !isHalfFull && bytes <= MIXED_BYTES_MAX;
   }
 
   #isWithin(batch: readonly Run[]): boolean {
@@ -394,7 +407,14 @@ interface Unreadable {
   readonly pauseMs: number;
 }
 
-function sizeOf(batch: readonly Run[]): { readonly bytes: number; readonly messages: number } {
+interface BatchSize {
+  readonly bytes: number;
+  readonly messages: number;
+}
+
+const EMPTY: BatchSize = { bytes: 0, messages: 0 };
+
+function sizeOf(batch: readonly Run[]): BatchSize {
   return {
     bytes: batch.reduce((sum, { bytes }) => sum + bytes, 0),
     messages: batch.reduce((sum, { messages }) => sum + messages.length, 0),

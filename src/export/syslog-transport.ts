@@ -58,9 +58,11 @@ export const SYSLOG_MAX_BYTES_RANGE = { least: 480, most: 1024 * 1024 };
 const BATCH_MESSAGES_MAX = 20_000;
 /**
  * A batch that a slow path does not carry in the time that there is would never arrive: so batches begin small, grow while they arrive, and
- * shrink when they do not. The least takes 20 s at 26 kbit/s.
+ * shrink when they do not. The least takes 20 s at 26 kbit/s. The most takes longer to be made ready than to be delivered, which takes a tenth of a
+ * second besides the writing.
  */
-const BATCH_BYTES = { least: 64 * 1024, first: 1024 * 1024, most: 8 * 1024 * 1024 };
+const BATCH_BYTES = { least: 64 * 1024, first: 1024 * 1024, most: 16 * 1024 * 1024 };
+const BATCH_GROWTH = 4;
 
 /** Somebody waits for a test's verdict: it takes longer for what a receiver does not like, and less for one that does not answer. */
 const TEST_TIMING = { quietMs: 500, confirmMs: 10_000 };
@@ -139,10 +141,10 @@ class SyslogTransport implements Transport {
     try {
       await deliverFrames(this.#way, payloads, stop);
     } catch (error) {
-      this.#batchBytes = Math.max(BATCH_BYTES.least, Math.floor(this.#batchBytes / 4));
+      this.#batchBytes = Math.max(BATCH_BYTES.least, Math.floor(this.#batchBytes / BATCH_GROWTH));
       throw error;
     }
-    this.#batchBytes = Math.min(BATCH_BYTES.most, this.#batchBytes * 2);
+    this.#batchBytes = Math.min(BATCH_BYTES.most, this.#batchBytes * BATCH_GROWTH);
     return batch.map(() => DELIVERED);
   }
 
