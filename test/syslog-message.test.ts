@@ -6,7 +6,8 @@ import { cefText } from '../src/export/cef.ts';
 import { jsonText } from '../src/export/json.ts';
 import { ocsfText } from '../src/export/ocsf.ts';
 import {
-  frameMessage,
+  FrameWriter,
+  type Framing,
   messageId,
   structuredData,
   syslogMessage,
@@ -31,20 +32,25 @@ const LOGIN: JsonObject = {
   actor: { type: 'user', id: 'u-1' },
 };
 const OPTIONS = { hostname: 'log.example' };
+/** Returns the bytes of a message. */
+function messageBytes(...asked: Parameters<typeof syslogMessage>): Uint8Array {
+  return Buffer.from(syslogMessage(...asked));
+}
+
 const FORMATS = { json: jsonText, cef: cefText, ocsf: ocsfText };
 
 describe('a message', () => {
   it('by hand', () => {
     const exported = exportedEntry(LOGIN, { seq: 17 });
     const { hash } = exported.entry;
-    expect(Buffer.from(syslogMessage(exported, cefText, OPTIONS)).toString()).toBe(
+    expect(syslogMessage(exported, cefText, OPTIONS)).toBe(
       `<110>1 2026-11-22T20:04:05.310Z log.example sealog - user.login [sealog@32473 tenant="acme" ` +
         `stream="acme/user_authentication" seq="17" hash="${hash}" id="login-1"] ${cefText(exported)}`,
     );
   });
 
   it('takes facility, process and number from its options', () => {
-    const message = syslogMessage(exportedEntry(LOGIN), jsonText, {
+    const message = messageBytes(exportedEntry(LOGIN), jsonText, {
       hostname: 'a b\nc',
       procId: '42',
       facility: 10,
@@ -58,16 +64,16 @@ describe('a message', () => {
       procId: '42',
     });
     expect([...readSyslog(message).data.keys()]).toEqual(['sealog@12345']);
-    expect(readSyslog(syslogMessage(exportedEntry(LOGIN), jsonText, { hostname: ' ä ' })).hostname).toBe('-');
+    expect(readSyslog(messageBytes(exportedEntry(LOGIN), jsonText, { hostname: ' ä ' })).hostname).toBe('-');
     expect(
-      readSyslog(syslogMessage(exportedEntry(LOGIN), jsonText, { hostname: 'h'.repeat(300) })).hostname,
+      readSyslog(messageBytes(exportedEntry(LOGIN), jsonText, { hostname: 'h'.repeat(300) })).hostname,
     ).toHaveLength(255);
-    expect(() => syslogMessage(exportedEntry(LOGIN), jsonText, { hostname: 'h', facility: 24 })).toThrow();
+    expect(() => messageBytes(exportedEntry(LOGIN), jsonText, { hostname: 'h', facility: 24 })).toThrow();
   });
 
   it('has no byte order mark and ends without a line end', () => {
     for (const write of Object.values(FORMATS)) {
-      const { message } = readSyslog(syslogMessage(exportedEntry({ ...LOGIN, raw: '\ufeffx\r\n' }), write, OPTIONS));
+      const { message } = readSyslog(messageBytes(exportedEntry({ ...LOGIN, raw: '\ufeffx\r\n' }), write, OPTIONS));
       expect(message).not.toMatch(/[\u0000-\u001f\u007f\ufeff]/);
     }
   });
@@ -77,7 +83,7 @@ describe('a message', () => {
       6, 6, 6, 5, 4, 4, 4, 3, 3, 2, 1,
     ]);
     const event = { ...LOGIN, category: 'security_event', severity: 9 };
-    expect(readSyslog(syslogMessage(exportedEntry(event), cefText, OPTIONS))).toMatchObject({
+    expect(readSyslog(messageBytes(exportedEntry(event), cefText, OPTIONS))).toMatchObject({
       facility: 13,
       severity: 2,
     });
@@ -107,6 +113,7 @@ describe('a message', () => {
 
 describe('what arrives is what was sent', () => {
   it.skipIf(TEST_DATA === undefined)('of the real events, through both framings', { timeout: 120_000 }, () => {
+    const [counting, ending] = [new FrameWriter('octet-counting'), new FrameWriter('lf')];
     let group: { sent: string; frame: Uint8Array; line: Uint8Array }[] = [];
     const check = () => {
       const counted = readOctetCounted(Buffer.concat(group.map(({ frame }) => frame)));
@@ -119,11 +126,7 @@ describe('what arrives is what was sent', () => {
     for (const exported of exportedStream(corpusEvents())) {
       const write = Object.values(FORMATS)[index++ % 3]!;
       const message = syslogMessage(exported, write, OPTIONS);
-      group.push({
-        sent: write(exported),
-        frame: frameMessage(message, 'octet-counting'),
-        line: frameMessage(message, 'lf'),
-      });
+      group.push({ sent: write(exported), frame: counting.frame(message), line: ending.frame(message) });
       if (group.length === 500) check();
     }
     check();
@@ -139,7 +142,7 @@ describe('what arrives is what was sent', () => {
       const write = Object.values(FORMATS)[i % 3]!;
       let message: Uint8Array;
       try {
-        message = syslogMessage(exported, write, { ...OPTIONS, maxBytes });
+        message = messageBytes(exported, write, { ...OPTIONS, maxBytes });
       } catch (error) {
         expect(error).toBeInstanceOf(TooLongError);
         expect(error).toMatchObject({ maxBytes });
@@ -166,22 +169,36 @@ describe('what arrives is what was sent', () => {
 });
 
 describe('a frame', () => {
+  const framed = (message: string, framing: Framing): string =>
+    Buffer.from(new FrameWriter(framing).frame(message)).toString();
+
   it('counts bytes, not characters', () => {
-    const message = Buffer.from('<110>1 é漢👩');
-    expect(Buffer.from(frameMessage(message, 'octet-counting')).toString()).toBe(`16 ${message}`);
-    expect(message.length).toBe(16);
-    expect(frameMessage(message, 'datagram')).toBe(message);
-    expect(Buffer.from(frameMessage(message, 'lf')).toString()).toBe(`${message}\n`);
+    const message = '<110>1 é漢👩';
+    expect(framed(message, 'octet-counting')).toBe(`16 ${message}`);
+    expect(framed(message, 'datagram')).toBe(message);
+    expect(framed(message, 'lf')).toBe(`${message}\n`);
   });
 
   it('is never ended by what is in it', () => {
-    expect(() => frameMessage(Buffer.from('a\nb'), 'lf')).toThrow('line end');
+    expect(() => framed('a\nb', 'lf')).toThrow('line end');
   });
 
   it('takes no datagram that UDP does not', () => {
-    expect(frameMessage(Buffer.alloc(UDP_MESSAGE_MAX), 'datagram')).toHaveLength(65_507);
-    expect(() => frameMessage(Buffer.alloc(UDP_MESSAGE_MAX + 1), 'datagram')).toThrow(TooLongError);
+    expect(framed('m'.repeat(UDP_MESSAGE_MAX), 'datagram')).toHaveLength(65_507);
+    expect(() => framed('m'.repeat(UDP_MESSAGE_MAX + 1), 'datagram')).toThrow(TooLongError);
   });
+
+  it.each(['octet-counting', 'lf', 'datagram'] as const)(
+    'stays as it is while others are written beside it: %s',
+    (framing) => {
+      const random = seededRandom(7);
+      const writer = new FrameWriter(framing);
+      const messages = Array.from({ length: 400 }, () => '<110>1 é'.padEnd(Math.floor(random() ** 4 * 30_000), '漢m'));
+      const frames = messages.map((message) => writer.frame(message));
+      for (const [index, message] of messages.entries())
+        expect(Buffer.from(frames[index]!).equals(Buffer.from(framed(message, framing)))).toBe(true);
+    },
+  );
 
   it('the readers see what is broken', () => {
     for (const text of [

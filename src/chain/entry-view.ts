@@ -40,8 +40,14 @@ export function textOrValue(entry: Entry, name: 'raw' | 'reason'): JsonValue | u
 
 /** Returns the canonical JSON of an entry's part, likewise. */
 export function partText(entry: Entry, name: PartName): string | undefined {
+  const value = partBytes(entry, name);
+  return value === undefined ? undefined : fromUtf8(value);
+}
+
+/** Returns it as the bytes that were committed to, likewise. */
+export function partBytes(entry: Entry, name: PartName): Uint8Array | undefined {
   const part = entry.parts.find((one) => one.name === name);
-  return part === undefined || !isOpen(part) ? undefined : fromUtf8(part.value);
+  return part === undefined || !isOpen(part) ? undefined : part.value;
 }
 
 /** Returns the names of the parts that were erased. */

@@ -14,9 +14,11 @@
 import assert from 'node:assert/strict';
 import { isIPv4, isIPv6 } from 'node:net';
 import type { JsonObject, JsonValue } from '../chain/canonical.ts';
-import { changesDiff, partText, partValue, textOrValue } from '../chain/entry-view.ts';
+import { changesDiff, partBytes, partText, partValue, textOrValue } from '../chain/entry-view.ts';
 import { sha256Hex } from '../chain/sha256.ts';
+import { cefOfJsonText } from './cef-json-text.ts';
 import { asObject, type ExportedEntry, isAccountType, notesOf, severityOf, textOf, titleOf } from './exported-entry.ts';
+import { remembered } from './remembered.ts';
 import { TooLongError } from './too-long-error.ts';
 import { safeJson, UNSAFE_ABOVE_C0, visibleBlank, visibleLine, visibleText } from './unsafe-characters.ts';
 
@@ -25,6 +27,9 @@ const FORMAT_VERSION = '1';
 
 /** What `externalId` takes. */
 const EXTERNAL_ID_MAX = 40;
+
+/** Bytes of `rawEvent`. */
+const RAW_MAX = 4000;
 
 /** `changes` that are longer are shown as their difference, where that is shorter: JSON that was cut says less. */
 const CHANGES_MAX = 4000;
@@ -44,6 +49,8 @@ export interface CefField {
   /** `plain`: its grammar has nothing to escape. */
   readonly form: 'plain' | 'text' | 'json';
   readonly value: (source: Source) => string | undefined;
+  /** The value as it is written, where it is ASCII and that takes less than escaping it. */
+  readonly ascii?: (source: Source) => string | undefined;
   /** Of a custom field: what it holds. */
   readonly label?: string;
   /** Stays in the shortest form of a line. */
@@ -64,10 +71,12 @@ interface Source {
   readonly changes: string | undefined;
   readonly diff: string | undefined;
   readonly raw: string | undefined;
+  /** As it is written, where it is ASCII; then there is no `raw`. */
+  readonly asciiRaw: string | undefined;
   readonly more: string;
 }
 
-type FieldOptions = Pick<CefField, 'label' | 'kept'>;
+type FieldOptions = Pick<CefField, 'label' | 'kept' | 'ascii'>;
 
 function field(
   key: string,
@@ -150,7 +159,7 @@ export const CEF_FIELDS: readonly CefField[] = [
   field('cs5', 'deviceCustomString5', 4000, 'details', 'json', ({ exported }) => partText(exported.entry, 'details'), {
     label: 'details',
   }),
-  field('rawEvent', 'rawEvent', 4000, 'raw', 'text', ({ raw }) => raw),
+  field('rawEvent', 'rawEvent', RAW_MAX, 'raw', 'text', ({ raw }) => raw, { ascii: ({ asciiRaw }) => asciiRaw }),
 ];
 
 /** What precedes each value. The label comes first, so that a line that a receiver cuts has no value without its label. */
@@ -197,15 +206,17 @@ function draftOf(exported: ExportedEntry): Draft {
   if (source.diff !== undefined) shortened.add('changes');
   for (let index = 0; index < CEF_FIELDS.length; index++) {
     const field = CEF_FIELDS[index]!;
-    const value = field.value(source);
+    const ascii = field.ascii?.(source);
+    const value = ascii ?? field.value(source);
     if (value === undefined || value === '') continue;
     let escaped = value;
-    if (field.form !== 'plain' && needsCare(value)) {
+    if (ascii === undefined && field.form !== 'plain' && needsCare(value)) {
       const visible = field.form === 'text' ? visibleValue(value) : value;
       if (visible !== value) replaced.add(field.from);
       escaped = escapeValue(field.form, visible, field.maxBytes);
     }
-    const cut = cutEscaped(escaped, field.maxBytes);
+    const isShort = ascii !== undefined && ascii.length <= field.maxBytes;
+    const cut = isShort ? escaped : cutEscaped(escaped, field.maxBytes);
     if (cut !== escaped) shortened.add(field.from);
     pieces.push({ field, start: STARTS[index]!, value: cut });
   }
@@ -214,9 +225,11 @@ function draftOf(exported: ExportedEntry): Draft {
 }
 
 function headerOf(exported: ExportedEntry): string {
-  const { action } = exported.entry.record;
-  return `CEF:0|Sealog|Sealog|${FORMAT_VERSION}|${headerText(action)}|${headerText(titleOf(action))}|${severityOf(exported)}|`;
+  return `CEF:0|Sealog|Sealog|${FORMAT_VERSION}|${namesOf(exported.entry.record.action)}|${severityOf(exported)}|`;
 }
+
+/** Of an action, which stand in the header. They repeat: a few hundred are nearly all that there is. */
+const namesOf = remembered((action) => `${headerText(action)}|${headerText(titleOf(action))}`);
 
 /** A header has no escape for line ends. The grammar of actions lets none of all this through; a header is nothing to rely on that for. */
 function headerText(text: string): string {
@@ -342,6 +355,8 @@ function sourceOf(exported: ExportedEntry, notes: string[]): Source {
   const ip = textOf(actor, 'ip') ?? '';
   const changes = partText(entry, 'changes');
   const diff = changes === undefined ? undefined : shorterDiff(exported, changes);
+  const rawJson = partBytes(entry, 'raw');
+  const asciiRaw = rawJson === undefined ? undefined : cefOfJsonText(rawJson, RAW_MAX);
   return {
     exported,
     occurredMs: Date.parse(record.occurredAt),
@@ -352,7 +367,8 @@ function sourceOf(exported: ExportedEntry, notes: string[]): Source {
     reason: typeof reason === 'string' ? reason : undefined,
     changes: diff === undefined ? changes : undefined,
     diff,
-    raw: rawOf(exported, notes),
+    raw: asciiRaw === undefined ? rawOf(exported, notes) : undefined,
+    asciiRaw,
     more: JSON.stringify({
       actor: restOf(actorPart, (name) => {
         if (name === 'roles') return rolesOf(actor) !== undefined;

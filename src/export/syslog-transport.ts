@@ -19,7 +19,7 @@ import {
   whereOf,
 } from './syslog-connection.ts';
 import { sendDatagrams } from './syslog-datagrams.ts';
-import { type Framing, frameMessage, type SyslogOptions, syslogMessage, UDP_MESSAGE_MAX } from './syslog-message.ts';
+import { FrameWriter, type Framing, type SyslogOptions, syslogMessage, UDP_MESSAGE_MAX } from './syslog-message.ts';
 import { testEntry } from './test-entry.ts';
 import { type Fate, type Message, type Transport, TransportError } from './transport.ts';
 
@@ -77,6 +77,7 @@ class SyslogTransport implements Transport {
   readonly #write: WriteEntry;
   readonly #header: SyslogOptions & { readonly maxBytes: number };
   readonly #framing: Framing;
+  readonly #frames: FrameWriter;
   readonly #closed = new AbortController();
   #batchBytes = BATCH_BYTES.first;
   /** By `performance.now()`. */
@@ -98,6 +99,7 @@ class SyslogTransport implements Transport {
       maxBytes: isUdp ? Math.min(maxBytes, UDP_MESSAGE_MAX) : maxBytes,
     };
     this.#framing = isUdp ? 'datagram' : framing;
+    this.#frames = new FrameWriter(this.#framing);
     this.#way = {
       target,
       tls: options.tls,
@@ -127,7 +129,7 @@ class SyslogTransport implements Transport {
   }
 
   #encode(exported: ExportedEntry, write: WriteEntry): Uint8Array {
-    return frameMessage(syslogMessage(exported, write, this.#header), this.#framing);
+    return this.#frames.frame(syslogMessage(exported, write, this.#header));
   }
 
   async deliver(batch: readonly Message[], signal: AbortSignal): Promise<readonly Fate[]> {
