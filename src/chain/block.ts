@@ -22,6 +22,7 @@ import { EvidenceError } from '../errors.ts';
 import { isOpen, type OpenPart, PART_NAMES, type Part, SALT_BYTES } from './part.ts';
 import { HASH_SIZE } from './sha256.ts';
 import { decodeEntryBundle, encodeEntryBundle } from './tile.ts';
+import { zstdFrameOf } from './zstd.ts';
 
 /** Before compression, records and parts together. One event may be larger; it then stands alone. Reading one entry must open one block. */
 export const BLOCK_BYTES_MAX = 128 * 1024;
@@ -194,8 +195,6 @@ const STORED = 0;
 const ZSTD = 1;
 /** Below this a zstd frame's own cost eats the gain. */
 const COMPRESS_FROM_BYTES = 256;
-/** Level 3 costs about 1 µs a kilobyte at 64 KiB; level 1 saves a third of that and stores 4 % more. */
-const COMPRESSION = { [zlib.constants.ZSTD_c_compressionLevel]: 3 };
 
 /**
  * Returns the payload behind its codec byte, compressed where that makes it smaller. On this thread: a stream object for the thread pool
@@ -203,9 +202,7 @@ const COMPRESSION = { [zlib.constants.ZSTD_c_compressionLevel]: 3 };
  */
 export function packPayload(payload: Uint8Array): Uint8Array {
   if (payload.length < COMPRESS_FROM_BYTES) return withCodec(STORED, payload);
-  // A frame that fills the library's chunk exactly is followed by a second, empty one: the chunk has room for more than any frame.
-  const chunkSize = payload.length + (payload.length >>> 8) + 1024;
-  return smaller(payload, zlib.zstdCompressSync(payload, { params: COMPRESSION, chunkSize }));
+  return smaller(payload, zstdFrameOf(payload));
 }
 
 function smaller(payload: Uint8Array, compressed: Uint8Array): Uint8Array {
