@@ -10,6 +10,7 @@
  * The tag key dies with the data key, so that what stays in a backup's index names nobody. Cutting the hash to 8 bytes is
  * also what makes H over key and message a sound keyed hash here (there is no state to extend).
  */
+import assert from 'node:assert/strict';
 import { hkdfSync } from 'node:crypto';
 import { isIPv6 } from 'node:net';
 import { concatBytes, lengthPrefixed, utf8 } from './bytes.ts';
@@ -21,7 +22,30 @@ const TAG_TAG = utf8('sealog/tag/v1\0');
 /** `actor` covers an actor's id, name and e-mail. The first three are keyed, the others plain. */
 export type TagKind = 'actor' | 'target' | 'ip' | 'action' | 'site' | 'service';
 
-const KEYED: ReadonlySet<TagKind> = new Set<TagKind>(['actor', 'target', 'ip']);
+const TAG_KEY_BYTES = 32;
+
+interface KindBytes {
+  /** What every hashed message begins with, with room for the key where there is one. */
+  readonly head: Uint8Array;
+  readonly isKeyed: boolean;
+}
+
+const KINDS: Readonly<Record<TagKind, KindBytes>> = {
+  actor: kindBytes('actor', true),
+  target: kindBytes('target', true),
+  ip: kindBytes('ip', true),
+  action: kindBytes('action', false),
+  site: kindBytes('site', false),
+  service: kindBytes('service', false),
+};
+
+function kindBytes(kind: TagKind, isKeyed: boolean): KindBytes {
+  const head = concatBytes(TAG_TAG, new Uint8Array(isKeyed ? TAG_KEY_BYTES : 0), lengthPrefixed(utf8(kind)));
+  return { head, isKeyed };
+}
+
+/** For messages that fit: this runs for some marks of every event, and SHA-256 has read a message before the next is written. */
+const scratch = Buffer.alloc(4096);
 
 /** What of an entry is tagged: kind and value, normalised. */
 export interface Mark {
@@ -35,9 +59,17 @@ export function tagKeyOf(dataKey: Uint8Array): Uint8Array {
 }
 
 /** Returns the tag of a mark, a signed 64-bit integer. */
-export function tagOf(mark: Mark, tagKey: Uint8Array): bigint {
-  const key = KEYED.has(mark.kind) ? tagKey : new Uint8Array(0);
-  const hash = sha256(concatBytes(TAG_TAG, key, lengthPrefixed(utf8(mark.kind)), lengthPrefixed(utf8(mark.value))));
+export function tagOf({ kind, value }: Mark, tagKey: Uint8Array): bigint {
+  assert(tagKey.length === TAG_KEY_BYTES, 'a tag key has 32 bytes');
+  const { head, isKeyed } = KINDS[kind];
+  const length = head.length + 4 + Buffer.byteLength(value);
+  const message = length <= scratch.length ? scratch : Buffer.alloc(length);
+  message.set(head);
+  if (isKeyed) message.set(tagKey, TAG_TAG.length);
+  message.writeUInt32BE(length - head.length - 4, head.length);
+  assert(value.isWellFormed(), 'a text with a lone surrogate has no UTF-8 form');
+  message.write(value, head.length + 4);
+  const hash = sha256(message.subarray(0, length));
   return new DataView(hash.buffer, hash.byteOffset, 8).getBigInt64(0);
 }
 
