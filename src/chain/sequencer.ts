@@ -175,6 +175,8 @@ export interface SequencerOptions {
 /** A group is closed at this size: about 50 ms of work, so that nobody waits long behind a flood. */
 const GROUP_ENTRIES_MAX = 4096;
 const GROUP_BYTES_MAX = 8 * 1024 * 1024;
+/** So few are not shared out among two groups: each pays for its statements and its blocks. */
+const GROUP_ENTRIES_UNCUT = 16;
 /** Entries that a tenant gives in a turn while others wait, so that a group has turns for 64 of them; an entry counts for as many as its bytes fill of a group. */
 const TURN_ENTRIES = 64;
 const ENTRY_BYTES = GROUP_BYTES_MAX / GROUP_ENTRIES_MAX;
@@ -240,6 +242,8 @@ export class Sequencer {
   /** What waits and what is being stored, in all and by tenant. */
   readonly #queued: Held = { entries: 0, bytes: 0 };
   readonly #queuedOf = new Map<number, Held>();
+  /** Entries that wait. */
+  #waiting = 0;
   #running: Promise<void> | undefined;
   #awaited: PromiseWithResolvers<void> | undefined;
   #closed = false;
@@ -277,9 +281,12 @@ export class Sequencer {
     return new Promise((resolve, reject) => {
       const waiting = { tenantId, submission, bytes, resolve, reject };
       this.#queue.push(tenantId, waiting, Math.max(entries.length, bytes / ENTRY_BYTES));
+      this.#waiting += entries.length;
       this.#hold(waiting, 1);
-      this.#awaited?.resolve();
-      this.#awaited = undefined;
+      if (this.#waiting >= this.#half) {
+        this.#awaited?.resolve();
+        this.#awaited = undefined;
+      }
       this.#running ??= this.#start();
     });
   }
@@ -296,7 +303,11 @@ export class Sequencer {
     while (this.#running !== undefined) await this.#running;
   }
 
-  /** Takes groups while there are any: one gathers while another's statements run, and is sealed while its COMMIT is flushed. */
+  /**
+   * Takes groups while there are any: one gathers while another's statements run, and is sealed while its COMMIT is flushed. Two take turns, of
+   * about the same size, so that there is work here while one is in the database: whatever came first would else go alone, the many behind it
+   * would be the next, and so on, and neither would have anything beside it.
+   */
   async #run(): Promise<void> {
     let committing: Promise<void> = Promise.resolve();
     // Let what arrives in this turn of the event loop join the group.
@@ -305,15 +316,16 @@ export class Sequencer {
       const written = Promise.withResolvers<void>();
       committing = this.#commitGroup(this.#takeGroup(), committing, written.resolve).finally(written.resolve);
       await written.promise;
-      if (this.#queue.length === 0) await Promise.race([committing, this.#arrival()]);
+      await Promise.race([committing, this.#gathered()]);
     }
     await committing;
   }
 
-  /** Resolves when something is queued. */
-  #arrival(): Promise<void> {
+  /** Resolves when half of all that is under way waits. */
+  async #gathered(): Promise<void> {
+    if (this.#waiting > 0 && this.#waiting >= this.#half) return;
     this.#awaited ??= Promise.withResolvers<void>();
-    return this.#awaited.promise;
+    await this.#awaited.promise;
   }
 
   /**
@@ -345,15 +357,22 @@ export class Sequencer {
     else this.#queuedOf.set(tenantId, own);
   }
 
+  /** Half of what waits and what is being stored. */
+  get #half(): number {
+    return Math.ceil(this.#queued.entries / 2);
+  }
+
   #takeGroup(): Waiting[] {
     const group: Waiting[] = [];
+    const entriesMax = Math.min(Math.max(this.#half, GROUP_ENTRIES_UNCUT), GROUP_ENTRIES_MAX);
     let entries = 0;
     let bytes = 0;
     for (let first = this.#queue.peek(); first !== undefined; first = this.#queue.peek()) {
       entries += first.submission.entries.length;
       bytes += first.bytes;
-      if (group.length > 0 && (entries > GROUP_ENTRIES_MAX || bytes > GROUP_BYTES_MAX)) break;
+      if (group.length > 0 && (entries > entriesMax || bytes > GROUP_BYTES_MAX)) break;
       group.push(first);
+      this.#waiting -= first.submission.entries.length;
       this.#queue.shift();
     }
     return group;
