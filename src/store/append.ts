@@ -12,6 +12,7 @@ import type { AppendStore, AppendTransaction, IdQuery, NewRows, StreamHead } fro
 import { sha256Hex } from '../chain/sha256.ts';
 import { EvidenceError, KeyUnavailableError, Problem } from '../errors.ts';
 import { BLOCK_COLUMNS, type BlockRow, storedBlock } from './block-row.ts';
+import { inOnePiece } from './bounded-client.ts';
 import { type Database, withClient } from './database.ts';
 import { NO_SIGNER, SIGNER_REFUSAL } from './signer.ts';
 import { earlierRetention, type StoredRetention } from './streams.ts';
@@ -53,11 +54,9 @@ async function begin(
   queries: readonly IdQuery[],
   refusalIn: (found: string) => string | undefined,
 ): Promise<AppendTransaction> {
-  const [, { heads, closed, unopened }, { now, seqs, refusal }] = await Promise.all([
-    client.query('BEGIN'),
-    lockStreams(client, streamIds),
-    findSeen(client, queries),
-  ]);
+  const [, { heads, closed, unopened }, { now, seqs, refusal }] = await inOnePiece(client, () =>
+    Promise.all([client.query('BEGIN'), lockStreams(client, streamIds), findSeen(client, queries)]),
+  );
   return {
     heads,
     closed,
@@ -98,7 +97,7 @@ function refusalOf(error: unknown): Problem {
  * server settles the outcome: without one it is unknown. So it is of a commit that a synchronous standby may not have (`bounded-client.ts`).
  */
 async function writeAndCommit(client: pg.PoolClient, rows: NewRows, onWritten: () => void): Promise<void> {
-  const sent = [write(client, rows), client.query('COMMIT')] as const;
+  const sent = inOnePiece(client, () => [write(client, rows), client.query('COMMIT')] as const);
   onWritten();
   const [written, committed] = await Promise.allSettled(sent);
   if (written.status === 'rejected' && written.reason instanceof pg.DatabaseError) throw written.reason;

@@ -49,6 +49,17 @@ export class Reconnects {
   }
 }
 
+/** Statements that `send` begins go over in one piece: one call of the system here, and the server wakes up for all of them once. */
+export function inOnePiece<T>(client: pg.ClientBase, send: () => T): T {
+  const { stream } = (client as pg.Client).connection;
+  stream.cork();
+  try {
+    return send();
+  } finally {
+    stream.uncork();
+  }
+}
+
 type Told = (error: Error | null) => void;
 
 export class BoundedClient extends pg.Client {
