@@ -196,8 +196,11 @@ function entryOf(tenant: string): PendingEntry {
 }
 
 describe('the sequencer under a flood', () => {
-  /** A sequencer whose first group stays in its transaction until `release`; what it stores, group by group, as ids. */
-  function held(limits: { readonly entries?: number; readonly bytes?: number } = {}) {
+  /** A sequencer whose first group stays in its transaction, or its COMMIT, until `release`; what it stores, group by group, as ids. */
+  function held(
+    limits: { readonly entries?: number; readonly bytes?: number } = {},
+    at: 'transaction' | 'commit' = 'transaction',
+  ) {
     const log = new MemoryLog(
       TENANTS.map((name) => ({ id: streamOf(name).tenantId, name })),
       TENANTS.map((name) => ({
@@ -212,8 +215,11 @@ describe('the sequencer under a flood', () => {
     const sequencer = new Sequencer({
       store: {
         transact: async (streamIds, queries, work, onWritten) => {
+          if (at === 'transaction') await gate.promise;
+          const result = await log.transact(streamIds, queries, work, onWritten);
+          onWritten();
           await gate.promise;
-          return log.transact(streamIds, queries, work, onWritten);
+          return result;
         },
       },
       seal: async (runs) => seal(runs),
@@ -302,6 +308,37 @@ describe('the sequencer under a flood', () => {
     expect(sums[1]).toBeGreaterThan(2000);
     expect(sums[0]! / sums[1]!).toBeGreaterThan(0.8);
     expect(sums[0]! / sums[1]!).toBeLessThan(1.25);
+  });
+
+  it('shares out what comes at once among two groups, so that one is worked on while the other is stored', async () => {
+    const { send, release, done, groups } = held();
+    for (let n = 0; n < 64; n++) send('other').catch(() => {});
+    release();
+    await done();
+    expect(groups.flat()).toEqual(['32', '32']);
+  });
+
+  it('does not let the first that comes go alone while a group is stored', async () => {
+    const { send, release, done, groups } = held({}, 'commit');
+    const turn = () => new Promise((resolve) => setImmediate(resolve));
+    for (const events of [16, 1, 15]) {
+      for (let n = 0; n < events; n++) send('other').catch(() => {});
+      for (let n = 0; n < 5; n++) await turn();
+    }
+    release();
+    await done();
+    expect(groups.flat()).toEqual(['16', '16']);
+  });
+
+  it('nor wait for others behind it', async () => {
+    const { send, release, done, groups } = held({}, 'commit');
+    for (const events of [16, 1]) {
+      for (let n = 0; n < events; n++) send('other').catch(() => {});
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    release();
+    await done();
+    expect(groups.flat()).toEqual(['16', '1']);
   });
 
   it('keeps the order within a tenant', async () => {
