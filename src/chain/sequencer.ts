@@ -5,7 +5,7 @@
  * tree → blocks, tags, ids, full tiles and heads in one statement → commit → answer with receipts. The lock on a stream's row is the only
  * lock, and what the row holds (size, head, frontier, last stamps) is the sequencer's whole state: several replicas may append,
  * and a crash at any point leaves either the whole group or nothing of it. What does not need the position is done before
- * the lock; while a group commits, the next is being sealed.
+ * the lock; while a group commits, the next is being sealed and asks for its locks.
  *
  * Tenants take turns: each group takes from all that wait, in turns of a few entries (fair-queue.ts), so that nobody waits behind another
  * tenant's flood; the order within a tenant is that of arrival. And nobody can fill the queue (`#hasRoom`).
@@ -205,6 +205,18 @@ interface Edge {
   readonly leaves: readonly Uint8Array[];
 }
 
+/** A group that another comes behind. */
+interface Ahead {
+  /** Whether its first transaction committed, or had nothing to. Told before any of it is tried again, for which it needs its locks once more. */
+  readonly tried: Promise<boolean>;
+  /** Everybody in it was answered. */
+  readonly settled: Promise<void>;
+}
+
+const NOBODY_AHEAD: Ahead = { tried: Promise.resolve(true), settled: Promise.resolve() };
+/** Whoever began behind a group that is tried again gives back the locks. */
+const AHEAD_IS_TRIED_AGAIN = new Problem('busy');
+
 type GroupResult =
   | {
       readonly kind: 'done';
@@ -309,16 +321,18 @@ export class Sequencer {
    * would be the next, and so on, and neither would have anything beside it.
    */
   async #run(): Promise<void> {
-    let committing: Promise<void> = Promise.resolve();
+    let ahead = NOBODY_AHEAD;
     // Let what arrives in this turn of the event loop join the group.
     await Promise.resolve();
     while (this.#queue.length > 0) {
       const written = Promise.withResolvers<void>();
-      committing = this.#commitGroup(this.#takeGroup(), committing, written.resolve).finally(written.resolve);
+      const tried = Promise.withResolvers<boolean>();
+      const settled = this.#commitGroup(this.#takeGroup(), ahead, written.resolve, tried.resolve);
+      ahead = { tried: tried.promise, settled };
       await written.promise;
-      await Promise.race([committing, this.#gathered()]);
+      await Promise.race([settled, this.#gathered()]);
     }
-    await committing;
+    await ahead.settled;
   }
 
   /** Resolves when half of all that is under way waits. */
@@ -378,16 +392,21 @@ export class Sequencer {
     return group;
   }
 
-  async #commitGroup(group: readonly Waiting[], before: Promise<void>, onWritten: () => void): Promise<void> {
+  async #commitGroup(
+    group: readonly Waiting[],
+    ahead: Ahead,
+    onWritten: () => void,
+    onTried: (committed: boolean) => void,
+  ): Promise<void> {
     const { log, wallClock } = this.#options;
     const started = performance.now();
     try {
       let guess = wallClock();
       const entries = group.reduce((sum, waiting) => sum + waiting.submission.entries.length, 0);
       let runs = await this.#sealGroup(group, guess);
-      await before;
       for (let attempt = 1; ; attempt++) {
-        const result = await this.#transact(group, runs, onWritten);
+        const result = await this.#transactBehind(ahead, group, runs, onWritten);
+        onTried(result.kind === 'done');
         if (result.kind === 'done') {
           for (const head of result.heads) this.#known.set(head.id, { size: head.size, head: toHex(head.head) });
           for (const [waiting, outcomes] of result.outcomes) this.#settle(waiting, () => waiting.resolve(outcomes));
@@ -405,6 +424,8 @@ export class Sequencer {
       }
       this.#objection = undefined;
     } catch (error) {
+      onTried(false);
+      await ahead.settled;
       await this.#refuse(group, error);
     } finally {
       onWritten();
@@ -416,7 +437,13 @@ export class Sequencer {
    * failed for that is tried again one by one. Where the database or the clock is in the way, all share it.
    */
   async #refuse(group: readonly Waiting[], error: unknown): Promise<void> {
-    const again = (part: readonly Waiting[]) => this.#commitGroup(part, Promise.resolve(), () => {});
+    const again = (part: readonly Waiting[]) =>
+      this.#commitGroup(
+        part,
+        NOBODY_AHEAD,
+        () => {},
+        () => {},
+      );
     if (error instanceof StreamProblem) {
       // A flood to them must not make the others' group many: these stay one. What opens an epoch is appended alone.
       const isMeant = ({ submission }: Waiting) =>
@@ -477,7 +504,37 @@ export class Sequencer {
     return runs;
   }
 
-  async #transact(group: readonly Waiting[], runs: readonly SealedRun[], onWritten: () => void): Promise<GroupResult> {
+  /**
+   * Begins while the COMMIT of the group ahead is on its way, so that the way to the database lies behind us when that has ended. What both
+   * change is locked until then. Where that takes longer than anybody waits for a lock, or that group is tried again, we begin again behind it.
+   */
+  async #transactBehind(
+    ahead: Ahead,
+    group: readonly Waiting[],
+    runs: readonly SealedRun[],
+    onWritten: () => void,
+  ): Promise<GroupResult> {
+    let isSettled = false;
+    void ahead.settled.then(() => {
+      isSettled = true;
+    });
+    try {
+      return await this.#transact(ahead, group, runs, onWritten);
+    } catch (error) {
+      const isAhead =
+        error === AHEAD_IS_TRIED_AGAIN || (error instanceof Problem && error.code === 'busy' && !isSettled);
+      if (!isAhead) throw error;
+      await ahead.settled;
+      return this.#transact(NOBODY_AHEAD, group, runs, onWritten);
+    }
+  }
+
+  async #transact(
+    ahead: Ahead,
+    group: readonly Waiting[],
+    runs: readonly SealedRun[],
+    onWritten: () => void,
+  ): Promise<GroupResult> {
     const streamIds = [...new Set(runs.map((run) => run.stream.id))].sort((a, b) => a - b);
     const asking = group.flatMap((waiting) => waiting.submission.entries.filter((entry) => entry.mayRepeat));
     const queries = this.#idQueries(asking, undefined);
@@ -485,6 +542,7 @@ export class Sequencer {
       streamIds,
       queries,
       async (transaction) => {
+        if (!(await ahead.tried)) throw AHEAD_IS_TRIED_AGAIN;
         const heads = new Map(transaction.heads.map((head) => [head.id, head]));
         this.#checkPlaces(runs, heads);
         // What the rows say of the policy, and of the newest entries, may lead to other months than was thought.
