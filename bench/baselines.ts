@@ -5,6 +5,7 @@
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { Client } from 'pg';
+import { copyIn } from '../src/store/copy-stream.ts';
 import { answerRequests } from './client-process.ts';
 import { type BenchEvent, type EventSource, loadEvents, markId, markText, passMark } from './corpus.ts';
 import { type RoundPlan, type RoundResult, runRound } from './round.ts';
@@ -22,8 +23,9 @@ export interface Connection {
  * `audit-table`: the insert of 500 as an application calls it, with JavaScript arrays.
  * `audit-table-encoded`: the same statement, its parameters encoded before the clock runs (binary arrays, as some drivers send them), so that
  * only the server's work is left. `application-chain`: one event a transaction, behind the lock.
+ * `copy`: the JSON text of a batch by COPY into one column. `commit`: that of one event, and its COMMIT.
  */
-export type BaselineName = 'audit-table' | 'audit-table-encoded' | 'application-chain';
+export type BaselineName = 'audit-table' | 'audit-table-encoded' | 'application-chain' | 'copy' | 'commit';
 
 export type BaselineRequest =
   | { readonly do: 'prepare'; readonly events: EventSource; readonly connection: Connection }
@@ -40,8 +42,10 @@ export type BaselineResult = RoundResult | null;
 /** The statements of a baseline's file, by the name in its `-- name:` lines. */
 export type Statements = Readonly<Record<string, string>>;
 
+const FILES = ['audit-table', 'application-chain', 'one-column'] as const;
+
 /** Reads `baseline/<file>.sql`. */
-export function readStatements(file: 'audit-table' | 'application-chain'): Statements {
+export function readStatements(file: (typeof FILES)[number]): Statements {
   const sql = readFileSync(new URL(`baseline/${file}.sql`, import.meta.url), 'utf8');
   const statements: Record<string, string> = {};
   for (const part of sql.split(/^-- name: */m).slice(1)) {
@@ -54,8 +58,7 @@ export function readStatements(file: 'audit-table' | 'application-chain'): State
 /** Makes the baselines' tables in an empty database. */
 export async function createTables(connection: Connection): Promise<void> {
   await withClient(connection, async (client) => {
-    await client.query(statement(readStatements('audit-table'), 'schema'));
-    await client.query(statement(readStatements('application-chain'), 'schema'));
+    for (const file of FILES) await client.query(statement(readStatements(file), 'schema'));
   });
 }
 
@@ -103,20 +106,36 @@ function serve(): void {
   let events: BenchEvent[] = [];
   let connection: Connection | undefined;
   const encoded = new Map<number, EncodedBatch[]>();
+  const copies = new Map<number, CopyBatch[]>();
 
   answerRequests<BaselineRequest, BaselineResult>(async (request) => {
     if (request.do === 'prepare') {
       events = loadEvents(request.events);
       ({ connection } = request);
       encoded.clear();
+      copies.clear();
       return null;
     }
     const clients = await connectAll(connection!, request.connections);
     try {
-      if (request.baseline === 'application-chain') return await chainRound(request, events, clients);
-      if (request.baseline === 'audit-table') return await tableRound(request, events, clients);
-      if (!encoded.has(request.batch)) encoded.set(request.batch, encodeBatches(events, request.batch));
-      return await encodedTableRound(request, encoded.get(request.batch)!, clients);
+      switch (request.baseline) {
+        case 'application-chain':
+          return await chainRound(request, events, clients);
+        case 'audit-table':
+          return await tableRound(request, events, clients);
+        case 'audit-table-encoded':
+          if (!encoded.has(request.batch)) encoded.set(request.batch, encodeBatches(events, request.batch));
+          return await encodedTableRound(request, encoded.get(request.batch)!, clients);
+        case 'copy':
+          if (!copies.has(request.batch)) copies.set(request.batch, copyBatches(events, request.batch));
+          return await copyRound(request, copies.get(request.batch)!, clients);
+        case 'commit':
+          return await commitRound(request, events, clients);
+        default: {
+          const never: never = request.baseline;
+          throw new Error(`unknown baseline ${never}`);
+        }
+      }
     } finally {
       await Promise.all(clients.map((client) => client.end()));
     }
@@ -188,11 +207,49 @@ function chainRound(
   });
 }
 
+function copyRound(
+  round: BaselineRound,
+  batches: readonly CopyBatch[],
+  clients: readonly Client[],
+): Promise<RoundResult> {
+  const copy = statement(readStatements('one-column'), 'copy');
+  const next = passes(round, batches.length);
+  return runRound(round, async (index) => {
+    const turn = next();
+    if (turn === undefined) return 0;
+    const { rows, marks } = batches[turn.index]!;
+    const mark = Buffer.from(turn.mark);
+    for (const at of marks) mark.copy(rows, at);
+    return copyIn(clients[index]!, copy, once(rows));
+  });
+}
+
+async function* once(bytes: Buffer): AsyncGenerator<Buffer> {
+  yield bytes;
+}
+
+function commitRound(
+  round: BaselineRound,
+  events: readonly BenchEvent[],
+  clients: readonly Client[],
+): Promise<RoundResult> {
+  const insert = { name: 'commit', text: statement(readStatements('one-column'), 'insert') };
+  const next = passes(round, events.length);
+  return runRound(round, async (index) => {
+    const turn = next();
+    if (turn === undefined) return 0;
+    await clients[index]!.query({ ...insert, values: [markText(events[turn.index]!, turn.mark)] });
+    return 1;
+  });
+}
+
 /** The turns of a round: an index below `count` and the mark of the pass, again from the start unless the round is one pass. */
 function passes(round: BaselineRound, count: number): () => { index: number; mark: string } | undefined {
   let index = 0;
   let pass = 0;
+  let turns = 0;
   return () => {
+    if (turns++ * round.batch >= (round.events ?? Number.POSITIVE_INFINITY)) return undefined;
     if (index === count) {
       if (round.seconds === undefined) return undefined;
       index = 0;
@@ -239,6 +296,30 @@ function encodeBatches(events: readonly BenchEvent[], size: number): EncodedBatc
   return batches;
 }
 
+/** A batch as the rows of COPY's text format, and where the marks stand in them. */
+interface CopyBatch {
+  readonly rows: Buffer;
+  readonly marks: readonly number[];
+}
+
+function copyBatches(events: readonly BenchEvent[], size: number): CopyBatch[] {
+  const batches: CopyBatch[] = [];
+  for (let from = 0; from < events.length; from += size) {
+    const marks: number[] = [];
+    const rows: Buffer[] = [];
+    let at = 0;
+    for (const { text, markInText } of events.slice(from, from + size)) {
+      // JSON on one line holds no other character that COPY takes for its own, and none before the mark.
+      const row = Buffer.from(`${text.replaceAll('\\', '\\\\')}\n`);
+      marks.push(at + markInText);
+      rows.push(row);
+      at += row.length;
+    }
+    batches.push({ rows: Buffer.concat(rows), marks });
+  }
+  return batches;
+}
+
 const TEXT_OID = 25;
 
 /** Encodes a one-dimensional text[] as `array_recv` reads it: dimensions, has-null, element type, length, lower bound, then length-prefixed elements. */
@@ -265,7 +346,7 @@ function connectAll(connection: Connection, count: number): Promise<Client[]> {
   return Promise.all(Array.from({ length: count }, () => openClient(connection)));
 }
 
-async function openClient(connection: Connection): Promise<Client> {
+export async function openClient(connection: Connection): Promise<Client> {
   const client = new Client(connection);
   // A connection that ends fails its query, if it has one; without a listener it would end the process before anything is cleaned up.
   client.on('error', () => undefined);

@@ -3,21 +3,25 @@
  * followed, and with three: one whose port nobody listens on, one that answers 503, and one that takes connections and reads nothing. All three have the whole log
  * of the tenant before them, so there is always a batch under way. What is measured is the time from request to answer, in the same run.
  */
-import { once } from 'node:events';
-import { createServer as createHttpServer } from 'node:http';
-import { type AddressInfo, createServer, type Server, type Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
+import { sinksOf, startBrokenReceivers } from './broken-receivers.ts';
 import { startClient } from './client-process.ts';
-import type { EventSource } from './corpus.ts';
 import type { FairnessRequest, FairnessResult } from './fairness-load.ts';
+import type { Measurement } from './measurement.ts';
+import type { Options } from './options.ts';
 import { compare, median, type Row } from './report.ts';
 import { quantile } from './round.ts';
 import type { Service } from './service.ts';
 
 const QUANTILES = { 'export.broken-sink.p50': 0.5, 'export.broken-sink.p99': 0.99 };
 
-export const BROKEN_SINK: readonly string[] = Object.keys(QUANTILES);
+export const brokenSink: Measurement = {
+  names: Object.keys(QUANTILES),
+  async run({ options, shared, report }) {
+    report(...(await measureBrokenSink((await shared()).service, options)));
+  },
+};
 
 const TENANT = 'broken';
 const RATE = 100;
@@ -30,16 +34,11 @@ const BROKEN_FOR_MS = 8000;
 /** Enough that no id is sent twice in a round. */
 const EVENTS = 2000;
 
-export async function measureBrokenSink(
-  service: Service,
-  isWanted: (name: string) => boolean,
-  { events, rounds, smoke }: { readonly events: EventSource; readonly rounds: number; readonly smoke: boolean },
-): Promise<Row[]> {
-  if (!BROKEN_SINK.some(isWanted)) return [];
+async function measureBrokenSink(service: Service, { events, rounds, smoke }: Options): Promise<Row[]> {
   const load = startClient<FairnessRequest, FairnessResult>(
     fileURLToPath(new URL('fairness-load.ts', import.meta.url)),
   );
-  const receivers = await startReceivers();
+  const receivers = await startBrokenReceivers();
   try {
     const api = sinksOf(service, await service.token('it_security_admin', TENANT));
     const request = {
@@ -82,81 +81,9 @@ export async function measureBrokenSink(
     console.log(`\nexport.broken-sink: ${RATE} single events/s, from request to answer; median (and each round)`);
     console.log(`  without a sink            ${line(without)}`);
     console.log(`  beside three broken ones  ${line(beside)}`);
-    return Object.entries(QUANTILES)
-      .filter(([name]) => isWanted(name))
-      .map(([name, share]) => compare(name, 'ms', of(beside, share), of(without, share)));
+    return Object.entries(QUANTILES).map(([name, share]) => compare(name, 'ms', of(beside, share), of(without, share)));
   } finally {
     load.stop();
     receivers.stop();
   }
-}
-
-interface Receivers {
-  readonly sinks: readonly object[];
-  stop(): void;
-}
-
-async function startReceivers(): Promise<Receivers> {
-  const sockets = new Set<Socket>();
-  const silent = createServer((socket) => {
-    sockets.add(socket);
-    socket.on('error', () => {});
-    socket.on('close', () => sockets.delete(socket));
-    socket.pause();
-  });
-  const refusing = createHttpServer((request, response) => {
-    request.resume().once('end', () => response.writeHead(503).end());
-  });
-  const absent = createServer();
-  const [silentPort, refusingPort, absentPort] = [await listen(silent), await listen(refusing), await listen(absent)];
-  absent.close();
-  await once(absent, 'close');
-  return {
-    sinks: [
-      { name: 'silent', type: 'syslog', format: 'cef', url: `tcp://127.0.0.1:${silentPort}` },
-      { name: 'refusing', type: 'webhook', format: 'json', url: `http://127.0.0.1:${refusingPort}/in` },
-      { name: 'absent', type: 'webhook', format: 'json', url: `http://127.0.0.1:${absentPort}/in` },
-    ],
-    stop() {
-      for (const socket of sockets) socket.destroy();
-      silent.close();
-      refusing.closeAllConnections();
-      refusing.close();
-    },
-  };
-}
-
-async function listen(server: Server): Promise<number> {
-  server.listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  return (server.address() as AddressInfo).port;
-}
-
-interface SinkApi {
-  make(sink: object): Promise<string>;
-  act(id: string, action: 'pause' | 'resume'): Promise<void>;
-  /** Throws where a sink is not what the measurement takes it for. */
-  mustRetry(ids: readonly string[]): Promise<void>;
-}
-
-function sinksOf({ address: { host, port } }: Service, token: string): SinkApi {
-  const call = async (method: string, path: string, body?: object): Promise<{ id: string; state: string }> => {
-    const answer = await fetch(`http://${host}:${port}/v1/sinks${path}`, {
-      method,
-      headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json' },
-      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
-    });
-    const text = await answer.text();
-    if (!answer.ok) throw new Error(`${method} /v1/sinks${path} answered ${answer.status}: ${text}`);
-    return JSON.parse(text === '' ? '{}' : text);
-  };
-  return {
-    make: async (sink) => (await call('POST', '', { ...sink, from: 'beginning' })).id,
-    act: async (id, action) => void (await call('POST', `/${id}/${action}`, {})),
-    async mustRetry(ids) {
-      const states = await Promise.all(ids.map(async (id) => call('GET', `/${id}`)));
-      // A call that nobody answers has not failed yet.
-      if (!states.some(({ state }) => state === 'retrying')) throw new Error('the broken sinks do not fail');
-    },
-  };
 }

@@ -19,13 +19,13 @@ import { readEmbeddedConnection } from '../src/store/embedded-postgres.ts';
 import { blocksFrom } from '../src/store/log-reader.ts';
 import { listStreams } from '../src/store/streams.ts';
 import { answerRequests, type Client, startClient } from './client-process.ts';
-import type { EventSource } from './corpus.ts';
 import type { Delivery, Latency, ReceiverKind, ReceiverRequest, ReceiverResult } from './export-receiver.ts';
 import type { FairnessRequest, FairnessResult } from './fairness-load.ts';
-import type { HttpRequest, HttpResult } from './http-load.ts';
+import type { Measurement } from './measurement.ts';
+import type { Options } from './options.ts';
 import { compare, median, type Row } from './report.ts';
 import { quantile } from './round.ts';
-import type { Service } from './service.ts';
+import type { Workbench } from './workbench.ts';
 
 interface Way {
   readonly kind: ReceiverKind;
@@ -51,10 +51,18 @@ const WAYS: readonly Way[] = [
 
 const QUANTILES = { p50: 0.5, p99: 0.99 };
 
-export const EXPORTS: readonly string[] = WAYS.flatMap(({ throughput, latency }) => [
+const EXPORTS: readonly string[] = WAYS.flatMap(({ throughput, latency }) => [
   throughput,
   ...Object.keys(QUANTILES).map((name) => `${latency}.${name}`),
 ]);
+
+export const exporting: Measurement = {
+  names: EXPORTS,
+  byDefault: ['export.syslog.cef'],
+  async run({ options, shared, isWanted, report }) {
+    report(...(await measureExport(await shared(), isWanted, options)));
+  },
+};
 
 /** All of a client's events, and nothing that the log notes of itself meanwhile. */
 const CATEGORIES = [
@@ -72,15 +80,8 @@ const LATENCY = { rate: 100, seconds: 20, smokeSeconds: 1, warmup: 3 };
 /** A sink that was made is followed, and one that was deleted is not any more. */
 const NOTICED_AFTER_MS = 2500;
 
-export interface ExportOptions {
-  readonly events: EventSource;
-  readonly rounds: number;
-  readonly smoke: boolean;
-}
-
-interface Stage extends ExportOptions {
-  readonly service: Service;
-  readonly database: DatabaseClient;
+interface Sides extends Pick<Options, 'events' | 'rounds' | 'smoke'> {
+  readonly bench: Workbench;
   /** Of whom makes sinks. */
   readonly token: string;
   readonly receivers: Readonly<Record<ReceiverKind, Receiver>>;
@@ -91,12 +92,7 @@ interface Receiver {
   readonly port: number;
 }
 
-export async function measureExport(
-  service: Service,
-  { dataDir, database }: { readonly dataDir: string; readonly database: DatabaseClient },
-  isWanted: (name: string) => boolean,
-  options: ExportOptions,
-): Promise<Row[]> {
+async function measureExport(bench: Workbench, isWanted: (name: string) => boolean, options: Options): Promise<Row[]> {
   const ways = WAYS.filter(({ throughput }) => isWanted(throughput));
   const slow = WAYS.filter(({ latency }) => Object.keys(QUANTILES).some((name) => isWanted(`${latency}.${name}`)));
   if (ways.length + slow.length === 0) return [];
@@ -111,10 +107,10 @@ export async function measureExport(
       return { client: clients[kind], port };
     };
     const receivers = { syslog: await listen('syslog'), webhook: await listen('webhook') };
-    const token = await service.token('it_security_admin', TENANT);
-    const stage = { ...options, service, database, token, receivers };
-    const rows = ways.length === 0 ? [] : await measureThroughputs(stage, dataDir, ways);
-    for (const way of slow) rows.push(...(await measureLatency(stage, way)));
+    const token = await bench.service.token('it_security_admin', TENANT);
+    const sides = { ...options, bench, token, receivers };
+    const rows = ways.length === 0 ? [] : await measureThroughputs(sides, ways);
+    for (const way of slow) rows.push(...(await measureLatency(sides, way)));
     return rows.filter(({ name }) => isWanted(name));
   } finally {
     clients.syslog.stop();
@@ -122,23 +118,23 @@ export async function measureExport(
   }
 }
 
-async function measureThroughputs(stage: Stage, dataDir: string, ways: readonly Way[]): Promise<Row[]> {
-  await fill(stage);
+async function measureThroughputs(sides: Sides, ways: readonly Way[]): Promise<Row[]> {
+  await fill(sides);
   const reading = startClient<ReadingRequest, ReadingResult>(fileURLToPath(import.meta.url));
   try {
-    await reading.ask({ do: 'prepare', dataDir });
+    await reading.ask({ do: 'prepare', dataDir: sides.bench.dataDir });
     const baseline: number[] = [];
     const rates = ways.map(() => [] as number[]);
     let entries = 0;
     const turns = [
-      ...ways.map((way, index) => async () => rates[index]!.push(await exportAll(stage, way))),
+      ...ways.map((way, index) => async () => rates[index]!.push(await exportAll(sides, way))),
       async () => {
         const read = await reading.ask({ do: 'round' });
         entries = read.entries;
         baseline.push(read.entries / read.seconds);
       },
     ];
-    const { smoke, rounds } = stage;
+    const { smoke, rounds } = sides;
     for (let round = smoke ? 0 : -WARM_UP; round < rounds; round++) {
       if (round === 0) for (const list of [baseline, ...rates]) list.length = 0;
       for (const turn of round % 2 === 0 ? turns : turns.toReversed()) await turn();
@@ -159,30 +155,21 @@ async function measureThroughputs(stage: Stage, dataDir: string, ways: readonly 
 }
 
 /** Sends each event once, in batches. */
-async function fill({ service, events }: Stage): Promise<void> {
-  const load = startClient<HttpRequest, HttpResult>(fileURLToPath(new URL('http-load.ts', import.meta.url)));
-  try {
-    await load.ask({
-      do: 'prepare',
-      events,
-      address: service.address,
-      token: await service.token('service', TENANT),
-    });
-    await load.ask({ do: 'round', batch: 500, kind: 'x', round: 0, connections: 4, warmup: 0 });
-  } finally {
-    load.stop();
-  }
+async function fill({ bench, events }: Sides): Promise<void> {
+  const load = await bench.loadOf(events, [await bench.service.token('service', TENANT)]);
+  await load.ask({ do: 'round', batch: 500, kind: 'x', round: 0, connections: 4, warmup: 0 });
+  load.stop();
 }
 
 /**
  * Exports the log to a new sink, from its beginning. Returns entries a second: those behind the first delivery, over the time from that to the
  * last, so that neither the time until the sink is taken counts, nor an entry that was made ready in it.
  */
-async function exportAll(stage: Stage, way: Way): Promise<number> {
-  const { client: receiver } = stage.receivers[way.kind];
+async function exportAll(sides: Sides, way: Way): Promise<number> {
+  const { client: receiver } = sides.receivers[way.kind];
   await receiver.ask({ do: 'begin', reads: false });
-  const remove = await makeSink(stage, way, 'beginning');
-  const entries = await entriesOf(stage.database);
+  const remove = await makeSink(sides, way, 'beginning');
+  const entries = await entriesOf(sides.bench.database);
   const { deliveries } = await receiver.ask({ do: 'wait', entries });
   await remove();
   const arrived = sum(deliveries);
@@ -196,27 +183,27 @@ function sum(deliveries: readonly Delivery[]): number {
 }
 
 /** How long new entries take, at a gentle rate: from `recordedAt`, which the database gives just before its COMMIT, to the receiver. */
-async function measureLatency(stage: Stage, way: Way): Promise<Row[]> {
-  const { service, events, smoke } = stage;
-  const { client: receiver } = stage.receivers[way.kind];
+async function measureLatency(sides: Sides, way: Way): Promise<Row[]> {
+  const { bench, events, smoke } = sides;
+  const { client: receiver } = sides.receivers[way.kind];
   const load = startClient<FairnessRequest, FairnessResult>(
     fileURLToPath(new URL('fairness-load.ts', import.meta.url)),
   );
   try {
-    const remove = await makeSink(stage, way, 'now');
+    const remove = await makeSink(sides, way, 'now');
     await sleep(NOTICED_AFTER_MS);
     await receiver.ask({ do: 'begin', reads: true });
     const { rate } = LATENCY;
     const seconds = smoke ? LATENCY.smokeSeconds : LATENCY.seconds;
     const warmup = smoke ? 0 : LATENCY.warmup;
-    const before = await entriesOf(stage.database);
+    const before = await entriesOf(sides.bench.database);
     const begin = Date.now();
     const sent = await load.ask({
       ...{ events: { ...events, limit: Math.min(events.limit ?? Infinity, rate * (seconds + warmup) * 2) } },
-      ...{ address: service.address, tokens: [await service.token('service', TENANT)] },
+      ...{ address: bench.service.address, tokens: [await bench.service.token('service', TENANT)] },
       ...{ batch: 1, connections: 8, rate, seconds, warmup, kind: way.kind[0]!, round: 0, mayBeRefused: false },
     });
-    const { latencies } = await receiver.ask({ do: 'wait', entries: (await entriesOf(stage.database)) - before });
+    const { latencies } = await receiver.ask({ do: 'wait', entries: (await entriesOf(sides.bench.database)) - before });
     await remove();
     const measured = latencies.filter(({ recordedAt }: Latency) => recordedAt >= begin + warmup * 1000);
     const rising = (a: number, b: number): number => a - b;
@@ -241,9 +228,9 @@ function words(latencies: readonly number[]): string {
 }
 
 /** Makes a sink; returns what deletes it. */
-async function makeSink({ service, token, receivers }: Stage, way: Way, from: string): Promise<() => Promise<void>> {
+async function makeSink({ bench, token, receivers }: Sides, way: Way, from: string): Promise<() => Promise<void>> {
   const call = async (method: string, path: string, body?: object): Promise<string> => {
-    const { host, port } = service.address;
+    const { host, port } = bench.service.address;
     const answer = await fetch(`http://${host}:${port}/v1/sinks${path}`, {
       method,
       headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json' },

@@ -11,6 +11,8 @@ import { fileURLToPath } from 'node:url';
 import { startClient } from './client-process.ts';
 import type { EventSource } from './corpus.ts';
 import type { FairnessRequest, FairnessResult } from './fairness-load.ts';
+import type { Measurement } from './measurement.ts';
+import type { Options } from './options.ts';
 import { compare, median, type Row } from './report.ts';
 import { quantile } from './round.ts';
 import type { Service } from './service.ts';
@@ -32,7 +34,12 @@ const FLOODS: readonly Flood[] = [
   { name: 'fairness.batch.unlimited', kind: 'u', batch: 500, connections: 8 },
 ];
 
-export const FAIRNESS: readonly string[] = FLOODS.map(({ name }) => name);
+export const fairness: Measurement = {
+  names: FLOODS.map(({ name }) => name),
+  async run({ options, shared, isWanted, report }) {
+    report(...(await measureFairness((await shared()).service, isWanted, options)));
+  },
+};
 
 const OTHERS = 9;
 /** Events a second of each of the nine. */
@@ -44,13 +51,12 @@ const WARMUP_SECONDS = 1;
 /** Enough that no id is sent twice in a round, whoever sends. */
 const EVENTS = 2000;
 
-export async function measureFairness(
+async function measureFairness(
   service: Service,
   isWanted: (name: string) => boolean,
-  { events, rounds, smoke }: { readonly events: EventSource; readonly rounds: number; readonly smoke: boolean },
+  { events, rounds, smoke }: Options,
 ): Promise<Row[]> {
   const wanted = FLOODS.filter(({ name }) => isWanted(name));
-  if (wanted.length === 0) return [];
   const file = fileURLToPath(new URL('fairness-load.ts', import.meta.url));
   const others = startClient<FairnessRequest, FairnessResult>(file);
   const flooder = startClient<FairnessRequest, FairnessResult>(file, FLOODER_NICE);

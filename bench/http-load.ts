@@ -12,7 +12,13 @@ import { type BenchEvent, type EventSource, loadEvents, passMark } from './corpu
 import { type RoundPlan, type RoundResult, runRound } from './round.ts';
 
 export type HttpRequest =
-  | { readonly do: 'prepare'; readonly events: EventSource; readonly address: Address; readonly token: string }
+  | {
+      readonly do: 'prepare';
+      readonly events: EventSource;
+      readonly address: Address;
+      /** Several are used in turn, a request each, and MUST be of one length. */
+      readonly tokens: readonly string[];
+    }
   | ({ readonly do: 'round'; readonly batch: number; readonly kind: string; readonly round: number } & RoundPlan);
 
 export interface Address {
@@ -23,9 +29,10 @@ export interface Address {
 /** `prepare` gives the number of events that were loaded and their bytes. */
 export type HttpResult = RoundResult | { readonly events: number; readonly bytes: number };
 
-/** A whole HTTP request, and where in it the marks of its events stand. */
+/** A whole HTTP request, and where in it the token and the marks of its events stand. */
 export interface PreparedRequest {
   readonly bytes: Buffer;
+  readonly tokenAt: number;
   readonly marks: readonly number[];
 }
 
@@ -41,22 +48,23 @@ if (import.meta.main) serve();
 function serve(): void {
   let events: BenchEvent[] = [];
   let address: Address = { host: '', port: 0 };
-  let token = '';
+  let tokens: readonly string[] = [];
   const requests = new Map<number, PreparedRequest[]>();
 
   answerRequests<HttpRequest, HttpResult>(async (request) => {
     if (request.do === 'prepare') {
       events = loadEvents(request.events);
-      ({ address, token } = request);
+      ({ address, tokens } = request);
+      assert(new Set(tokens.map((token) => token.length)).size === 1, 'the tokens are not of one length');
       requests.clear();
       return { events: events.length, bytes: events.reduce((sum, event) => sum + Buffer.byteLength(event.text), 0) };
     }
     let prepared = requests.get(request.batch);
     if (prepared === undefined) {
-      prepared = prepareRequests(events, request.batch, address, token);
+      prepared = prepareRequests(events, request.batch, address, tokens[0]!);
       requests.set(request.batch, prepared);
     }
-    return loadRound(request, prepared, address);
+    return loadRound(request, prepared, address, tokens);
   });
 }
 
@@ -64,24 +72,31 @@ async function loadRound(
   plan: Extract<HttpRequest, { do: 'round' }>,
   requests: readonly PreparedRequest[],
   address: Address,
+  tokens: readonly string[],
 ): Promise<RoundResult> {
+  const ofTenants = tokens.map((token) => Buffer.from(token));
   const connections = await Promise.all(
     Array.from({ length: plan.connections }, () => HttpConnection.open(address.host, address.port)),
   );
   const checked = connections.map(() => 0);
   let next = 0;
+  let sent = 0;
+  let turn = 0;
   let pass = 0;
   let mark = Buffer.from(passMark(plan.kind, plan.round, pass));
   try {
     return await runRound(plan, async (index) => {
+      if (sent >= (plan.events ?? Number.POSITIVE_INFINITY)) return 0;
       if (next === requests.length) {
         if (plan.seconds === undefined) return 0;
         next = 0;
         pass += 1;
         mark = Buffer.from(passMark(plan.kind, plan.round, pass));
       }
-      const { bytes, marks } = requests[next++]!;
+      const { bytes, tokenAt, marks } = requests[next++]!;
+      sent += marks.length;
       for (const at of marks) mark.copy(bytes, at);
+      if (ofTenants.length > 1) ofTenants[turn++ % ofTenants.length]!.copy(bytes, tokenAt);
       const connection = connections[index]!;
       const answer = await connection.send(bytes);
       // Each connection's first answers are parsed whole; later ones can not differ in shape while they say that nothing failed.
@@ -115,7 +130,7 @@ export function prepareRequests(
       marks.push(at + event.markInText);
       at += Buffer.byteLength(event.text) + 1;
     }
-    requests.push({ bytes: Buffer.concat([head, body]), marks });
+    requests.push({ bytes: Buffer.concat([head, body]), tokenAt: head.indexOf(token), marks });
   }
   return requests;
 }

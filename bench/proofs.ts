@@ -6,17 +6,18 @@
  * measured time.
  */
 import assert from 'node:assert/strict';
-import { Agent, request } from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fromHex } from '../src/chain/bytes.ts';
 import { decodeCheckpoint } from '../src/chain/checkpoint.ts';
 import { checkInclusion } from '../src/chain/merkle.ts';
+import { ask, send, type Timed } from './api.ts';
 import type { Address } from './http-load.ts';
+import type { Measurement } from './measurement.ts';
 import { compare, median, type Row } from './report.ts';
 import { quantile } from './round.ts';
 import type { Service } from './service.ts';
 
-export const PROOFS = ['proof.1k', 'proof.1m'] as const;
+const PROOFS = ['proof.1k', 'proof.1m'] as const;
 
 const SIZES = { 'proof.1k': 1000, 'proof.1m': 1_000_000 };
 const SMOKE_SIZES = { 'proof.1k': 300, 'proof.1m': 3000 };
@@ -28,6 +29,13 @@ const CHECKPOINT_WAIT_MS = 30_000;
 const BUSY_WAIT_MS = 1000;
 const BUSY_TRIES = 60;
 
+export const proofs: Measurement = {
+  names: PROOFS,
+  async run({ options, shared, report }) {
+    report(...(await measureProofs((await shared()).service, options.smoke)));
+  },
+};
+
 interface Latencies {
   /** Milliseconds, in rising order. */
   readonly proofs: readonly number[];
@@ -35,58 +43,49 @@ interface Latencies {
   readonly bytes: number;
 }
 
-/** Measures both, since the baseline of the second is the first, and returns the rows that are wanted. */
-export async function measureProofs(
-  service: Service,
-  isWanted: (name: string) => boolean,
-  smoke: boolean,
-): Promise<Row[]> {
-  if (!PROOFS.some(isWanted)) return [];
-  const agent = new Agent({ keepAlive: true, maxSockets: FILLERS });
-  try {
-    const measured = {} as Record<(typeof PROOFS)[number], Latencies>;
-    console.log('\nproofs: milliseconds from request to answer, one connection');
-    for (const name of PROOFS) {
-      const size = (smoke ? SMOKE_SIZES : SIZES)[name];
-      const began = performance.now();
-      const tenant = name.replace('.', '-');
-      await fill(agent, service.address, await service.token('service', tenant), size);
-      const token = await service.token('auditor', tenant);
-      await untilSigned(agent, service.address, token, size);
-      const filled = (performance.now() - began) / 1000;
-      measured[name] = await ask(agent, service.address, token, size, smoke ? SMOKE_ASKED : ASKED);
-      const { proofs, events, bytes } = measured[name];
-      console.log(
-        `  ${name.padEnd(9)} ${size} entries (filled and signed in ${filled.toFixed(1)} s)  proof ${line(proofs)}, ${bytes.toFixed(0)} bytes  event ${line(events)}`,
-      );
-    }
-    const small = median(measured['proof.1k'].proofs);
-    const rows = [
-      compare('proof.1k', 'ms', small, median(measured['proof.1k'].events)),
-      compare('proof.1m', 'ms', median(measured['proof.1m'].proofs), small),
-    ];
-    return rows.filter((row) => isWanted(row.name));
-  } finally {
-    agent.destroy();
+/** Measures both, since the baseline of the second is the first. */
+async function measureProofs({ address, token }: Service, smoke: boolean): Promise<Row[]> {
+  const measured = {} as Record<(typeof PROOFS)[number], Latencies>;
+  console.log('\nproofs: milliseconds from request to answer, one connection');
+  for (const name of PROOFS) {
+    const size = (smoke ? SMOKE_SIZES : SIZES)[name];
+    const began = performance.now();
+    const tenant = name.replace('.', '-');
+    await fill(address, await token('service', tenant), size);
+    const auditor = await token('auditor', tenant);
+    await untilSigned(address, auditor);
+    const filled = (performance.now() - began) / 1000;
+    measured[name] = await askForProofs(address, auditor, size, smoke ? SMOKE_ASKED : ASKED);
+    const { proofs, events, bytes } = measured[name];
+    console.log(
+      `  ${name.padEnd(9)} ${size} entries (filled and signed in ${filled.toFixed(1)} s)  proof ${line(proofs)}, ${bytes.toFixed(0)} bytes  event ${line(events)}`,
+    );
   }
+  const small = median(measured['proof.1k'].proofs);
+  return [
+    compare('proof.1k', 'ms', small, median(measured['proof.1k'].events)),
+    compare('proof.1m', 'ms', median(measured['proof.1m'].proofs), small),
+  ];
 }
 
 function line(latencies: readonly number[]): string {
   return `p50 ${quantile(latencies, 0.5).toFixed(2)} p99 ${quantile(latencies, 0.99).toFixed(2)}`;
 }
 
-async function fill(agent: Agent, address: Address, token: string, size: number): Promise<void> {
+async function fill(address: Address, token: string, size: number): Promise<void> {
   let next = 0;
+  const post = (lines: readonly string[]) =>
+    send(address, token, 'POST', '/v1/events/batch', lines.join('\n'), 'application/x-ndjson');
   const filler = async (): Promise<void> => {
     while (next < size) {
       const first = next;
       next = Math.min(size, first + BATCH);
       const lines = Array.from({ length: next - first }, (_, i) => JSON.stringify(event(first + i)));
-      let { status, text } = await send(agent, address, token, 'POST', '/v1/events/batch', lines.join('\n'));
+      let { status, text } = await post(lines);
       // Batches of that size can fill the queue: what was refused is sent again, as the answer says.
       for (let tries = 0; status === 503 && tries < BUSY_TRIES; tries++) {
         await sleep(BUSY_WAIT_MS);
-        ({ status, text } = await send(agent, address, token, 'POST', '/v1/events/batch', lines.join('\n')));
+        ({ status, text } = await post(lines));
       }
       if (status !== 200 || !text.startsWith('{"errors":false'))
         throw new Error(`a batch was answered ${status}: ${text.slice(0, 500)}`);
@@ -111,29 +110,31 @@ function idOf(n: number): string {
   return `proved-${n}`;
 }
 
-async function untilSigned(agent: Agent, address: Address, token: string, size: number): Promise<void> {
+/** Returns when signed checkpoints cover what clients have sent of a tenant. */
+export async function untilSigned(address: Address, token: string): Promise<void> {
   const end = performance.now() + CHECKPOINT_WAIT_MS;
   for (;;) {
-    const { text } = await send(agent, address, token, 'GET', '/v1/streams');
-    const { items } = JSON.parse(text) as {
-      items: { category: string; size: number; checkpoint: { size: number } | null }[];
-    };
-    const stream = items.find(({ category }) => category === 'system_operation');
-    if (stream?.size === size && stream.checkpoint?.size === size) return;
-    if (performance.now() > end) throw new Error(`no checkpoint covers the ${size} entries: ${text.slice(0, 500)}`);
+    const { items } = await ask<{
+      items: { stream: string; category: string; size: number; checkpoint: { size: number } | null }[];
+    }>(address, token, 'GET', '/v1/streams');
+    // The questions are entries of these.
+    const sent = items.filter(({ category }) => category !== 'log_administration' && category !== 'data_access');
+    const unsigned = sent.find(({ size, checkpoint }) => checkpoint?.size !== size);
+    if (sent.length > 0 && unsigned === undefined) return;
+    if (performance.now() > end) throw new Error(`no checkpoint covers ${JSON.stringify(unsigned)}`);
     await sleep(50);
   }
 }
 
-async function ask(agent: Agent, address: Address, token: string, size: number, count: number): Promise<Latencies> {
+async function askForProofs(address: Address, token: string, size: number, count: number): Promise<Latencies> {
   const proofs: number[] = [];
   const events: number[] = [];
   let bytes = 0;
   for (let n = -Math.ceil(count / 10); n < count; n++) {
     const path = `/v1/events/${idOf(Math.floor(Math.random() * size))}`;
-    const proof = await send(agent, address, token, 'GET', `${path}/proof`);
-    check(proof, size);
-    const plain = await send(agent, address, token, 'GET', path);
+    const proof = await send(address, token, 'GET', `${path}/proof`);
+    checkProof(proof);
+    const plain = await send(address, token, 'GET', path);
     assert.equal(plain.status, 200);
     // The first ones are a warm-up.
     if (n < 0) continue;
@@ -146,46 +147,9 @@ async function ask(agent: Agent, address: Address, token: string, size: number, 
 }
 
 /** Holds a proof to its checkpoint; who signed that is not this bench's matter. */
-function check({ status, text }: Answer, size: number): void {
+export function checkProof({ status, text }: Timed): void {
   if (status !== 200) throw new Error(`a proof was answered ${status}: ${text.slice(0, 500)}`);
   const proof = JSON.parse(text) as { seq: number; hash: string; path: string[]; checkpoint: string };
-  const signed = decodeCheckpoint(proof.checkpoint.slice(0, proof.checkpoint.lastIndexOf('\n\n') + 1));
-  assert.equal(signed.size, size);
-  checkInclusion(proof.seq, size, fromHex(proof.hash), proof.path.map(fromHex), signed.root);
-}
-
-interface Answer {
-  readonly status: number;
-  readonly text: string;
-  readonly ms: number;
-}
-
-function send(
-  agent: Agent,
-  { host, port }: Address,
-  token: string,
-  method: string,
-  path: string,
-  body?: string,
-): Promise<Answer> {
-  return new Promise((resolve, reject) => {
-    const began = performance.now();
-    const headers = {
-      authorization: `Bearer ${token}`,
-      ...(body === undefined
-        ? {}
-        : { 'content-type': 'application/x-ndjson', 'content-length': Buffer.byteLength(body) }),
-    };
-    const asking = request({ agent, host, port, method, path, headers }, (response) => {
-      const chunks: Buffer[] = [];
-      response.on('data', (chunk: Buffer) => chunks.push(chunk));
-      response.once('error', reject);
-      response.once('end', () => {
-        const ms = performance.now() - began;
-        resolve({ status: response.statusCode ?? 0, text: Buffer.concat(chunks).toString(), ms });
-      });
-    });
-    asking.once('error', reject);
-    asking.end(body);
-  });
+  const { size, root } = decodeCheckpoint(proof.checkpoint.slice(0, proof.checkpoint.lastIndexOf('\n\n') + 1));
+  checkInclusion(proof.seq, size, fromHex(proof.hash), proof.path.map(fromHex), root);
 }

@@ -1,4 +1,5 @@
-/** What the bench reports: one row a measurement, from the medians of its rounds. */
+/** What the bench reports: rows, from the medians of rounds. */
+import { describeTarget } from './targets.ts';
 
 /** One round of one side. */
 export interface Sample {
@@ -20,6 +21,12 @@ export interface Row {
   readonly unit: string;
   readonly baseline: number;
   readonly ratio: number;
+}
+
+/** What could not be measured, and why. */
+export interface Failure {
+  readonly name: string;
+  readonly reason: string;
 }
 
 /** Makes a row of two figures. */
@@ -50,19 +57,21 @@ export function describeSamples(who: string, samples: readonly Sample[]): string
   );
 }
 
-/** The rows as a table for people. */
+/** The rows as a table for people, each with its floor and goal where it has them, and which is reached. */
 export function formatTable(rows: readonly Row[]): string {
   const lines = [
-    ['', 'value', 'baseline', 'unit', 'ratio'],
-    ...rows.map((row) => [row.name, String(row.value), String(row.baseline), row.unit, row.ratio.toFixed(2)]),
+    ['', 'value', 'baseline', 'unit', 'ratio', 'floor', 'goal', 'reached'],
+    ...rows.map((row) => {
+      const { floor, goal, reached } = describeTarget(row);
+      return [row.name, String(row.value), String(row.baseline), row.unit, row.ratio.toFixed(2), floor, goal, reached];
+    }),
   ];
   const widths = lines[0]!.map((_, column) => Math.max(...lines.map((line) => line[column]!.length)));
+  const isText = (column: number) => column === 0 || column === 3 || column === 7;
   return lines
     .map((line) =>
       line
-        .map((cell, column) =>
-          column === 0 || column === 3 ? cell.padEnd(widths[column]!) : cell.padStart(widths[column]!),
-        )
+        .map((cell, column) => (isText(column) ? cell.padEnd(widths[column]!) : cell.padStart(widths[column]!)))
         .join('  ')
         .trimEnd(),
     )

@@ -1,10 +1,14 @@
 /** One measured round: some connections, one request in flight on each, for a time or until the events are used up. */
 
-/** `seconds` are measured after `warmup` seconds that are not; without `seconds` the round ends when there is nothing left to send. */
+/**
+ * `seconds` are measured after `warmup` seconds that are not. Without `seconds` the round ends when everything was sent once, or the first
+ * `events` were, rounded up to a whole request.
+ */
 export interface RoundPlan {
   readonly connections: number;
   readonly warmup: number;
   readonly seconds?: number;
+  readonly events?: number;
 }
 
 /** Latencies in milliseconds, over the requests answered in the measured time. */

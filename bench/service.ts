@@ -1,24 +1,25 @@
 /** Sealog as a user starts it: `sealog serve` in a process of its own, in the default configuration, on a fresh data folder. */
-import { execFile, spawn } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { openSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { promisify } from 'node:util';
 import type { Client } from 'pg';
+import type { Role } from '../src/auth/roles.ts';
+import { signToken } from '../src/auth/tokens.ts';
+import { tokenOptions } from '../src/cli/environment.ts';
+import { readConfig } from '../src/config.ts';
 import type { Address } from './http-load.ts';
-
-export type BenchRole = 'service' | 'auditor' | 'operator' | 'it_security_admin';
 
 export interface Service {
   readonly pid: number;
   readonly address: Address;
-  /** Milliseconds from the start of the process until `/readyz` said so, on an empty data folder. */
+  /** When the process was started, by `performance.now`. */
+  readonly startedAt: number;
+  /** Milliseconds from then until `/readyz` said so. */
   readonly readyAfter: number;
   /** A development token, for the tenant `bench` unless said otherwise. */
-  token(role: BenchRole, tenant?: string): Promise<string>;
-  /** How many entries the streams of the tenant `bench` hold. Of the service's database, as its superuser. */
-  countEntries(database: Pick<Client, 'query'>): Promise<number>;
+  token(role: Role, tenant?: string): Promise<string>;
   /** The last of what it printed. */
   output(): string;
   stop(): Promise<void>;
@@ -26,14 +27,18 @@ export interface Service {
 
 const REPOSITORY = fileURLToPath(new URL('..', import.meta.url));
 const COMMAND = join('src', 'cli', 'main.ts');
-const TENANT = 'bench';
+export const TENANT = 'bench';
+const TOKEN_SECONDS = 12 * 3600;
 const START_TIMEOUT_MS = 60_000;
 const STOP_TIMEOUT_MS = 20_000;
 
+/** What a service is told beyond the defaults. */
+export type Settings = Readonly<Record<string, string>>;
+
 /** Starts the service on `dataDir`; its output goes to `logFile`. */
-export async function startService(dataDir: string, logFile: string): Promise<Service> {
-  const env = defaultEnvironment(dataDir);
-  const started = performance.now();
+export async function startService(dataDir: string, logFile: string, settings: Settings = {}): Promise<Service> {
+  const env = { ...defaultEnvironment(dataDir), ...settings };
+  const startedAt = performance.now();
   const output = openSync(logFile, 'w');
   const child = spawn(process.execPath, [COMMAND, 'serve'], {
     cwd: REPOSITORY,
@@ -53,24 +58,19 @@ export async function startService(dataDir: string, logFile: string): Promise<Se
     clearTimeout(late);
   }
 
-  async function token(role: BenchRole, tenant = TENANT): Promise<string> {
-    const args = [COMMAND, 'token', '--role', role, '--tenant', tenant];
-    const { stdout } = await promisify(execFile)(process.execPath, args, { cwd: REPOSITORY, env });
-    return stdout.trim();
-  }
+  const token = async (role: Role, tenant = TENANT): Promise<string> =>
+    signToken(await tokenOptions(readConfig({ SEALOG_DATA_DIR: dataDir })), {
+      tenant,
+      roles: [role],
+      sites: undefined,
+      subject: `bench-${role}`,
+      ttlSeconds: TOKEN_SECONDS,
+    });
 
   try {
     const address = await waitUntilReady(logFile, () => child.exitCode === null && child.signalCode === null);
-    const readyAfter = performance.now() - started;
-    return {
-      pid: child.pid!,
-      address,
-      readyAfter,
-      token,
-      output: () => tail(logFile),
-      stop,
-      countEntries,
-    };
+    const readyAfter = performance.now() - startedAt;
+    return { pid: child.pid!, address, startedAt, readyAfter, token, output: () => tail(logFile), stop };
   } catch (error) {
     await stop();
     throw error;
@@ -104,12 +104,15 @@ function tail(file: string): string {
   return readFileSync(file, 'utf8').slice(-4000);
 }
 
-/** As the superuser: asked over the API, the answer would be about the entry that the question leaves, too. What Sealog itself notes does not count. */
-async function countEntries(database: Pick<Client, 'query'>): Promise<number> {
+/**
+ * How many entries the streams of a tenant hold; what Sealog itself notes does not count. Of the service's database, as its superuser: asked
+ * over the API, the answer would be about the entry that the question leaves, too.
+ */
+export async function countEntries(database: Pick<Client, 'query'>, tenant = TENANT): Promise<number> {
   const { rows } = await database.query<{ entries: string }>(
     `SELECT coalesce(sum(s.size), 0) AS entries FROM sealog.stream AS s JOIN sealog.tenant AS t ON t.id = s.tenant
      WHERE t.name = $1 AND s.category <> 'log_administration'`,
-    [TENANT],
+    [tenant],
   );
   return Number(rows[0]!.entries);
 }

@@ -24,6 +24,8 @@ import { logWideSource } from '../src/store/log-wide-source.ts';
 import { listStreams } from '../src/store/streams.ts';
 import { verifyLog } from '../src/verify/verify-log.ts';
 import { answerRequests, startClient } from './client-process.ts';
+import { fillOnce } from './disk.ts';
+import type { Measurement } from './measurement.ts';
 import { compare, median, type Row } from './report.ts';
 
 /** `verify` as the command does it, and on one thread alone; the baseline, and that with the bytes ready. */
@@ -41,8 +43,19 @@ interface Result {
 /** Rounds whose code is still cold do not count. */
 const WARM_UP = 2;
 
+/** Over the log that holds every event once, as long as nothing else has been sent. */
+export const verification: Measurement = {
+  names: ['verify'],
+  byDefault: ['verify'],
+  async run({ options, shared, report }) {
+    const bench = await shared();
+    if (bench.acknowledged === 0) await fillOnce(bench);
+    report(await measureVerification(bench.dataDir, options.rounds, options.smoke));
+  },
+};
+
 /** Measures in turns. The log must hold what is to be verified. */
-export async function measureVerification(dataDir: string, rounds: number, smoke: boolean): Promise<Row> {
+async function measureVerification(dataDir: string, rounds: number, smoke: boolean): Promise<Row> {
   const file = fileURLToPath(import.meta.url);
   const sides = SIDES.map((side) => ({ side, client: startClient<Request, Result>(file), rates: [] as number[] }));
   let entries = 0;

@@ -1,0 +1,21 @@
+/** The measurements, in their order. */
+import { brokenSink } from './broken-sink.ts';
+import { disk } from './disk.ts';
+import { exporting } from './export.ts';
+import { fairness } from './fairness.ts';
+import { ingestBatch, ingestSingle } from './ingest.ts';
+import type { Measurement } from './measurement.ts';
+import { proofs } from './proofs.ts';
+import { verification } from './verification.ts';
+
+export const SUITE: readonly Measurement[] = [
+  // First, into empty tables; what it leaves behind, each event once, is what is verified.
+  disk,
+  verification,
+  ingestBatch,
+  ingestSingle,
+  exporting,
+  proofs,
+  brokenSink,
+  fairness,
+];
