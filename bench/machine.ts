@@ -31,15 +31,41 @@ export async function describeDatabase(client: Client): Promise<string> {
   return settings.join(' ');
 }
 
+/** Megabytes (10^6) of memory that a process holds, its own threads included; NaN where there is no /proc to tell. */
+export function residentMegabytes(pid: number): number {
+  const kib = readKib(`/proc/${pid}/status`, 'VmRSS');
+  return (kib * 1024) / 1e6;
+}
+
+/** The same of a process with its children, pages that they share counted once. */
+export function familyMegabytes(pid: number): number {
+  const kib = family(pid).reduce((sum, one) => sum + readKib(`/proc/${one}/smaps_rollup`, 'Pss'), 0);
+  return (kib * 1024) / 1e6;
+}
+
+function readKib(file: string, name: string): number {
+  try {
+    return Number(new RegExp(`^${name}:\\s*(\\d+) kB`, 'm').exec(readFileSync(file, 'utf8'))?.[1]);
+  } catch {
+    return Number.NaN;
+  }
+}
+
+function family(pid: number): number[] {
+  const children = processes().filter((other) => readStat(other)?.parent === pid);
+  return [pid, ...children];
+}
+
+function processes(): number[] {
+  return readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .map(Number);
+}
+
 /** Processor seconds that a process and its children have used so far, ended ones included; NaN where there is no /proc to tell. */
 export function cpuSeconds(pid: number): number {
-  const process = readStat(pid);
-  if (process === undefined) return Number.NaN;
-  const children = readdirSync('/proc')
-    .filter((name) => /^\d+$/.test(name))
-    .flatMap((name) => readStat(Number(name)) ?? [])
-    .filter((stat) => stat.parent === pid);
-  return [process, ...children].reduce((sum, stat) => sum + stat.seconds, 0);
+  if (readStat(pid) === undefined) return Number.NaN;
+  return family(pid).reduce((sum, one) => sum + (readStat(one)?.seconds ?? 0), 0);
 }
 
 /** Linux counts in ticks of 10 ms for user programs, whatever its own clock. */

@@ -110,20 +110,27 @@ function idOf(n: number): string {
   return `proved-${n}`;
 }
 
-/** Returns when signed checkpoints cover what clients have sent of a tenant. */
+/** Returns when signed checkpoints cover all that is there of a tenant. The questions leave entries too: they are not waited for. */
 export async function untilSigned(address: Address, token: string): Promise<void> {
   const end = performance.now() + CHECKPOINT_WAIT_MS;
+  const streams = async () => {
+    const { items } = await ask<{ items: StreamItem[] }>(address, token, 'GET', '/v1/streams');
+    return items;
+  };
+  const sizes = new Map((await streams()).map(({ stream, size }) => [stream, size]));
   for (;;) {
-    const { items } = await ask<{
-      items: { stream: string; category: string; size: number; checkpoint: { size: number } | null }[];
-    }>(address, token, 'GET', '/v1/streams');
-    // The questions are entries of these.
-    const sent = items.filter(({ category }) => category !== 'log_administration' && category !== 'data_access');
-    const unsigned = sent.find(({ size, checkpoint }) => checkpoint?.size !== size);
-    if (sent.length > 0 && unsigned === undefined) return;
-    if (performance.now() > end) throw new Error(`no checkpoint covers ${JSON.stringify(unsigned)}`);
+    const signed = new Map((await streams()).map(({ stream, checkpoint }) => [stream, checkpoint?.size ?? 0]));
+    const unsigned = [...sizes].find(([stream, size]) => (signed.get(stream) ?? 0) < size);
+    if (unsigned === undefined) return;
+    if (performance.now() > end) throw new Error(`no checkpoint covers the ${unsigned[1]} entries of ${unsigned[0]}`);
     await sleep(50);
   }
+}
+
+interface StreamItem {
+  readonly stream: string;
+  readonly size: number;
+  readonly checkpoint: { readonly size: number } | null;
 }
 
 async function askForProofs(address: Address, token: string, size: number, count: number): Promise<Latencies> {

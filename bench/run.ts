@@ -66,9 +66,12 @@ export class Run {
     try {
       const bench = await this.#shared;
       await checkStored(bench);
-      const explained = loadEvents({ ...this.#options.events, limit: EXPLAINED_EVENTS });
-      for (const { name, plan } of await explainBaselines(bench.baselines, explained))
-        console.log(`\nplan of ${name} (rolled back)\n${plan}`);
+      // Where nothing went to `bench`, the baselines had no part.
+      if (bench.acknowledged > 0) {
+        const explained = loadEvents({ ...this.#options.events, limit: EXPLAINED_EVENTS });
+        for (const { name, plan } of await explainBaselines(bench.baselines, explained))
+          console.log(`\nplan of ${name} (rolled back)\n${plan}`);
+      }
     } catch (error) {
       await this.#note(['what is stored'], this.rows.length, error);
     }

@@ -3,9 +3,12 @@ import { brokenSink } from './broken-sink.ts';
 import { disk } from './disk.ts';
 import { exporting } from './export.ts';
 import { fairness } from './fairness.ts';
+import { growth } from './growth.ts';
 import { ingestBatch, ingestSingle } from './ingest.ts';
 import type { Measurement } from './measurement.ts';
+import { memory } from './memory.ts';
 import { proofs } from './proofs.ts';
+import { replicas } from './replicas.ts';
 import { verification } from './verification.ts';
 
 export const SUITE: readonly Measurement[] = [
@@ -18,4 +21,7 @@ export const SUITE: readonly Measurement[] = [
   proofs,
   brokenSink,
   fairness,
+  growth,
+  replicas,
+  memory,
 ];

@@ -6,7 +6,7 @@ import { readEmbeddedConnection } from '../src/store/embedded-postgres.ts';
 import { type BaselineRequest, type BaselineResult, type Connection, createTables, openClient } from './baselines.ts';
 import { type Client, startClient } from './client-process.ts';
 import type { EventSource } from './corpus.ts';
-import type { HttpRequest, HttpResult } from './http-load.ts';
+import type { Address, HttpRequest, HttpResult } from './http-load.ts';
 import { countEntries, type Service, type Settings, startService } from './service.ts';
 
 const BASELINE_DATABASE = 'sealog_bench';
@@ -25,8 +25,8 @@ export interface Workbench {
   /** The load client of the service, for the tenant `bench`, and that of the baselines: both with the events, started when first asked for. */
   load(): Promise<LoadClient>;
   plain(): Promise<PlainClient>;
-  /** Load clients with other events, or as other tenants; they end with the rest. */
-  loadOf(events: EventSource, tokens: readonly string[]): Promise<LoadClient>;
+  /** Load clients with other events, as other tenants, or of another replica; they end with the rest. */
+  loadOf(events: EventSource, tokens: readonly string[], address?: Address): Promise<LoadClient>;
   plainOf(events: EventSource): Promise<PlainClient>;
   /** What the service has acknowledged to `bench` so far. */
   acknowledged: number;
@@ -54,13 +54,13 @@ export async function openWorkbench(folder: string, events: EventSource, setting
     const baselines = { ...server.admin, database: BASELINE_DATABASE };
     await createTables(baselines);
 
-    const loadOf = async (events: EventSource, tokens: readonly string[]): Promise<LoadClient> => {
+    const loadOf: Workbench['loadOf'] = async (events, tokens, address = service.address) => {
       const client: LoadClient = startClient(fileURLToPath(new URL('http-load.ts', import.meta.url)));
       endings.push(() => client.stop());
-      await client.ask({ do: 'prepare', events, address: service.address, tokens });
+      await client.ask({ do: 'prepare', events, address, tokens });
       return client;
     };
-    const plainOf = async (events: EventSource): Promise<PlainClient> => {
+    const plainOf: Workbench['plainOf'] = async (events) => {
       const client: PlainClient = startClient(fileURLToPath(new URL('baselines.ts', import.meta.url)));
       endings.push(() => client.stop());
       await client.ask({ do: 'prepare', events, connection: baselines });
