@@ -251,7 +251,7 @@ function passes(round: BaselineRound, count: number): () => { index: number; mar
   return () => {
     if (turns++ * round.batch >= (round.events ?? Number.POSITIVE_INFINITY)) return undefined;
     if (index === count) {
-      if (round.seconds === undefined) return undefined;
+      if (round.seconds === undefined && round.events === undefined) return undefined;
       index = 0;
       pass += 1;
     }

@@ -34,6 +34,8 @@ export interface EventSource {
   readonly testData?: string;
   readonly order: EventOrder;
   readonly limit?: number;
+  /** Events of so many bytes each, filled up with the text of these, in place of them; `limit` of them. */
+  readonly bytes?: number;
 }
 
 export const EVENT_ORDERS = ['shuffled', 'sources', 'files'] as const;
@@ -45,14 +47,22 @@ export const MARK_LENGTH = 5;
 const PLACEHOLDER = '0'.repeat(MARK_LENGTH);
 const SEED = 20_261_122;
 const GENERATED_EVENTS = 40_000;
+/** Whose text fills up events of a given size. */
+const TEXT_EVENTS = 2000;
 
 /** Loads the events, always the same ones in the same order. */
-export function loadEvents({ testData, order, limit }: EventSource): BenchEvent[] {
+export function loadEvents(source: EventSource): BenchEvent[] {
+  const lines = loadLines({ ...source, ...(source.bytes !== undefined && { limit: TEXT_EVENTS }) });
+  if (source.bytes === undefined) return lines.map(toBenchEvent);
+  return sizedLines(lines.join('\n'), source.bytes, source.limit ?? lines.length).map(toBenchEvent);
+}
+
+function loadLines({ testData, order, limit }: EventSource): string[] {
   const random = seededRandom(SEED);
   const sources = testData === undefined ? generatedSources(limit) : corpusSources(join(testData, 'corpus'));
   const lines = order === 'files' ? sources.flat() : merge(sources, random);
   if (order === 'shuffled') shuffle(lines, random);
-  return lines.slice(0, limit).map(toBenchEvent);
+  return lines.slice(0, limit);
 }
 
 /** Whether the folder holds the real events. */
@@ -96,6 +106,28 @@ function corpusSources(folder: string): string[][] {
 
 function generatedSources(limit = GENERATED_EVENTS): string[][] {
   return [generateEvents({ seed: SEED, count: limit }).map((event) => JSON.stringify(event))];
+}
+
+/** Events whose `raw` takes the text piece by piece, from its beginning again where it ends. */
+function sizedLines(text: string, bytes: number, count: number): string[] {
+  const ascii = text.replace(/[^\x20-\x7e]/g, ' ');
+  const lines: string[] = [];
+  for (let at = 0; lines.length < count; ) {
+    const event = (raw: string) =>
+      JSON.stringify({
+        ...{ id: `sized-${lines.length}`, category: 'system_operation', action: 'resource.alert', outcome: 'success' },
+        ...{ occurredAt: '2026-11-22T21:04:05Z', source: { service: 'historian' }, raw },
+      });
+    const room = bytes - event('').length - MARK_LENGTH - 1;
+    assert(room > 0, `no event has only ${bytes} bytes`);
+    let raw = ascii.slice(at, at + room);
+    // Quotes take two bytes.
+    while (JSON.stringify(raw).length - 2 > room)
+      raw = raw.slice(0, raw.length - Math.ceil((JSON.stringify(raw).length - 2 - room) / 2));
+    lines.push(event(raw));
+    at = at + raw.length + bytes > ascii.length ? 0 : at + raw.length;
+  }
+  return lines;
 }
 
 /** The line itself is sent, not what JSON.parse makes of it, so that the numbers are spelled as they were. */

@@ -88,7 +88,7 @@ async function loadRound(
     return await runRound(plan, async (index) => {
       if (sent >= (plan.events ?? Number.POSITIVE_INFINITY)) return 0;
       if (next === requests.length) {
-        if (plan.seconds === undefined) return 0;
+        if (plan.seconds === undefined && plan.events === undefined) return 0;
         next = 0;
         pass += 1;
         mark = Buffer.from(passMark(plan.kind, plan.round, pass));

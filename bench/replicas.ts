@@ -14,37 +14,39 @@ import { type Service, startService } from './service.ts';
 import { takeTurns } from './turns.ts';
 import { type LoadClient, openWorkbench } from './workbench.ts';
 
-const COUNTS = [1, 2, 4] as const;
-const MOST = COUNTS[COUNTS.length - 1]!;
+const COUNTS: Readonly<Record<string, number>> = { 'replicas.2': 2, 'replicas.4': 4 };
 const CONNECTIONS = 4;
 /** Each replica's client holds them all. */
 const EVENTS = 20_000;
 
 export const replicas: Measurement = {
-  names: ['replicas.2', 'replicas.4'],
+  names: Object.keys(COUNTS),
   isAlone: true,
-  async run({ options, folder, report }) {
+  async run({ options, folder, isWanted, report }) {
+    const wanted = Object.entries(COUNTS).filter(([name]) => isWanted(name));
+    const counts = [1, ...wanted.map(([, count]) => count)];
+    const most = Math.max(...counts);
     const home = await folder('replicas');
     const events = { ...options.events, limit: Math.min(options.events.limit ?? EVENTS, EVENTS) };
     const bench = await openWorkbench(home, events);
     const others: Service[] = [];
     try {
       const settings = await settingsOfReplicas(bench.dataDir);
-      for (let n = 1; n < MOST; n++)
+      for (let n = 1; n < most; n++)
         others.push(await startService(join(home, `replica-${n}`), join(home, `replica-${n}.log`), settings));
       const tokens = [await bench.service.token('service', 'replicated')];
       const loads: LoadClient[] = [];
       for (const { address } of [bench.service, ...others]) loads.push(await bench.loadOf(events, tokens, address));
 
-      const rates = new Map<number, number[]>(COUNTS.map((count) => [count, []]));
+      const rates = new Map<number, number[]>(counts.map((count) => [count, []]));
       await takeTurns(
         options.rounds,
-        COUNTS.map((count) => async (round) => {
+        counts.map((count) => async (round) => {
           await bench.database.query('CHECKPOINT');
           const results = await Promise.all(
             loads.slice(0, count).map((load, n) => {
               // The letter keeps apart what each of so many sends.
-              const kind = String.fromCharCode('a'.charCodeAt(0) + count * MOST + n - MOST);
+              const kind = String.fromCharCode('a'.charCodeAt(0) + counts.indexOf(count) * most + n);
               const plan = roundPlan(options, CONNECTIONS / count);
               return load.ask({ do: 'round', batch: 500, kind, round, ...plan }) as Promise<RoundResult>;
             }),
@@ -56,7 +58,7 @@ export const replicas: Measurement = {
       for (const [count, all] of rates)
         console.log(`  ${count} ${median(all).toFixed(0)} (${all.map((rate) => rate.toFixed(0)).join(' ')})`);
       const of = (count: number) => median(rates.get(count)!);
-      report(compare('replicas.2', 'events/s', of(2), of(1)), compare('replicas.4', 'events/s', of(4), of(1)));
+      report(...wanted.map(([name, count]) => compare(name, 'events/s', of(count), of(1))));
     } finally {
       for (const other of others) await other.stop();
       await bench.close();

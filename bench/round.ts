@@ -1,8 +1,8 @@
 /** One measured round: some connections, one request in flight on each, for a time or until the events are used up. */
 
 /**
- * `seconds` are measured after `warmup` seconds that are not. Without `seconds` the round ends when everything was sent once, or the first
- * `events` were, rounded up to a whole request.
+ * `seconds` are measured after `warmup` seconds that are not. Without `seconds` the round ends when everything was sent once or, with
+ * `events`, when so many were, rounded up to a whole request, from the first again where there are fewer.
  */
 export interface RoundPlan {
   readonly connections: number;

@@ -1,6 +1,7 @@
 /** The measurements, in their order. */
 import { brokenSink } from './broken-sink.ts';
 import { disk } from './disk.ts';
+import { eventSizes } from './event-sizes.ts';
 import { exporting } from './export.ts';
 import { fairness } from './fairness.ts';
 import { growth } from './growth.ts';
@@ -9,6 +10,7 @@ import type { Measurement } from './measurement.ts';
 import { memory } from './memory.ts';
 import { proofs } from './proofs.ts';
 import { replicas } from './replicas.ts';
+import { tenants } from './tenants.ts';
 import { verification } from './verification.ts';
 
 export const SUITE: readonly Measurement[] = [
@@ -21,6 +23,8 @@ export const SUITE: readonly Measurement[] = [
   proofs,
   brokenSink,
   fairness,
+  tenants,
+  eventSizes,
   growth,
   replicas,
   memory,
