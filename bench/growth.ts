@@ -6,7 +6,7 @@
  */
 import { join } from 'node:path';
 import { ask, send, type Timed } from './api.ts';
-import { type BenchEvent, loadEvents, markId, passMark } from './corpus.ts';
+import { type BenchEvent, type EventSource, loadEvents, markId, passMark } from './corpus.ts';
 import { compareSizes } from './disk.ts';
 import type { Measurement, Stage } from './measurement.ts';
 import { serviceRound } from './observe.ts';
@@ -14,10 +14,11 @@ import type { Options } from './options.ts';
 import { checkProof, untilSigned } from './proofs.ts';
 import { compare, median, type Row } from './report.ts';
 import { quantile, type RoundResult } from './round.ts';
-import { type Service, startService } from './service.ts';
+import { countEntries, type Service, startService } from './service.ts';
 import { takeTurns } from './turns.ts';
-import { checkStored, openWorkbench, type Workbench } from './workbench.ts';
+import { type LoadClient, openWorkbench, type Workbench } from './workbench.ts';
 
+const TENANT = 'grown';
 const SMALL = 100_000;
 const SMALL_FOR_PROOFS = 10_000;
 /** Where the large size is less than all that, the small ones are these parts of it. */
@@ -36,34 +37,32 @@ export const growth: Measurement = {
   isAlone: true,
   async run(stage) {
     const { options, isWanted, report } = stage;
-    const folders = { small: await stage.folder('small'), large: await stage.folder('large') };
+    const folder = await stage.folder('large');
     const events = loadEvents(options.events);
-    const benches = {
-      small: await openWorkbench(folders.small, options.events),
-      large: await openWorkbench(folders.large, options.events),
-    };
+    const benches = { small: await stage.own(), large: await openWorkbench(folder, options.events) };
     try {
       const few = Math.min(SMALL, Math.ceil(options.entries * SMALL_SHARE));
-      const small = await fill('small', benches.small, events.length, few);
-      const large = await fill('large', benches.large, events.length, options.entries);
+      const small = await fill('small', benches.small, options.events, events.length, few);
+      const large = await fill('large', benches.large, options.events, events.length, options.entries);
       // Before anything is asked, which leaves entries too.
-      const size = isWanted('disk.large') ? await measureSize(benches.large, options.entries) : undefined;
+      const size = isWanted('disk.large') ? await measureSize(large) : undefined;
       if (size !== undefined) report(size);
       const logs: Logs = { small, large, events };
       if (isWanted('proof.growth')) report(await measureProofs(stage, logs));
       if (isWanted('search.growth')) report(await measureSearches(stage, logs));
       if (isWanted('ingest.growth')) report(await measureIngest(stage, logs));
     } finally {
-      await benches.small.close();
       await benches.large.close();
     }
-    if (isWanted('start.growth')) report(await measureStarts(stage, folders.large));
+    if (isWanted('start.growth')) report(await measureStarts(stage, folder));
   },
 };
 
-/** A log that `bench` filled, and with what marks. */
+/** A log, and with what marks it was filled. */
 interface Log {
   readonly bench: Workbench;
+  readonly load: LoadClient;
+  readonly entries: number;
   /** Each pass over the events: its mark, and how many of them were sent. */
   readonly passes: readonly { readonly mark: string; readonly count: number }[];
   /** Milliseconds since 1970 from which to which it was filled. */
@@ -77,31 +76,38 @@ interface Logs {
   readonly events: readonly BenchEvent[];
 }
 
-async function fill(name: string, bench: Workbench, perPass: number, entries: number): Promise<Log> {
-  const load = await bench.load();
+async function fill(
+  name: string,
+  bench: Workbench,
+  events: EventSource,
+  perPass: number,
+  entries: number,
+): Promise<Log> {
+  const load = await bench.loadOf(events, [await bench.service.token('service', TENANT)]);
   const passes: { mark: string; count: number }[] = [];
   const from = Date.now();
-  for (let stored = 0; stored < entries; ) {
+  let acknowledged = 0;
+  while (acknowledged < entries) {
     const round = passes.length;
-    const sending = { ...BATCH, kind: 'g', round, events: Math.min(perPass, entries - stored) };
-    const { acknowledged } = (await load.ask({ do: 'round', ...sending })) as RoundResult;
-    bench.acknowledged += acknowledged;
-    stored += acknowledged;
-    passes.push({ mark: passMark('g', round, 0), count: acknowledged });
+    const sending = { ...BATCH, kind: 'g', round, events: Math.min(perPass, entries - acknowledged) };
+    const pass = (await load.ask({ do: 'round', ...sending })) as RoundResult;
+    acknowledged += pass.acknowledged;
+    passes.push({ mark: passMark('g', round, 0), count: pass.acknowledged });
   }
   const to = Date.now();
-  const rate = bench.acknowledged / ((to - from) / 1000);
-  await checkStored(bench);
-  console.log(`the ${name} log: ${bench.acknowledged} entries, filled with ${rate.toFixed(0)} events/s`);
-  return { bench, passes, from, to };
+  const stored = await countEntries(bench.database, TENANT);
+  if (stored !== acknowledged) throw new Error(`${acknowledged} events were acknowledged, ${stored} are stored`);
+  const rate = acknowledged / ((to - from) / 1000);
+  console.log(`\nthe ${name} log: ${acknowledged} entries, filled with ${rate.toFixed(0)} events/s`);
+  return { bench, load, entries: acknowledged, passes, from, to };
 }
 
-async function measureSize(bench: Workbench, entries: number): Promise<Row> {
+async function measureSize({ bench, entries }: Log): Promise<Row> {
   const plain = await bench.plain();
   const sending = { ...BATCH, kind: 'g', round: 0, events: Math.min(entries, PLAIN_MAX) };
   const { acknowledged } = (await plain.ask({ do: 'round', baseline: 'audit-table', ...sending })) as RoundResult;
   plain.stop();
-  return compareSizes('disk.large', bench, bench.acknowledged, acknowledged);
+  return compareSizes('disk.large', bench, entries, acknowledged);
 }
 
 /** The proof of one event, drawn at random from all of the large log, beside one of a log of 10,000 entries. */
@@ -115,7 +121,7 @@ async function measureProofs({ options }: Stage, { small, large, events }: Logs)
   const fewPasses = [{ mark: passMark('g', 0, 0), count: few }];
   const sides = [
     await asker(bench.service, tenant, () => proofPath(events, fewPasses)),
-    await asker(large.bench.service, undefined, () => proofPath(events, large.passes)),
+    await asker(large.bench.service, TENANT, () => proofPath(events, large.passes)),
   ];
   for (const { address, token } of sides) await untilSigned(address, token);
   const [at, atLarge] = await compareAnswers(options, sides, checkProof);
@@ -143,7 +149,7 @@ async function measureSearches({ options }: Stage, { small, large, events }: Log
       if (questions === undefined) return `to=${new Date(from + Math.random() * (to - from)).toISOString()}`;
       return `${kind}=${encodeURIComponent(questions[Math.floor(Math.random() * questions.length)]!)}`;
     };
-    const side = (log: Log) => asker(log.bench.service, undefined, () => `/v1/events?limit=${PAGE}&${question(log)}`);
+    const side = (log: Log) => asker(log.bench.service, TENANT, () => `/v1/events?limit=${PAGE}&${question(log)}`);
     const sides = [await side(small), await side(large)];
     const [at, atLarge] = await compareAnswers(options, sides, checkPage);
     describe(`by ${kind}`, at!, atLarge!);
@@ -172,7 +178,7 @@ interface Asker {
   path(): string;
 }
 
-async function asker(service: Service, tenant: string | undefined, path: () => string): Promise<Asker> {
+async function asker(service: Service, tenant: string, path: () => string): Promise<Asker> {
   return { address: service.address, token: await service.token('auditor', tenant), path };
 }
 
@@ -210,10 +216,10 @@ function describe(what: string, small: readonly number[], large: readonly number
 async function measureIngest({ options }: Stage, { small, large, events }: Logs): Promise<Row> {
   const rates = { small: [] as number[], large: [] as number[] };
   const side =
-    ({ bench }: Log, into: number[]) =>
+    ({ bench, load }: Log, into: number[]) =>
     async (round: number) => {
       const sending = { ...BATCH, kind: 'i', round, events: Math.min(INGEST_EVENTS, events.length) };
-      into.push((await serviceRound(bench, sending)).sample.rate);
+      into.push((await serviceRound(bench, sending, load)).sample.rate);
     };
   await takeTurns(options.smoke ? 1 : 2 * options.rounds, [side(small, rates.small), side(large, rates.large)]);
   const line = (who: string, all: readonly number[]) =>

@@ -8,7 +8,7 @@ export interface Measurement {
   readonly names: readonly string[];
   /** Those that a run without options gives. */
   readonly byDefault?: readonly string[];
-  /** Has services of its own: the shared one is stopped before, so that nothing else works on the machine. */
+  /** Has a service of its own: the shared one is stopped before, so that nothing else works on the machine. */
   readonly isAlone?: boolean;
   run(stage: Stage): Promise<void>;
 }
@@ -17,6 +17,11 @@ export interface Stage {
   readonly options: Options;
   /** The service that measurements share, with all that earlier ones left in it; started when first asked for. */
   shared(): Promise<Workbench>;
+  /**
+   * A service of the measurement's own, on an empty folder, stopped after it. In a smoke run it is the shared one, because a start takes longer
+   * than all that is asked there.
+   */
+  own(): Promise<Workbench>;
   /** A folder of its own, empty, gone at the end. */
   folder(name: string): Promise<string>;
   isWanted(name: string): boolean;

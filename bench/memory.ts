@@ -11,7 +11,7 @@ import type { Options } from './options.ts';
 import { compare, median, type Row } from './report.ts';
 import type { RoundResult } from './round.ts';
 import type { Service } from './service.ts';
-import { openWorkbench, type Workbench } from './workbench.ts';
+import type { Workbench } from './workbench.ts';
 
 const TENANT = 'full';
 const IDLE_SECONDS = 30;
@@ -24,15 +24,10 @@ const LAST_SHARE = 0.1;
 export const memory: Measurement = {
   names: ['memory'],
   isAlone: true,
-  async run({ options, folder, report }) {
+  async run({ options, own, report }) {
     const receivers = await startBrokenReceivers();
     try {
-      const bench = await openWorkbench(await folder('memory'), options.events);
-      try {
-        report(await measure(bench, options, receivers.sinks));
-      } finally {
-        await bench.close();
-      }
+      report(await measure(await own(), options, receivers.sinks));
     } finally {
       receivers.stop();
     }
@@ -47,7 +42,7 @@ async function measure(bench: Workbench, options: Options, sinks: readonly objec
   const tokens = [await service.token('service', TENANT)];
   const loads = [await bench.loadOf(options.events, tokens), await bench.loadOf(options.events, tokens)];
   const api = sinksOf(service, await service.token('it_security_admin', TENANT));
-  for (const sink of sinks) await api.make(sink);
+  const ids = await Promise.all(sinks.map((sink) => api.make(sink)));
   const seconds = options.minutes * 60;
   const audit = { isOver: false };
   const auditing = verifyAgainAndAgain(service, audit);
@@ -60,6 +55,8 @@ async function measure(bench: Workbench, options: Options, sinks: readonly objec
   const databaseLoaded = familyMegabytes(databasePid);
   audit.isOver = true;
   const verifications = await auditing;
+  for (const id of ids) await api.act(id, 'pause');
+  for (const load of loads) load.stop();
 
   const last = samples.slice(-Math.max(1, Math.ceil(samples.length * LAST_SHARE)));
   const rates = results.map((result) => ((result as RoundResult).acknowledged / seconds).toFixed(0));

@@ -12,7 +12,7 @@ import { compare, median } from './report.ts';
 import type { RoundResult } from './round.ts';
 import { type Service, startService } from './service.ts';
 import { takeTurns } from './turns.ts';
-import { type LoadClient, openWorkbench } from './workbench.ts';
+import type { LoadClient } from './workbench.ts';
 
 const COUNTS: Readonly<Record<string, number>> = { 'replicas.2': 2, 'replicas.4': 4 };
 const CONNECTIONS = 4;
@@ -22,13 +22,13 @@ const EVENTS = 20_000;
 export const replicas: Measurement = {
   names: Object.keys(COUNTS),
   isAlone: true,
-  async run({ options, folder, isWanted, report }) {
+  async run({ options, own, folder, isWanted, report }) {
     const wanted = Object.entries(COUNTS).filter(([name]) => isWanted(name));
     const counts = [1, ...wanted.map(([, count]) => count)];
     const most = Math.max(...counts);
     const home = await folder('replicas');
     const events = { ...options.events, limit: Math.min(options.events.limit ?? EVENTS, EVENTS) };
-    const bench = await openWorkbench(home, events);
+    const bench = await own();
     const others: Service[] = [];
     try {
       const settings = await settingsOfReplicas(bench.dataDir);
@@ -61,7 +61,6 @@ export const replicas: Measurement = {
       report(...wanted.map(([name, count]) => compare(name, 'events/s', of(count), of(1))));
     } finally {
       for (const other of others) await other.stop();
-      await bench.close();
     }
   },
 };

@@ -7,6 +7,7 @@ import { describeDatabase } from './machine.ts';
 import type { Measurement, Stage } from './measurement.ts';
 import type { Options } from './options.ts';
 import { type Failure, formatTable, type Row } from './report.ts';
+import { stopServices } from './service.ts';
 import { checkStored, openWorkbench, type Workbench } from './workbench.ts';
 
 const EXPLAINED_EVENTS = 500;
@@ -32,11 +33,19 @@ export class Run {
     const { only, full } = this.#options;
     const wanted = new Set(only.length > 0 ? names.filter((name) => only.includes(name)) : full ? names : byDefault);
     if (wanted.size === 0) return;
-    if (isAlone) await this.closeShared();
+    const { smoke } = this.#options;
+    if (isAlone && !smoke) await this.closeShared();
+    const own: Workbench[] = [];
     const before = this.rows.length;
     const stage: Stage = {
       options: this.#options,
-      shared: () => (this.#shared ??= this.#openShared()),
+      shared: () => (this.#shared ??= this.#open()),
+      own: async () => {
+        if (smoke) return stage.shared();
+        const bench = await this.#open();
+        own.push(bench);
+        return bench;
+      },
       folder: async (name) => {
         const folder = join(this.#folder, name);
         await mkdir(folder);
@@ -58,6 +67,7 @@ export class Run {
       // What it left behind, and whether the service still lives, is not known: the next gets another.
       await this.#drop();
     }
+    for (const bench of own) await bench.close().catch((error: unknown) => console.error(error));
   }
 
   /** Stops the service that was shared, having counted what it stored. */
@@ -87,14 +97,14 @@ export class Run {
   /** Ends everything, and leaves nothing behind. */
   async close(): Promise<void> {
     await this.#drop();
+    await stopServices();
     await rm(this.#folder, { recursive: true, force: true });
   }
 
-  async #openShared(): Promise<Workbench> {
-    const folder = join(this.#folder, `shared-${++this.#services}`);
+  async #open(): Promise<Workbench> {
+    const folder = join(this.#folder, `service-${++this.#services}`);
     await mkdir(folder);
-    const settings = this.#options.smoke ? SMOKE_SETTINGS : {};
-    const bench = await openWorkbench(folder, this.#options.events, settings);
+    const bench = await openWorkbench(folder, this.#options.events, this.#options.smoke ? SMOKE_SETTINGS : {});
     console.log(`PostgreSQL: ${await describeDatabase(bench.database)}`);
     const seconds = (bench.service.readyAfter / 1000).toFixed(1);
     console.log(`service: ready ${seconds} s after its start on an empty data folder`);

@@ -32,6 +32,13 @@ const TOKEN_SECONDS = 12 * 3600;
 const START_TIMEOUT_MS = 60_000;
 const STOP_TIMEOUT_MS = 20_000;
 
+/** Those that run. A bench that is told to end stops them all, whatever it is at. */
+const running = new Set<Service>();
+
+export async function stopServices(): Promise<void> {
+  await Promise.all([...running].map((service) => service.stop()));
+}
+
 /** What a service is told beyond the defaults. */
 export type Settings = Readonly<Record<string, string>>;
 
@@ -45,12 +52,14 @@ export async function startService(dataDir: string, logFile: string, settings: S
     env,
     stdio: ['ignore', output, output],
   });
+  let service: Service | undefined;
   const exited = new Promise<void>((resolve) => {
     child.once('exit', () => resolve());
     child.once('error', () => resolve());
   });
 
   async function stop(): Promise<void> {
+    if (service !== undefined) running.delete(service);
     if (child.exitCode !== null || child.signalCode !== null || child.pid === undefined) return;
     child.kill('SIGTERM');
     const late = setTimeout(() => child.kill('SIGKILL'), STOP_TIMEOUT_MS);
@@ -70,7 +79,9 @@ export async function startService(dataDir: string, logFile: string, settings: S
   try {
     const address = await waitUntilReady(logFile, () => child.exitCode === null && child.signalCode === null);
     const readyAfter = performance.now() - startedAt;
-    return { pid: child.pid!, address, startedAt, readyAfter, token, output: () => tail(logFile), stop };
+    service = { pid: child.pid!, address, startedAt, readyAfter, token, output: () => tail(logFile), stop };
+    running.add(service);
+    return service;
   } catch (error) {
     await stop();
     throw error;

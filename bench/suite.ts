@@ -8,6 +8,7 @@ import { growth } from './growth.ts';
 import { ingestBatch, ingestSingle } from './ingest.ts';
 import type { Measurement } from './measurement.ts';
 import { memory } from './memory.ts';
+import { pauses } from './pauses.ts';
 import { proofs } from './proofs.ts';
 import { replicas } from './replicas.ts';
 import { tenants } from './tenants.ts';
@@ -27,5 +28,6 @@ export const SUITE: readonly Measurement[] = [
   eventSizes,
   growth,
   replicas,
+  pauses,
   memory,
 ];

@@ -13,9 +13,15 @@ import type { TestService } from './service.ts';
 
 type Category = 'data_access' | 'user_authentication' | 'configuration_change' | 'security_event';
 
+/** What is needed of a service: its database, and where its month keys are. */
+export interface OldLog {
+  readonly app: Pick<TestService['app'], 'database'>;
+  readonly config: Pick<TestService['config'], 'monthKeysDir'>;
+}
+
 /** Appends entries that were recorded at an instant, as far as the log can tell; with an actor whose name is `name`, so many in a block. */
 export function appendOld(
-  service: TestService,
+  service: OldLog,
   at: number,
   count: number,
   {
@@ -35,7 +41,7 @@ export function appendOld(
 
 /** The same for events of any category, also the log's own: whoever has the writer's role and the month keys can write them. */
 export async function appendAt(
-  service: TestService,
+  service: OldLog,
   at: number,
   { tenant, category }: { readonly tenant: string; readonly category: Category | 'log_administration' },
   events: readonly Pick<Parameters<typeof pendingEntry>[1], 'id' | 'action' | 'source' | 'parts'>[],
