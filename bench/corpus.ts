@@ -5,7 +5,7 @@
  * clients overwrite before sending: the bytes are built before the clock runs, and a new pass over the events costs five bytes an event.
  */
 import assert from 'node:assert/strict';
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { gunzipSync } from 'node:zlib';
 import { generateEvents } from '../test/support/events.ts';
@@ -24,21 +24,28 @@ export interface BenchEvent {
 }
 
 /**
- * Which events to load. Without a folder they are generated.
+ * Which events to send. Without a folder they are generated.
  *
- * `shuffled`: every order is as likely as any other, so each batch mixes some twenty unlike sources and compresses worst.
- * `sources`: each source's events stay in the order it wrote them, and the sources are merged at random.
+ * `sources`: each source's events stay in the order it wrote them, and the sources are merged at random, as when several services send.
+ * `shuffled`: every order is as likely as any other, so each batch mixes some twenty unlike sources of all times, and compresses worst.
  * `files`: source after source, so that a batch comes from one source, as it does when each service sends its own.
  */
-export interface EventSource {
+export interface EventChoice {
   readonly testData?: string;
   readonly order: EventOrder;
+  readonly limit?: number;
+}
+
+/** The events that were chosen, an event a line, as every process of the bench loads them: reading the corpus takes each of them longer. */
+export interface EventSource {
+  readonly file: string;
+  /** Only the first of them. */
   readonly limit?: number;
   /** Events of so many bytes each, filled up with the text of these, in place of them; `limit` of them. */
   readonly bytes?: number;
 }
 
-export const EVENT_ORDERS = ['shuffled', 'sources', 'files'] as const;
+export const EVENT_ORDERS = ['sources', 'shuffled', 'files'] as const;
 export type EventOrder = (typeof EVENT_ORDERS)[number];
 
 /** Characters of the mark. */
@@ -50,19 +57,21 @@ const GENERATED_EVENTS = 40_000;
 /** Whose text fills up events of a given size. */
 const TEXT_EVENTS = 2000;
 
-/** Loads the events, always the same ones in the same order. */
-export function loadEvents(source: EventSource): BenchEvent[] {
-  const lines = loadLines({ ...source, ...(source.bytes !== undefined && { limit: TEXT_EVENTS }) });
-  if (source.bytes === undefined) return lines.map(toBenchEvent);
-  return sizedLines(lines.join('\n'), source.bytes, source.limit ?? lines.length).map(toBenchEvent);
-}
-
-function loadLines({ testData, order, limit }: EventSource): string[] {
+/** Writes the events that are chosen, always the same ones in the same order, to a file. */
+export function writeEvents({ testData, order, limit }: EventChoice, file: string): EventSource {
   const random = seededRandom(SEED);
   const sources = testData === undefined ? generatedSources(limit) : corpusSources(join(testData, 'corpus'));
   const lines = order === 'files' ? sources.flat() : merge(sources, random);
   if (order === 'shuffled') shuffle(lines, random);
-  return lines.slice(0, limit);
+  writeFileSync(file, lines.slice(0, limit).join('\n'));
+  return { file };
+}
+
+/** Loads the events. */
+export function loadEvents({ file, limit, bytes }: EventSource): BenchEvent[] {
+  const lines = readFileSync(file, 'utf8').split('\n');
+  if (bytes === undefined) return lines.slice(0, limit).map(toBenchEvent);
+  return sizedLines(lines.slice(0, TEXT_EVENTS).join(' '), bytes, limit ?? lines.length).map(toBenchEvent);
 }
 
 /** Whether the folder holds the real events. */

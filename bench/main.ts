@@ -7,7 +7,7 @@
 import { mkdtemp } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { type EventSource, loadEvents } from './corpus.ts';
+import { type EventChoice, type EventSource, loadEvents, writeEvents } from './corpus.ts';
 import { describeMachine } from './machine.ts';
 import { readOptions, usage } from './options.ts';
 import { Run } from './run.ts';
@@ -17,13 +17,15 @@ const NAMES = SUITE.flatMap(({ names }) => names);
 await main();
 
 async function main(): Promise<void> {
-  const options = readOptions(NAMES, process.env.SEALOG_TEST_DATA);
-  if (options === undefined) {
+  const asked = readOptions(NAMES, process.env.SEALOG_TEST_DATA);
+  if (asked === undefined) {
     console.error(usage(NAMES));
     process.exitCode = 64;
     return;
   }
-  const run = new Run(options, await mkdtemp(join(tmpdir(), 'sealog-bench-')));
+  const folder = await mkdtemp(join(tmpdir(), 'sealog-bench-'));
+  const events = writeEvents(asked.choice, join(folder, 'events.ndjson'));
+  const run = new Run({ ...asked, events }, folder);
   for (const signal of ['SIGINT', 'SIGTERM'] as const) {
     process.once(signal, () => {
       run.print();
@@ -32,8 +34,8 @@ async function main(): Promise<void> {
   }
   try {
     console.log(describeMachine());
-    console.log(describeEvents(options.events));
-    if (options.smoke) console.log('a smoke run: it shows that everything works; its figures say nothing');
+    console.log(describeEvents(asked.choice, events));
+    if (asked.smoke) console.log('a smoke run: it shows that everything works; its figures say nothing');
     for (const measurement of SUITE) await run.take(measurement);
     await run.closeShared();
   } finally {
@@ -43,8 +45,7 @@ async function main(): Promise<void> {
   if (run.failures.length > 0) process.exitCode = 1;
 }
 
-function describeEvents(source: EventSource): string {
-  const { testData, order } = source;
+function describeEvents({ testData, order }: EventChoice, source: EventSource): string {
   const events = loadEvents(source);
   const bytes = events.reduce((sum, { text }) => sum + Buffer.byteLength(text), 0);
   const origin = testData === undefined ? 'generated (SEALOG_TEST_DATA is not set)' : `real, from ${testData}/corpus`;

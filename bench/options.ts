@@ -1,6 +1,6 @@
 /** The command line of `npm run bench`. */
 import { parseArgs } from 'node:util';
-import { EVENT_ORDERS, type EventOrder, type EventSource, hasCorpus } from './corpus.ts';
+import { EVENT_ORDERS, type EventChoice, type EventOrder, type EventSource, hasCorpus } from './corpus.ts';
 
 export interface Options {
   readonly json: boolean;
@@ -17,6 +17,11 @@ export interface Options {
   /** How long memory is watched at full load. */
   readonly minutes: number;
   readonly events: EventSource;
+}
+
+/** As the command line has them: which events, and not yet where they are. */
+export interface Asked extends Omit<Options, 'events'> {
+  readonly choice: EventChoice;
 }
 
 const SMOKE = { events: 700, entries: 2100, rounds: 1, minutes: 0.03 };
@@ -37,7 +42,7 @@ export function usage(names: readonly string[]): string {
 }
 
 /** The options, or undefined where they can not be understood. */
-export function readOptions(names: readonly string[], testData: string | undefined): Options | undefined {
+export function readOptions(names: readonly string[], testData: string | undefined): Asked | undefined {
   try {
     const { values } = parseArgs({
       options: {
@@ -61,8 +66,8 @@ export function readOptions(names: readonly string[], testData: string | undefin
     const limit = values.events === undefined ? (smoke ? SMOKE.events : undefined) : Number(values.events);
     if (!(seconds > 0 && minutes > 0) || ![rounds, entries, limit ?? 1].every(isCount)) return undefined;
     if (!isOrder(order) || only.some((name) => !names.includes(name))) return undefined;
-    const events = { order, ...(limit !== undefined && { limit }), ...(hasCorpus(testData) && { testData }) };
-    return { json, smoke, full, only, seconds, rounds, entries, minutes, events };
+    const choice = { order, ...(limit !== undefined && { limit }), ...(hasCorpus(testData) && { testData }) };
+    return { json, smoke, full, only, seconds, rounds, entries, minutes, choice };
   } catch {
     return undefined;
   }

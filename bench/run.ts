@@ -90,7 +90,7 @@ export class Run {
 
   print(): void {
     console.log(`\n${formatTable(this.rows)}`);
-    for (const { name, reason } of this.failures) console.log(`failed: ${name}: ${reason}`);
+    for (const { name, reason } of this.failures) console.log(`failed: ${name}: ${reason.split('\n', 1)[0]}`);
     if (this.#options.json) console.log(JSON.stringify({ results: this.rows, failed: this.failures }));
   }
 

@@ -29,7 +29,7 @@ const REPOSITORY = fileURLToPath(new URL('..', import.meta.url));
 const COMMAND = join('src', 'cli', 'main.ts');
 export const TENANT = 'bench';
 const TOKEN_SECONDS = 12 * 3600;
-const START_TIMEOUT_MS = 60_000;
+const START_TIMEOUT_MS = 120_000;
 const STOP_TIMEOUT_MS = 20_000;
 
 /** Those that run. A bench that is told to end stops them all, whatever it is at. */
