@@ -1,6 +1,6 @@
 /** Events of 0.3, 1, 10 and 200 KiB: events a second and what they weigh, beside the plain audit table with the same events. */
 import type { Measurement } from './measurement.ts';
-import { baselineRound, roundPlan, serviceRound } from './observe.ts';
+import { baselineRound, serviceRound, shortRoundPlan } from './observe.ts';
 import { compare, describeSamples, median, type Sample } from './report.ts';
 import { takeTurns } from './turns.ts';
 
@@ -37,7 +37,7 @@ export const eventSizes: Measurement = {
       const baseline: Sample[] = [];
       // The letters that no other measurement gives the plain table.
       const sending = (round: number) => ({
-        ...{ ...roundPlan(options, CONNECTIONS), batch, round },
+        ...{ ...shortRoundPlan(options, CONNECTIONS), batch, round },
         kind: String.fromCharCode('w'.charCodeAt(0) + index),
       });
       await takeTurns(options.rounds, [

@@ -24,6 +24,11 @@ export function roundPlan({ smoke, seconds }: Pick<Options, 'smoke' | 'seconds'>
   return smoke ? { connections, warmup: 0 } : { connections, warmup: Math.min(1, seconds / 4), seconds };
 }
 
+/** Rounds of half the time, of what is beside the matter. */
+export function shortRoundPlan({ smoke, seconds }: Pick<Options, 'smoke' | 'seconds'>, connections: number): RoundPlan {
+  return roundPlan({ smoke, seconds: seconds / 2 }, connections);
+}
+
 /** Sends to the service. What the tenant `bench` sent is counted as acknowledged; `load` are others than it. */
 export async function serviceRound(bench: Workbench, sending: Sending, load?: LoadClient): Promise<Observed> {
   const client = load ?? (await bench.load());

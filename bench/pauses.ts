@@ -42,7 +42,7 @@ const WINDOW_MIN_MS = 2000;
 const SMOKE_MS = 200;
 const LOOK_MS = 50;
 const WAIT_MAX_MS = 300_000;
-const SCRUBBED_MAX_MS = 120_000;
+const SCRUBBED_MAX_MS = 60_000;
 /** What is pruned: a month of entries whose time came long ago. */
 const EXPIRED = { months: 16, entries: 100_000, smokeEntries: 200, atOnce: 20_000, blockEntries: 500 };
 /** Policies that are changed one after the other, and how many months each keeps more: for each, so many new partitions of every table. */
@@ -143,7 +143,7 @@ function untilScrubbing({ bench }: Place): Promise<void> {
   return until('the first pass of the scrubber', async () => (await scrubs(bench)).length > 0);
 }
 
-/** Until the pass has read everything, or for two minutes of it. */
+/** Until the pass has read everything, or for a minute of it. */
 async function untilScrubbed({ bench }: Place): Promise<void> {
   const end = performance.now() + SCRUBBED_MAX_MS;
   while ((await scrubs(bench)).includes('running') && performance.now() < end) await sleep(LOOK_MS);

@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import type { ConnectionConfig } from '../src/store/embedded-postgres.ts';
 import { readEmbeddedConnection } from '../src/store/embedded-postgres.ts';
 import type { Measurement } from './measurement.ts';
-import { roundPlan } from './observe.ts';
+import { shortRoundPlan } from './observe.ts';
 import { compare, median } from './report.ts';
 import type { RoundResult } from './round.ts';
 import { type Service, startService } from './service.ts';
@@ -47,7 +47,7 @@ export const replicas: Measurement = {
             loads.slice(0, count).map((load, n) => {
               // The letter keeps apart what each of so many sends.
               const kind = String.fromCharCode('a'.charCodeAt(0) + counts.indexOf(count) * most + n);
-              const plan = roundPlan(options, CONNECTIONS / count);
+              const plan = shortRoundPlan(options, CONNECTIONS / count);
               return load.ask({ do: 'round', batch: 500, kind, round, ...plan }) as Promise<RoundResult>;
             }),
           );

@@ -1,6 +1,6 @@
 /** Ten and a thousand tenants who send by turns, beside one who sends as much alone. */
 import type { Measurement } from './measurement.ts';
-import { roundPlan, serviceRound } from './observe.ts';
+import { serviceRound, shortRoundPlan } from './observe.ts';
 import { compare, describeSamples, median, type Sample } from './report.ts';
 import { takeTurns } from './turns.ts';
 import type { LoadClient } from './workbench.ts';
@@ -43,7 +43,7 @@ export const tenants: Measurement = {
     await takeTurns(
       options.rounds,
       sides.map(({ load, samples }) => async (round) => {
-        const sending = { ...roundPlan(options, CONNECTIONS), batch: BATCH, kind: 't', round };
+        const sending = { ...shortRoundPlan(options, CONNECTIONS), batch: BATCH, kind: 't', round };
         samples.push((await serviceRound(bench, sending, load)).sample);
       }),
     );
