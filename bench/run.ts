@@ -1,6 +1,6 @@
 /** One run of the suite: takes one measurement after the other, and keeps what they report. */
 import { mkdir, rm } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { explainBaselines } from './baselines.ts';
 import { loadEvents } from './corpus.ts';
 import { describeDatabase } from './machine.ts';
@@ -53,9 +53,11 @@ export class Run {
       },
       isWanted: (name) => wanted.has(name),
       report: (...rows) => {
-        const own = rows.filter(({ name }) => wanted.has(name));
-        this.rows.push(...own);
-        console.log(own.length === 0 ? '' : `\n${formatTable(own)}`);
+        const kept = rows.filter(({ name }) => wanted.has(name));
+        const empty = kept.find(({ value, ratio }) => !Number.isFinite(value) || !Number.isFinite(ratio));
+        if (empty !== undefined) throw new Error(`no figure came of ${JSON.stringify(empty)}`);
+        this.rows.push(...kept);
+        if (kept.length > 0) console.log(`\n${formatTable(kept)}`);
       },
     };
     try {
@@ -67,7 +69,11 @@ export class Run {
       // What it left behind, and whether the service still lives, is not known: the next gets another.
       await this.#drop();
     }
-    for (const bench of own) await bench.close().catch((error: unknown) => console.error(error));
+    for (const bench of own) {
+      await bench.close().catch((error: unknown) => console.error(error));
+      // Minutes at full load are gigabytes.
+      await rm(dirname(bench.dataDir), { recursive: true, force: true });
+    }
   }
 
   /** Stops the service that was shared, having counted what it stored. */

@@ -33,10 +33,10 @@ const START_TIMEOUT_MS = 120_000;
 const STOP_TIMEOUT_MS = 20_000;
 
 /** Those that run. A bench that is told to end stops them all, whatever it is at. */
-const running = new Set<Service>();
+const running = new Set<() => Promise<void>>();
 
 export async function stopServices(): Promise<void> {
-  await Promise.all([...running].map((service) => service.stop()));
+  await Promise.all([...running].map((stop) => stop()));
 }
 
 /** What a service is told beyond the defaults. */
@@ -52,20 +52,21 @@ export async function startService(dataDir: string, logFile: string, settings: S
     env,
     stdio: ['ignore', output, output],
   });
-  let service: Service | undefined;
   const exited = new Promise<void>((resolve) => {
     child.once('exit', () => resolve());
     child.once('error', () => resolve());
   });
 
   async function stop(): Promise<void> {
-    if (service !== undefined) running.delete(service);
+    running.delete(stop);
     if (child.exitCode !== null || child.signalCode !== null || child.pid === undefined) return;
     child.kill('SIGTERM');
     const late = setTimeout(() => child.kill('SIGKILL'), STOP_TIMEOUT_MS);
     await exited;
     clearTimeout(late);
   }
+
+  running.add(stop);
 
   const token = async (role: Role, tenant = TENANT): Promise<string> =>
     signToken(await tokenOptions(readConfig({ SEALOG_DATA_DIR: dataDir })), {
@@ -79,9 +80,7 @@ export async function startService(dataDir: string, logFile: string, settings: S
   try {
     const address = await waitUntilReady(logFile, () => child.exitCode === null && child.signalCode === null);
     const readyAfter = performance.now() - startedAt;
-    service = { pid: child.pid!, address, startedAt, readyAfter, token, output: () => tail(logFile), stop };
-    running.add(service);
-    return service;
+    return { pid: child.pid!, address, startedAt, readyAfter, token, output: () => tail(logFile), stop };
   } catch (error) {
     await stop();
     throw error;

@@ -4,7 +4,7 @@
  */
 import type { Row } from './report.ts';
 
-export interface Target {
+interface Target {
   /** What is compared: value / baseline, or, with `more`, value - baseline in the row's unit. */
   readonly of: 'ratio' | 'more';
   /** Whether the figure is to be at least, or at most, what is named. */
