@@ -22,6 +22,7 @@ export class Run {
   readonly #folder: string;
   #shared: Promise<Workbench> | undefined;
   #services = 0;
+  #isOver = false;
 
   constructor(options: Options, folder: string) {
     this.#options = options;
@@ -32,7 +33,7 @@ export class Run {
     const { names, byDefault = [], isAlone = false } = measurement;
     const { only, full } = this.#options;
     const wanted = new Set(only.length > 0 ? names.filter((name) => only.includes(name)) : full ? names : byDefault);
-    if (wanted.size === 0) return;
+    if (wanted.size === 0 || this.#isOver) return;
     const { smoke } = this.#options;
     if (isAlone && !smoke) await this.closeShared();
     const own: Workbench[] = [];
@@ -102,6 +103,7 @@ export class Run {
 
   /** Ends everything, and leaves nothing behind. */
   async close(): Promise<void> {
+    this.#isOver = true;
     await this.#drop();
     await stopServices();
     await rm(this.#folder, { recursive: true, force: true });
