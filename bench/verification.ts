@@ -148,7 +148,7 @@ async function prepareBaseline(dataDir: string, isReady: boolean): Promise<() =>
         if (!isReady) for (const row of page) hashAll(await textsOf(name, row));
       }
       for await (const page of pages(client, 'tile', 'tile_index', id)) rows += page.length;
-      for await (const page of pages(client, 'entry_id', 'seq', id)) rows += page.length;
+      for await (const page of pages(client, 'entry_id', 'first_seq', id)) rows += page.length;
       for await (const page of pages(client, 'tag', 'first_seq', id)) rows += page.length;
     }
     hashAll(ready);

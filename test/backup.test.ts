@@ -170,7 +170,7 @@ describe('a backup under load', () => {
     expect(missing).toMatchObject({ from: size.get(last.stream), to: last.seq + 1 });
     for (const [table, place] of [
       ['tag', 'first_seq'],
-      ['entry_id', 'seq'],
+      ['entry_id', 'first_seq'],
     ] as const) {
       const { rows } = await client.query(
         `SELECT FROM sealog.${table} AS t JOIN sealog.stream AS s ON s.id = t.stream WHERE t.${place} >= s.size`,

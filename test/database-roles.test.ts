@@ -34,7 +34,9 @@ interface May {
   readonly execute: readonly string[];
 }
 
-const TREES = ['tenant', 'stream', 'block', 'tag', 'entry_id', 'tile', 'tile_edge', 'checkpoint', 'verification'];
+const TREES = ['tenant', 'stream', 'block', 'tag', 'tile', 'tile_edge', 'checkpoint', 'verification'];
+/** What finds an entry that is kept for ever by its id. */
+const OF_IDS = ['id_hash(text)', 'id_half(uuid)', 'id_rest(uuid)', 'kept_places(uuid)'];
 /** The deployment's, and what lies beneath proofs. */
 const OF_THE_DEPLOYMENT = ['deployment', 'tenant_setting', 'key_statement', 'anchor_leaf', 'outside_evidence'];
 const OF_RETENTION = ['retention_policy', 'retention_floor'];
@@ -47,7 +49,7 @@ const MAY: Readonly<Record<AppRole, May>> = {
   // Appends what clients send, and stores what they ask for. Never again changes what was appended.
   sealog_writer: {
     select: [
-      ...TREES,
+      ...[...TREES, 'entry_id'],
       ...OF_THE_DEPLOYMENT,
       ...OF_CALLERS,
       ...OF_RETENTION,
@@ -79,7 +81,7 @@ const MAY: Readonly<Record<AppRole, May>> = {
         ...['occurred_to', 'key_id', 'severity_min', 'severity_max', 'outcomes', 'records', 'parts'],
       ],
       tag: ['tenant', 'stream', 'tag', 'first_seq', 'drop_month'],
-      entry_id: ['tenant', 'stream', 'seq', 'id', 'drop_month'],
+      entry_id: ['tenant', 'stream', 'first_seq', 'drop_month', 'ids', 'ids_rest'],
       tile: ['tenant', 'stream', 'level', 'tile_index', 'hashes', 'root'],
       outside_evidence: [
         ...['anchor', 'kind', 'stream', 'size', 'note', 'evidence', 'certificates', 'crls', 'evidence_time', 'ends'],
@@ -137,9 +139,9 @@ const MAY: Readonly<Record<AppRole, May>> = {
     execute: [
       ...['ensure_drop_month(integer)', 'is_tick(bytea)', 'plan_erasure(uuid, bigint)', 'finish_erasure(uuid)'],
       ...['is_erasure_certified(uuid, integer)', 'erase_parts(uuid, integer, bigint, integer, bytea, bytea, bigint[])'],
-      ...['id_hash(text)', 'anchored_at(integer, bigint)', 'drop_month(uuid)'],
+      ...[...OF_IDS, 'anchored_at(integer, bigint)', 'drop_month(uuid)'],
       ...['release_hold(uuid)', 'look_at_holds(uuid)', 'has_newer_holds(uuid)', 'month_of_held()'],
-      'move_held(uuid, integer, bigint, bytea, bigint[], jsonb, bytea[], bytea[], jsonb, jsonb)',
+      'move_held(uuid, integer, bigint, bytea, bigint[], jsonb, bytea[], bytea[], jsonb)',
       'set_retention(integer, text, integer, integer, text, text, text)',
     ],
   },
@@ -165,14 +167,14 @@ const MAY: Readonly<Record<AppRole, May>> = {
     ],
     insert: {},
     update: {},
-    execute: [],
+    execute: ['own_places(uuid)'],
   },
   // Reads entries, their trees and what vouches for them.
   sealog_verifier: {
-    select: [...TREES, ...OF_THE_DEPLOYMENT, ...OF_KEYS, ...OF_PRUNING, 'signer', 'migration', 'erased'],
+    select: [...TREES, 'entry_id', ...OF_THE_DEPLOYMENT, ...OF_KEYS, ...OF_PRUNING, 'signer', 'migration', 'erased'],
     insert: {},
     update: {},
-    execute: ['is_tick(bytea)'],
+    execute: [...OF_IDS, 'is_tick(bytea)', 'places(uuid)'],
   },
   // Signs, anchors, and lets the database in. Never appends.
   sealog_signer: {
@@ -200,7 +202,7 @@ const MAY: Readonly<Record<AppRole, May>> = {
       proposal: ['state', 'plan', 'error'],
     },
     execute: [
-      ...['is_tick(bytea)', 'turn_epoch(text)'],
+      ...[...OF_IDS, 'is_tick(bytea)', 'turn_epoch(text)'],
       'erase_again(text, bigint[], integer, bigint, integer, bytea, bytea, bigint[], text[])',
     ],
   },

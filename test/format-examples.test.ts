@@ -451,6 +451,9 @@ function rowValues(): Values {
     const outcomes = new Set(
       own.map(({ sent }) => ({ success: 1, failure: 2, unknown: 4 })[sent['outcome'] as 'success']),
     );
+    const ids = own.map(({ sent }) => Buffer.from(idHash(sent['id'] as string).replaceAll('-', ''), 'hex'));
+    const halves = (at: number) => `{${ids.map((id) => id.readBigInt64BE(at)).join(',')}}`;
+    values[`row.ids${first}`] = [String(first), halves(0), halves(8)];
     values[`row.block${first}`] = [
       first,
       own.length,
@@ -707,7 +710,8 @@ async function insertExample(connection: pg.ClientConfig, parts: Buffer | undefi
       });
     }
     for (const cells of rows(/^tag\.\d\.\d+$/)) await insert('tag', { ...common, first_seq: cells[0], tag: cells[4] });
-    for (const [seq, , id] of rows(/^id\.\d$/)) await insert('entry_id', { ...common, seq, id });
+    for (const [first_seq, ids, ids_rest] of rows(/^row\.ids\d$/))
+      await insert('entry_id', { ...common, first_seq, ids, ids_rest });
   } finally {
     await client.end();
   }

@@ -473,7 +473,7 @@ describe('between two persons', () => {
     await refused('SELECT sealog.release_hold($1)', [body.release.id]);
     await released(service, id);
     expect((await as(service, 'ada', path, { reason: 'again' })).status).toBe(409);
-    const move = `SELECT sealog.move_held($1, (${STREAM}), 0, '', '{}', '[]', '{}', '{}', '[]', '[]')`;
+    const move = `SELECT sealog.move_held($1, (${STREAM}), 0, '', '{}', '[]', '{}', '{}', '[]')`;
     await refused(move, [id]);
     for (const [request, field] of [
       [{ reason: 'all' }, ''],

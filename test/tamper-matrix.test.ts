@@ -253,7 +253,7 @@ async function remove(...seqs: number[]): Promise<void> {
   for (const [table, column] of [
     ['block', 'first_seq'],
     ['tag', 'first_seq'],
-    ['entry_id', 'seq'],
+    ['entry_id', 'first_seq'],
   ])
     await on.run(`DELETE FROM sealog.${table} WHERE stream = $1 AND ${column} = ANY ($2)`, [single.id, seqs]);
 }

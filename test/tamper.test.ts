@@ -37,11 +37,13 @@ import { Keyring } from '../src/keys/keyring.ts';
 import { storedBlock } from '../src/store/block-row.ts';
 import { keyById } from '../src/store/data-keys.ts';
 import { typesOfDatabase } from '../src/store/database.ts';
+import { decodeIdHashes } from '../src/store/id-hashes.ts';
 import type { Tables } from '../src/store/tables.ts';
 import { verifySource } from '../src/store/verify-source.ts';
 import type { LogSource, StoredIndex } from '../src/verify/log-source.ts';
 import type { PartsChecker } from '../src/verify/parts-check.ts';
 import { type StreamReport, type VerifyOptions, verifyStream } from '../src/verify/verify-stream.ts';
+import { plantedId, withoutId } from './support/entry-ids.ts';
 import { adminPool } from './support/postgres.ts';
 import { startService, type TestService } from './support/service.ts';
 
@@ -488,6 +490,11 @@ describe('every column of every table of entries', () => {
     boolean: (column) => [`NOT ${column}`],
     text: (column) => [`${column} || 'x'`, `reverse(${column})`],
     uuid: (column) => [`translate(${column}::text, '0123456789abcdef', '123456789abcdef0')::uuid`],
+    'bigint[]': (column) => [
+      `(${column}[1] # 1) || ${column}[2:]`,
+      `${column}[2:]`,
+      `${column}[:cardinality(${column}) - 1]`,
+    ],
     bytea: (column) =>
       ['0', `octet_length(${column}) / 2`, `octet_length(${column}) - 1`].map(
         (at) => `set_byte(${column}, ${at}, get_byte(${column}, ${at}) # 1)`,
@@ -582,7 +589,7 @@ describe('a stream of 66,000 entries', () => {
           [on.stream.id],
         );
         await on.run('DELETE FROM sealog.block WHERE stream = $1 AND first_seq = $2', [on.stream.id, row!['at']]);
-        await on.run('DELETE FROM sealog.entry_id WHERE stream = $1 AND seq = 50000', [on.stream.id]);
+        await on.run(withoutId(50_000), [on.stream.id]);
         await on.run('INSERT INTO sealog.tag VALUES (1, $1, 4711, 20000, $2)', [on.stream.id, on.stream.month]);
       },
     ],
@@ -886,7 +893,7 @@ describe('blocks are deleted, inserted, swapped', () => {
       async (on) => {
         await remove(240)(on);
         await on.run('DELETE FROM sealog.tag WHERE stream = $1 AND first_seq = 240', [on.stream.id]);
-        await on.run('DELETE FROM sealog.entry_id WHERE stream = $1 AND seq BETWEEN 240 AND 279', [on.stream.id]);
+        await on.run('DELETE FROM sealog.entry_id WHERE stream = $1 AND first_seq = 240', [on.stream.id]);
       },
     ],
     [
@@ -1066,10 +1073,19 @@ describe('the index is changed', () => {
     on.run(`UPDATE ${one(`sealog.tag_${on.stream.month}`, 'first_seq = 40').replace(' WHERE', ` SET ${set} WHERE`)}`, [
       on.stream.id,
     ]);
-  const id = (set: string) => (on: Hands) =>
-    on.run(`UPDATE ${one(`sealog.entry_id_${on.stream.month}`, 'seq = 57').replace(' WHERE', ` SET ${set} WHERE`)}`, [
-      on.stream.id,
-    ]);
+  /** Takes the id of entry 57 away, and puts it, or another, elsewhere. */
+  const moved = (seq: number, as: { month?: number; tenant?: string; stream?: string; id?: string } = {}) => {
+    return async (on: Hands): Promise<void> => {
+      const id = as.id ?? `'${await hashedId(on, 57)}'`;
+      await on.run(withoutId(57), [on.stream.id]);
+      await on.run(plantedId(seq, id, as.month ?? on.stream.month, as), [on.stream.id]);
+    };
+  };
+  const planted = (seq: number | string, id: string) => (on: Hands) =>
+    on.run(plantedId(seq, id, on.stream.month), [on.stream.id]);
+  const ids = (set: string) => (on: Hands) =>
+    on.run(`UPDATE sealog.entry_id SET ${set} WHERE stream = $1 AND first_seq = 40`, [on.stream.id]);
+  const FOREIGN = `'${entryIdHash('foreign')}'`;
   each(MAIN, [
     ['a tag is changed', 'tag@40', tag('tag = tag # 1')],
     ['a tag is moved to another block', 'tag@40 tag@60', tag('first_seq = 60')],
@@ -1150,74 +1166,53 @@ describe('the index is changed', () => {
       everyBlock('tag'),
       (on) => on.run('DELETE FROM sealog.tag WHERE stream = $1', [on.stream.id]),
     ],
-    ['a hashed id is changed', 'id@57', id("id = '00000000-0000-0000-0000-000000000000'")],
-    ['an id is moved to another entry', 'id@57 id@58', id('seq = 58')],
-    ['an id is moved behind the end', 'id@57 id@640', id('seq = 640')],
-    ['an id is moved to another tenant', 'id@57', id('tenant = tenant + 1')],
-    ['an id is moved to another stream', 'id@57', id('stream = 4711')],
-    [
-      'an id is deleted',
-      'id@57',
-      (on) => on.run('DELETE FROM sealog.entry_id WHERE stream = $1 AND seq = 57', [on.stream.id]),
-    ],
-    [
-      'an id is inserted',
-      'id@57',
-      (on) =>
-        on.run(`INSERT INTO sealog.entry_id VALUES (1, $1, 57, $2, $3)`, [
-          on.stream.id,
-          entryIdHash('foreign'),
-          on.stream.month,
-        ]),
-    ],
-    [
-      'an id is inserted beyond any number',
-      'id@9007199254740991',
-      (on) =>
-        on.run(`INSERT INTO sealog.entry_id VALUES (1, $1, 9223372036854775807, $2, $3)`, [
-          on.stream.id,
-          entryIdHash('foreign'),
-          on.stream.month,
-        ]),
-    ],
+    ['a hashed id is changed', 'id@57', ids('ids[18] = 0')],
+    ['the last half of one is changed', 'id@57', ids('ids_rest[18] = ids_rest[18] # 1')],
+    ['an id is moved to another entry', 'id@57 id@58', moved(58)],
+    ['an id is moved behind the end', 'id@57 id@640', moved(640)],
+    ['an id is moved to another tenant', 'id@57', moved(57, { tenant: '2' })],
+    ['an id is moved to another stream', 'id@57', moved(57, { stream: '4711' })],
+    ['an id is deleted', 'id@57', (on) => on.run(withoutId(57), [on.stream.id])],
+    ['an id is inserted', 'id@57', planted(57, FOREIGN)],
+    ['an id is inserted beyond any number', 'id@9007199254740991', planted('9223372036854775807', FOREIGN)],
+    ['an id is inserted before the first', 'id@-5', planted(-5, FOREIGN)],
     [
       'the lowest and the highest id are inserted',
       'id@57 id@58',
-      (on) =>
-        on.run(
-          `INSERT INTO sealog.entry_id VALUES (1, $1, 57, '00000000-0000-0000-0000-000000000000', $2), (1, $1, 58, 'ffffffff-ffff-ffff-ffff-ffffffffffff', $2)`,
-          [on.stream.id, on.stream.month],
-        ),
+      async (on) => {
+        await planted(57, `'00000000-0000-0000-0000-000000000000'`)(on);
+        await planted(58, `'ffffffff-ffff-ffff-ffff-ffffffffffff'`)(on);
+      },
     ],
-    [
-      'an id is stored twice',
-      'id@57',
-      (on) =>
-        on.run('INSERT INTO sealog.entry_id SELECT * FROM sealog.entry_id WHERE stream = $1 AND seq = 57', [
-          on.stream.id,
-        ]),
-    ],
-    [
-      'an id is moved to another partition',
-      'id@57',
-      (on) => on.run('UPDATE sealog.entry_id SET drop_month = 0 WHERE stream = $1 AND seq = 57', [on.stream.id]),
-    ],
+    ['an id is stored twice', 'id@57', async (on) => planted(57, `'${await hashedId(on, 57)}'`)(on)],
+    ['an id is moved to another partition', 'id@57', moved(57, { month: 0 })],
     [
       'the ids of two entries are swapped',
       'id@57 id@58',
-      (on) =>
-        on.run('UPDATE sealog.entry_id SET seq = 115 - seq WHERE stream = $1 AND seq IN (57, 58)', [on.stream.id]),
+      ids(
+        'ids = ids[:17] || ids[19] || ids[18] || ids[20:], ids_rest = ids_rest[:17] || ids_rest[19] || ids_rest[18] || ids_rest[20:]',
+      ),
     ],
+    ['an id is deleted and another inserted', 'id@57 id@80', moved(80, { id: FOREIGN })],
     [
-      'an id is deleted and another inserted',
-      'id@57 id@80',
+      'the ids of a block are moved to another tenant',
+      Array.from({ length: 40 }, (_, i) => `id@${40 + i}`).join(' '),
+      ids('tenant = tenant + 1'),
+    ],
+    ['a block has an id too many', 'id@80', ids('ids = ids || 4711::bigint, ids_rest = ids_rest || 4711::bigint')],
+    [
+      'more ids than any block has room for',
+      'id@1024',
       async (on) => {
-        await on.run('DELETE FROM sealog.entry_id WHERE stream = $1 AND seq = 57', [on.stream.id]);
-        await on.run(`INSERT INTO sealog.entry_id VALUES (1, $1, 80, $2, $3)`, [
-          on.stream.id,
-          entryIdHash('foreign'),
-          on.stream.month,
-        ]);
+        for (const { name } of await on.run(
+          `SELECT conname AS name FROM pg_constraint WHERE conrelid = 'sealog.entry_id'::regclass AND contype = 'c'`,
+        ))
+          await on.run(`ALTER TABLE sealog.entry_id DROP CONSTRAINT ${name} CASCADE`);
+        await on.run(
+          `UPDATE sealog.entry_id SET ids = ids || array_fill(NULL::bigint, ARRAY[2000]) || 4711::bigint,
+             ids_rest = ids_rest || array_fill(NULL::bigint, ARRAY[2000]) || 4711::bigint WHERE stream = $1 AND first_seq = 0`,
+          [on.stream.id],
+        );
       },
     ],
     [
@@ -1225,16 +1220,23 @@ describe('the index is changed', () => {
       'block@40 id@80 tag@120',
       async (on) => {
         await rawRecords(on, 40, () => new Uint8Array(0));
-        await on.run(`INSERT INTO sealog.entry_id VALUES (1, $1, 80, $2, $3)`, [
-          on.stream.id,
-          entryIdHash('foreign'),
-          on.stream.month,
-        ]);
+        await planted(80, FOREIGN)(on);
         await on.run('INSERT INTO sealog.tag VALUES (1, $1, 4711, 120, $2)', [on.stream.id, on.stream.month]);
       },
     ],
   ]);
 });
+
+/** The hash of an entry's id, as it is stored. */
+async function hashedId(on: Hands, seq: number): Promise<string> {
+  const [row] = await on.run(
+    `SELECT array_send(ids[at : at]) AS ids, array_send(ids_rest[at : at]) AS rest
+     FROM sealog.entry_id CROSS JOIN LATERAL (SELECT ($2 - first_seq + 1)::integer AS at) AS place
+     WHERE stream = $1 AND at BETWEEN 1 AND cardinality(ids)`,
+    [on.stream.id, seq],
+  );
+  return decodeIdHashes(row!['ids'] as unknown as Buffer, row!['rest'] as unknown as Buffer)[0]!;
+}
 
 function everyBlock(kind: string, blocks = 16): string {
   return Array.from({ length: blocks }, (_, i) => `${kind}@${40 * i}`).join(' ');
@@ -1460,7 +1462,7 @@ describe('a month key', () => {
     try {
       const on = handsOn(homes.get(MAIN)!, homes.get(OTHER)!);
       await on.rewriteRecord(57, () => ({ action: 'thing.other' }));
-      await on.run('DELETE FROM sealog.entry_id WHERE stream = $1 AND seq = 600', [on.stream.id]);
+      await on.run(withoutId(600), [on.stream.id]);
       const report = await verified(MAIN, '/nowhere');
       expect([report.verdict, places(report)]).toEqual(['tampered', ['record@57', 'id@600']]);
     } finally {

@@ -431,15 +431,24 @@ function rowExamples(out: Section, entries: readonly Entry[]): void {
     'what the plain tag 0.0 is the hash of',
   );
   out.hex('tag.0.3.message', message(entries[0]!.marks[3]!, tagKey), 'what the keyed tag 0.3 is the hash of');
-  out.prose('The rows of `entry_id`:');
+  out.prose('The hashed ids, and the rows of `entry_id`:');
   out.table(
-    ['label', 'seq', 'id of the event', 'id of the row'],
+    ['label', 'seq', 'id of the event', 'hashed id'],
     entries.map(({ seq, event }) => [
       `id.${seq}`,
       String(seq),
       event['id'] as string,
       entryIdHash(event['id'] as string),
     ]),
+  );
+  out.table(
+    ['label', 'first_seq', 'ids', 'ids_rest'],
+    BLOCKS.map(({ first, entries: count }) => {
+      const hashes = entries.slice(first, first + count).map(({ event }) => entryIdHash(event['id'] as string));
+      const halves = (from: number) =>
+        hashes.map((hash) => BigInt.asIntN(64, BigInt(`0x${hash.replaceAll('-', '').slice(from, from + 16)}`)));
+      return [`row.ids${first}`, String(first), `{${halves(0).join(',')}}`, `{${halves(16).join(',')}}`];
+    }),
   );
   out.prose(
     'The rows of `block` (the columns `records` and `parts` stand above; `tenant`, `stream` and `key_id` are 1):',

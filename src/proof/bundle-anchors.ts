@@ -22,7 +22,7 @@ import {
   type StoredLeaf,
 } from '../store/anchors.ts';
 import { checkpointsOf } from '../store/checkpoints.ts';
-import { blockOf, placesOfId } from '../store/log-reader.ts';
+import { blockOf, placesInAll } from '../store/log-reader.ts';
 import { type StreamRow, streamsOf } from '../store/streams.ts';
 import type { Tables } from '../store/tables.ts';
 import { treeNodes } from '../store/tree-hashes.ts';
@@ -120,7 +120,7 @@ async function placed(
   leaf: StoredLeaf,
 ): Promise<PlacedLeaf | undefined> {
   const ids = streams.map(({ id }) => id);
-  const [place] = await placesOfId(verifier, ids, entryIdHash(toHex(leaf.tick)));
+  const [place] = await placesInAll(verifier, ids, entryIdHash(toHex(leaf.tick)));
   const stream = streams.find(({ id }) => id === place?.streamId);
   if (place === undefined || stream === undefined || place.seq >= stream.size) return undefined;
   const evidence = await evidenceFrom(verifier, stream.id, place.seq + 1, EVIDENCE_MAX);

@@ -6,7 +6,6 @@ import assert from 'node:assert/strict';
 import { encodeParts, encodeRecords, packPayload, type StoredBlock, spansOf } from '../chain/block.ts';
 import { equalBytes, fromHex } from '../chain/bytes.ts';
 import { OUTCOMES } from '../chain/category.ts';
-import { entryIdHash } from '../chain/entry.ts';
 import { type Entry, openBlock } from '../chain/open-block.ts';
 import { type HeldRange, heldAt } from '../chain/pruning-certificate.ts';
 import { parseInstant } from '../chain/retain-until.ts';
@@ -45,7 +44,6 @@ export function cutBlock(
     oldHash: sha256(block.parts),
     goneTags: [...tagsOfEntries(entries, own.tagKey)],
     blocks,
-    ids: entries.filter(isHeld).map(({ record }) => [record.seq, entryIdHash(record.id)]),
   };
 }
 

@@ -14,6 +14,7 @@ import { EvidenceError, KeyUnavailableError, Problem } from '../errors.ts';
 import { BLOCK_COLUMNS, type BlockRow, storedBlock } from './block-row.ts';
 import { inOnePiece } from './bounded-client.ts';
 import { type Database, withClient } from './database.ts';
+import { encodeIdHashes } from './id-hashes.ts';
 import { NO_SIGNER, SIGNER_REFUSAL } from './signer.ts';
 import { earlierRetention, type StoredRetention } from './streams.ts';
 
@@ -152,7 +153,8 @@ async function lockStreams(
 /**
  * A statement of its own, after the locks: its snapshot then shows what the transaction before us committed, and the clock is read
  * when nobody can come in between. The drop months stand in the text, because only constants let PostgreSQL leave out the other
- * partitions when it plans; there are a few different texts a month.
+ * partitions when it plans; there are a few different texts a month. Only the index of ids may find them: the connections of the writer read no
+ * table from end to end where there is an index (`database.ts`), and that of streams is none of a sum.
  */
 async function findSeen(
   client: pg.PoolClient,
@@ -165,17 +167,20 @@ async function findSeen(
     if (members === undefined) classes.set(key, [{ index, query }]);
     else members.push({ index, query });
   }
-  const values: string[] = [];
+  const values: (string | Buffer)[] = [];
   const branches = [...classes].map(([months, members]) => {
+    const { ids, rest } = encodeIdHashes(members.map(({ query }) => query.idHash));
     values.push(
       arrayOf(members.map(({ index }) => index)),
       arrayOf(members.map(({ query }) => query.streamId)),
-      arrayOf(members.map(({ query }) => query.idHash)),
+      ...[ids, rest],
     );
     const n = values.length;
-    return `SELECT w.n, e.seq FROM unnest($${n - 2}::integer[], $${n - 1}::integer[], $${n}::uuid[]) AS w (n, stream, id)
-            CROSS JOIN LATERAL (SELECT seq FROM sealog.entry_id
-              WHERE drop_month IN (${months}) AND stream = w.stream AND id = w.id ORDER BY seq DESC LIMIT 1) AS e`;
+    return `SELECT w.n, e.seq FROM unnest($${n - 3}::integer[], $${n - 2}::integer[], $${n - 1}::bigint[], $${n}::bigint[]) AS w (n, stream, id, rest)
+            CROSS JOIN LATERAL (SELECT e.first_seq + i.at - 1 AS seq
+              FROM sealog.entry_id AS e CROSS JOIN LATERAL unnest(e.ids, e.ids_rest) WITH ORDINALITY AS i (id, rest, at)
+              WHERE e.drop_month IN (${months}) AND e.ids && ARRAY[w.id] AND e.stream + 0 = w.stream AND i.id = w.id AND i.rest = w.rest
+              ORDER BY 1 DESC LIMIT 1) AS e`;
   });
   const found =
     branches.length === 0
@@ -250,10 +255,11 @@ new_tag AS (
     ON b.n = t.n
 ),
 new_id AS (
-  INSERT INTO sealog.entry_id (tenant, stream, seq, id, drop_month)
-  SELECT b.tenant, b.stream, i.seq, i.id, b.drop_month
-  FROM unnest($21::integer[], $22::bigint[], $23::uuid[]) AS i (n, seq, id)
-  JOIN unnest($2::integer[], $3::integer[], $6::integer[]) WITH ORDINALITY AS b (tenant, stream, drop_month, n) ON b.n = i.n
+  INSERT INTO sealog.entry_id (tenant, stream, first_seq, drop_month, ids, ids_rest)
+  SELECT b.tenant, b.stream, b.first_seq, b.drop_month,
+         ($21::bigint[])[b.ids_from : b.ids_from + b.entries - 1], ($22::bigint[])[b.ids_from : b.ids_from + b.entries - 1]
+  FROM unnest($2::integer[], $3::integer[], $4::bigint[], $5::integer[], $6::integer[], $23::integer[])
+       AS b (tenant, stream, first_seq, entries, drop_month, ids_from)
 ),
 new_tile AS (
   INSERT INTO sealog.tile (tenant, stream, level, tile_index, hashes, root)
@@ -280,7 +286,9 @@ async function write(client: pg.PoolClient, { blocks, tiles, heads }: NewRows): 
   const tileAt = tiles.map((tile) => blob.add(tile.hashes, tile.root));
   const headAt = heads.map((head) => blob.add(head.head, head.frontier));
   const tags = blocks.flatMap((block, n) => block.tags.map((tag) => [n + 1, tag] as const));
-  const ids = blocks.flatMap((block, n) => block.idHashes.map((id, i) => [n + 1, block.firstSeq + i, id] as const));
+  const { ids, rest } = encodeIdHashes(blocks.flatMap((block) => block.idHashes));
+  const idsAt: number[] = [];
+  for (const [i] of blocks.entries()) idsAt.push(i === 0 ? 1 : idsAt[i - 1]! + blocks[i - 1]!.entries);
   const column = <R>(rows: readonly R[], pick: (row: R) => number | bigint | string | undefined): string =>
     arrayOf(rows.map(pick));
   await client.query({
@@ -307,9 +315,9 @@ async function write(client: pg.PoolClient, { blocks, tiles, heads }: NewRows): 
       column(blocks, (b) => b.parts.length),
       column(tags, (t) => t[0]),
       column(tags, (t) => t[1]),
-      column(ids, (i) => i[0]),
-      column(ids, (i) => i[1]),
-      column(ids, (i) => i[2]),
+      ids,
+      rest,
+      arrayOf(idsAt),
       column(tiles, (t) => t.stream.tenantId),
       column(tiles, (t) => t.stream.id),
       column(tiles, (t) => t.level),

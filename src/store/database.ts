@@ -101,6 +101,11 @@ export function openDatabase(options: DatabaseOptions): Database {
       lock_timeout: `${LOCK_WAIT_MAX_MS}`,
       statement_timeout: `${STATEMENT_MAX_MS}`,
       idle_in_transaction_session_timeout: `${IDLE_IN_TRANSACTION_MAX_MS}`,
+      // Compiling takes longer than any statement of ours, and goes by costs that enable_seqscan makes up.
+      jit: 'off',
+      // What the writer prepares is planned once: planning takes longer than a small batch, and values would not change the plan. It may be
+      // planned while a table is small, and must serve when it is large (append.ts).
+      ...(role === 'sealog_writer' ? { plan_cache_mode: 'force_generic_plan', enable_seqscan: 'off' } : {}),
       ...PEER_SETTINGS,
     };
     const config: BoundedConfig = {

@@ -315,7 +315,7 @@ export async function streamIds(
 export async function isInAdministration(database: Kysely<Tables>, tenant: string, idHash: string): Promise<boolean> {
   const { rows } = await sql<{ is: boolean }>`
     SELECT EXISTS (SELECT FROM sealog.tenant AS t JOIN sealog.stream AS s ON s.tenant = t.id AND s.category = 'log_administration'
-      JOIN sealog.entry_id AS i ON i.drop_month = 0 AND i.stream = s.id WHERE t.name = ${tenant} AND i.id = ${idHash}::uuid) AS is`.execute(
+      JOIN sealog.kept_places(${idHash}::uuid) AS p ON p.stream = s.id WHERE t.name = ${tenant}) AS is`.execute(
     database,
   );
   return rows[0]!.is;

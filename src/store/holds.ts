@@ -231,8 +231,6 @@ export interface CutBlock {
   readonly oldHash: Uint8Array;
   readonly goneTags: readonly bigint[];
   readonly blocks: readonly PlacedBlock[];
-  /** Of the entries that are moved: seq, and the hash of the id. */
-  readonly ids: readonly (readonly [seq: number, idHash: string])[];
 }
 
 /** Puts blocks in place of one, in one transaction. Returns false where it is another by now. */
@@ -240,7 +238,7 @@ export async function moveHeld(
   writer: pg.Pool,
   run: string,
   { streamId, firstSeq }: { readonly streamId: number; readonly firstSeq: number },
-  { oldHash, goneTags, blocks, ids }: CutBlock,
+  { oldHash, goneTags, blocks }: CutBlock,
 ): Promise<boolean> {
   const rows = blocks.map(({ records: _, parts: __, tags: ___, firstSeq: first, keyId, dropMonth, ...block }) => ({
     ...block,
@@ -248,12 +246,12 @@ export async function moveHeld(
   }));
   const tags = blocks.flatMap((block) => block.tags.map((tag) => [block.firstSeq, String(tag), block.dropMonth]));
   const { rows: answers } = await writer.query<{ done: boolean }>(
-    'SELECT sealog.move_held($1, $2, $3, $4, $5::bigint[], $6::jsonb, $7::bytea[], $8::bytea[], $9::jsonb, $10::jsonb) AS done',
+    'SELECT sealog.move_held($1, $2, $3, $4, $5::bigint[], $6::jsonb, $7::bytea[], $8::bytea[], $9::jsonb) AS done',
     [
       ...[run, streamId, firstSeq, oldHash, `{${goneTags.join(',')}}`, JSON.stringify(rows)],
       blocks.map(({ records }) => Buffer.from(records)),
       blocks.map(({ parts }) => Buffer.from(parts)),
-      ...[JSON.stringify(tags), JSON.stringify(ids)],
+      JSON.stringify(tags),
     ],
   );
   return answers[0]!.done;

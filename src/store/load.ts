@@ -109,8 +109,10 @@ export class Load {
     await client.query(
       `DELETE FROM sealog.tag AS t WHERE NOT EXISTS (SELECT FROM sealog.stream AS s WHERE s.id = t.stream AND t.first_seq < s.size)`,
     );
+    // Before 0016 it had a row an entry.
+    const place = this.#facts.tables['entry_id']?.includes('seq') ? 'seq' : 'first_seq';
     await client.query(
-      `DELETE FROM sealog.entry_id AS e WHERE NOT EXISTS (SELECT FROM sealog.stream AS s WHERE s.id = e.stream AND e.seq < s.size)`,
+      `DELETE FROM sealog.entry_id AS e WHERE NOT EXISTS (SELECT FROM sealog.stream AS s WHERE s.id = e.stream AND e.${place} < s.size)`,
     );
     // A tick whose entry is not there means nothing; leaves of it must not speak of streams that are not there either.
     await client.query(

@@ -14,22 +14,33 @@ export interface EntryPlace {
   readonly dropMonth: number;
 }
 
-/** Returns where an id stands in these streams, newest first; its hash decides, so the caller compares the id itself. */
+/**
+ * Returns where an id stands in these streams of the transaction's tenant, newest first; its hash decides, so the caller compares the id itself.
+ * Their rows are asked for too: they are what our own filter holds to the tenant.
+ */
 export async function placesOfId(
   database: Kysely<Tables>,
   streamIds: readonly number[],
   idHash: string,
 ): Promise<EntryPlace[]> {
   if (streamIds.length === 0) return [];
-  const rows = await database
-    .selectFrom('sealog.entry_id')
-    .select(['stream', 'seq', 'drop_month'])
-    .where('stream', 'in', streamIds)
-    .where('id', '=', idHash)
-    .orderBy('seq', 'desc')
-    .limit(100)
-    .execute();
-  return rows.map((row) => ({ streamId: row.stream, seq: row.seq, dropMonth: row.drop_month }));
+  const { rows } = await sql<EntryPlace>`
+    SELECT p.stream AS "streamId", p.seq, p.drop_month AS "dropMonth"
+    FROM sealog.own_places(${idHash}::uuid) AS p JOIN ${sql.table('sealog.stream')} AS s ON s.id = p.stream
+    WHERE s.id = ANY (${[...streamIds]}::integer[]) ORDER BY p.seq DESC LIMIT 100`.execute(database);
+  return rows;
+}
+
+/** The same for those who may see every tenant's. */
+export async function placesInAll(
+  verifier: Kysely<Tables>,
+  streamIds: readonly number[],
+  idHash: string,
+): Promise<EntryPlace[]> {
+  const { rows } = await sql<EntryPlace>`
+    SELECT p.stream AS "streamId", p.seq, p.drop_month AS "dropMonth" FROM sealog.places(${idHash}::uuid) AS p
+    WHERE p.stream = ANY (${[...streamIds]}::integer[]) ORDER BY p.seq DESC LIMIT 100`.execute(verifier);
+  return rows;
 }
 
 /** Returns the block that holds `seq`, or undefined. With drop months only their partitions are looked at. */

@@ -17,7 +17,7 @@ import { certificateId } from '../chain/pruning-certificate.ts';
 import { EvidenceError, KeyUnavailableError } from '../errors.ts';
 import type { Closing, LogStream, LogWideSource, SourceEvidence, TickLeaf } from '../verify/log-wide-source.ts';
 import { keyStatements } from './checkpoints.ts';
-import { blockOf, placesOfId } from './log-reader.ts';
+import { blockOf, placesInAll } from './log-reader.ts';
 import type { Tables } from './tables.ts';
 import { recordsOf, treeNodes } from './tree-hashes.ts';
 import { orphanedStreams, type SourceKeys, verifySource } from './verify-source.ts';
@@ -220,19 +220,9 @@ async function placesOf(
   const places = new Map<string, { epoch: number; seq: number }>();
   if (ticks.length === 0 || epochs.length === 0) return places;
   const wanted = new Map(ticks.map((tick) => [entryIdHash(toHex(tick)), toHex(tick)]));
-  const rows = await database
-    .selectFrom('sealog.entry_id')
-    .select(['stream', 'seq', 'id'])
-    .where('drop_month', '=', sql.lit(0))
-    .where(
-      'stream',
-      'in',
-      epochs.map(({ id }) => id),
-    )
-    .where('id', 'in', [...wanted.keys()])
-    .orderBy('stream')
-    .orderBy('seq')
-    .execute();
+  const { rows } = await sql<{ stream: number; seq: number; id: string }>`
+    SELECT p.stream, p.seq, w.id FROM unnest(${[...wanted.keys()]}::uuid[]) AS w (id) CROSS JOIN LATERAL sealog.kept_places(w.id) AS p
+    WHERE p.stream = ANY (${epochs.map(({ id }) => id)}::integer[]) ORDER BY p.stream, p.seq`.execute(database);
   const epochOf = new Map(epochs.map(({ id, epoch }) => [id, epoch]));
   for (const { stream, seq, id } of rows) {
     const tick = wanted.get(id)!;
@@ -295,7 +285,7 @@ async function certifiedOpening(database: Kysely<Tables>, streamId: number): Pro
     .execute();
   for (const row of rows) {
     const details = decodeCanonical(utf8(row.certificate)) as JsonObject;
-    const places = await placesOfId(database, [row.entry_stream!], entryIdHash(certificateId(details)));
+    const places = await placesInAll(database, [row.entry_stream!], entryIdHash(certificateId(details)));
     if (places.some(({ seq }) => seq === row.entry_seq)) return details['opening'];
   }
   return undefined;

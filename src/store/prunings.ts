@@ -306,8 +306,8 @@ export async function certificatesOf(writer: pg.Pool, run: string): Promise<Stor
 export async function notePlace(writer: pg.Pool, run: string, streamId: number, id: string): Promise<boolean> {
   const { rowCount } = await writer.query(
     `UPDATE sealog.pruning_certificate AS c SET entry_stream = f.stream, entry_seq = f.seq
-     FROM (SELECT e.stream, e.seq, a.tenant FROM sealog.entry_id AS e JOIN sealog.stream AS a ON a.id = e.stream
-           WHERE e.drop_month = 0 AND a.category = 'log_administration' AND e.id = sealog.id_hash($3)
+     FROM (SELECT e.stream, e.seq, a.tenant FROM sealog.kept_places(sealog.id_hash($3)) AS e JOIN sealog.stream AS a ON a.id = e.stream
+           WHERE a.category = 'log_administration'
            ORDER BY a.epoch DESC, e.seq LIMIT 1) AS f
      WHERE c.run = $1 AND c.stream = $2 AND c.tenant = f.tenant AND c.entry_seq IS NULL`,
     [run, streamId, id],

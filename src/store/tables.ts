@@ -75,7 +75,15 @@ export interface Tables {
     parts: Buffer;
   };
   'sealog.tag': { tenant: number; stream: number; tag: string; first_seq: number; drop_month: number };
-  'sealog.entry_id': { tenant: number; stream: number; seq: number; id: string; drop_month: number };
+  'sealog.entry_id': {
+    tenant: number;
+    stream: number;
+    first_seq: number;
+    drop_month: number;
+    /** Halves of hashed ids (`id-hashes.ts`). */
+    ids: unknown;
+    ids_rest: unknown;
+  };
   'sealog.tile': { tenant: number; stream: number; level: number; tile_index: number; hashes: Buffer; root: Buffer };
   'sealog.tile_edge': { tenant: number; stream: number; tile_index: number; width: number; hashes: Buffer };
   'sealog.pruning': {

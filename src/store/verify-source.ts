@@ -8,20 +8,27 @@
  * once compared all rows with all rows and ran into the statement's time limit.
  */
 import { type Kysely, type RawBuilder, sql } from 'kysely';
+import { BLOCK_ENTRIES_MAX } from '../chain/block.ts';
 import { type Category, streamName } from '../chain/category.ts';
 import {
+  ID_BUCKET_BITS,
   type IdRow,
   INDEX_BUCKETS,
   type IndexScope,
   type IndexSlice,
+  idBucket,
+  isInScope,
   type KeyOwner,
   type LogSource,
+  type SeqRange,
   type SourceBlock,
   type StoredRow,
   type StreamState,
+  seqsOfIdBucket,
   type TagRow,
 } from '../verify/log-source.ts';
 import { type BlockRow, storedBlock } from './block-row.ts';
+import { decodeIdHashes } from './id-hashes.ts';
 import type { Tables } from './tables.ts';
 
 export interface SourceKeys {
@@ -35,7 +42,9 @@ const ROWS_A_PAGE = 10_000;
 const INT_MAX = 2_147_483_647;
 const INT_MIN = -2_147_483_648;
 const BIGINT_MIN = '-9223372036854775808';
-const UUID_MIN = '00000000-0000-0000-0000-000000000000';
+/** Entries whose ids one statement brings, and rows at most: more than they have where each stands in a row of its own. */
+const IDS_A_WINDOW = 4096;
+const ID_ROWS_MAX = 2 * IDS_A_WINDOW;
 
 export function verifySource(
   database: Kysely<Tables>,
@@ -63,6 +72,29 @@ export function verifySource(
              tenant <> ${await tenant()} AS foreign
       FROM sealog.block WHERE stream = ${streamId} ${rest}`.execute(database);
     return rows.map((row) => ({ ...storedBlock(row), foreign: row.foreign }));
+  };
+
+  /** The ids that are stored of some entries; bounded where one stored more rows than entries can have. */
+  const idRows = async ({ from, to }: SeqRange, month?: number): Promise<(IdRow & { foreign: boolean })[]> => {
+    const { rows } = await sql<{ first_seq: number; drop_month: number; ids: Buffer; rest: Buffer; foreign: boolean }>`
+      SELECT ${exact('first_seq')}, drop_month, array_send(ids) AS ids, array_send(ids_rest) AS rest, tenant <> ${await tenant()} AS foreign
+      FROM sealog.entry_id WHERE stream = ${streamId} AND first_seq >= ${from - BLOCK_ENTRIES_MAX}::bigint AND first_seq < ${to}::bigint
+        ${month === undefined ? sql`` : sql`AND drop_month = ${sql.lit(month)}`}
+      ORDER BY entry_id.first_seq LIMIT ${ID_ROWS_MAX}`.execute(database);
+    return rows.flatMap(({ first_seq: first, drop_month: dropMonth, ids, rest, foreign }) =>
+      decodeIdHashes(ids, rest).flatMap((idHash, i) => {
+        const seq = Math.min(first + Math.min(i, BLOCK_ENTRIES_MAX), Number.MAX_SAFE_INTEGER);
+        return idHash === undefined || seq < from || seq >= to ? [] : { seq, idHash, dropMonth, foreign };
+      }),
+    );
+  };
+
+  /** Where the next row of ids begins: a size may be stated that no entries come to. */
+  const firstIdsFrom = async (seq: number): Promise<number | undefined> => {
+    const { rows } = await sql<{ first_seq: number }>`
+      SELECT ${exact('first_seq')} FROM sealog.entry_id WHERE stream = ${streamId} AND first_seq >= ${seq}::bigint
+      ORDER BY entry_id.first_seq LIMIT 1`.execute(database);
+    return rows[0]?.first_seq;
   };
 
   return {
@@ -200,44 +232,64 @@ export function verifySource(
       async missing(rows) {
         const missing: IdRow[] = [];
         for (const [dropMonth, own] of Map.groupBy(rows, (row) => row.dropMonth)) {
-          const { rows: found } = await sql<{ n: number }>`
-          SELECT w.n FROM unnest(${arrayOf(own.map((row) => row.idHash))}::uuid[], ${arrayOf(own.map((row) => row.seq))}::bigint[])
-            WITH ORDINALITY AS w (id, seq, n)
-          WHERE (SELECT true FROM sealog.entry_id AS t WHERE t.drop_month = ${sql.lit(dropMonth)} AND t.stream = ${streamId}
-                 AND t.id = w.id AND t.seq = w.seq AND t.tenant = ${await tenant()} LIMIT 1) IS NULL`.execute(database);
-          missing.push(...found.map(({ n }) => own[n - 1]!));
+          const wanted = new Map(own.map((row) => [row.seq, row]));
+          for (const window of windows([...wanted.keys()]))
+            for (const row of await idRows(window, dropMonth))
+              if (!row.foreign && wanted.get(row.seq)?.idHash === row.idHash) wanted.delete(row.seq);
+          missing.push(...wanted.values());
         }
         return missing;
       },
 
-      async *counts(scope, expected) {
-        for (const { from, to } of ranges(expected)) {
+      async *counts(scope) {
+        let from: number | undefined = 0;
+        for (let isFirst = true; from !== undefined; isFirst = false) {
+          const to: number = from + ROWS_A_SLICE;
+          const isLast = to >= scope.size;
           yield await slice(
             database,
-            sql`SELECT get_byte(uuid_send(id), 0) * 256 + get_byte(uuid_send(id), 1) AS bucket,
-                     count(*) FILTER (WHERE ${inScope('seq', scope)}) AS rows, ${greatest('seq')} AS last
-              FROM sealog.entry_id WHERE stream = ${streamId} AND id BETWEEN ${firstId(from)} AND ${lastId(to)} GROUP BY 1`,
+            sql`SELECT ((i.seq >> ${sql.lit(ID_BUCKET_BITS)}) & ${sql.lit(INDEX_BUCKETS - 1)})::integer AS bucket,
+                     count(*) FILTER (WHERE ${inScope('i.seq', scope)}) AS rows, ${greatest('i.seq')} AS last
+              FROM sealog.entry_id AS e CROSS JOIN LATERAL (${IDS_OF_ROW}) AS i
+              WHERE e.stream = ${streamId} ${isFirst ? sql`` : sql`AND e.first_seq >= ${from}::bigint`}
+                ${isLast ? sql`` : sql`AND e.first_seq < ${to}::bigint`} GROUP BY 1`,
           );
+          from = isLast ? undefined : await firstIdsFrom(to);
         }
       },
 
       async *rowsIn(bucket, scope) {
-        let after = { id: UUID_MIN, seq: BIGINT_MIN, month: INT_MIN };
-        for (;;) {
-          const { rows } = await sql<IndexedRow & { id: string }>`
-          SELECT id::text AS id, ${exact('seq')}, drop_month, count(*) AS copies, bool_or(tenant <> ${await tenant()}) AS foreign
-          FROM sealog.entry_id AS e
-          WHERE stream = ${streamId} AND id BETWEEN ${firstId(bucket)} AND ${lastId(bucket)} AND ${inScope('seq', scope)}
-            AND (e.id, seq, drop_month) > (${after.id}::uuid, ${after.seq}::bigint, ${after.month}::integer)
-          GROUP BY e.id, seq, drop_month ORDER BY e.id, seq, drop_month LIMIT ${ROWS_A_PAGE}`.execute(database);
-          const last = rows.at(-1);
-          if (last === undefined) return;
-          yield rows.map((row): StoredRow<IdRow> => ({ idHash: row.id, seq: row.seq, ...common(row) }));
-          after = { id: last.id, seq: String(last.seq), month: last.drop_month };
+        const found = new Map<string, StoredRow<IdRow>>();
+        // Nobody's are those before the first entry.
+        for (const window of [{ from: -Number.MAX_SAFE_INTEGER, to: 0 }, ...seqsOfIdBucket(bucket, scope.size)]) {
+          for (const row of await idRows(window)) {
+            if (idBucket(row.seq) !== bucket || !isInScope(row.seq, scope)) continue;
+            const key = `${row.seq} ${row.dropMonth} ${row.idHash}`;
+            const known = found.get(key);
+            const copies = 1 + (known?.copies ?? 0);
+            found.set(key, { ...row, copies, foreign: row.foreign || known?.foreign === true });
+          }
         }
+        if (found.size > 0) yield [...found.values()];
       },
     },
   };
+}
+
+/** The entries of a row of ids, as SQL. A row that names places which no number does is at the last that one names; so is what no block has room for. */
+const IDS_OF_ROW = sql`
+  SELECT least(greatest(least(e.first_seq, 9007199254740991), -9007199254740991) + least(u.at, ${sql.lit(BLOCK_ENTRIES_MAX + 1)}) - 1, 9007199254740991) AS seq
+  FROM unnest(e.ids, e.ids_rest) WITH ORDINALITY AS u (id, rest, at) WHERE u.id IS NOT NULL AND u.rest IS NOT NULL`;
+
+/** Groups of seqs that one statement brings the ids of. */
+function windows(seqs: readonly number[]): SeqRange[] {
+  const found: { from: number; to: number }[] = [];
+  for (const seq of seqs.toSorted((a, b) => a - b)) {
+    const last = found.at(-1);
+    if (last !== undefined && seq < last.from + IDS_A_WINDOW) last.to = seq + 1;
+    else found.push({ from: seq, to: seq + 1 });
+  }
+  return found;
 }
 
 /** Tables whose rows belong to a stream; each has an index that begins with it. */
@@ -309,7 +361,7 @@ function inScope(column: string, { size, except }: IndexScope): RawBuilder<boole
   return sql`${seq} < ${size}::bigint${sql.join(holes, sql``)}`;
 }
 
-/** Cuts the buckets into ranges of about equally many rows, in the order of the index: tags and hashed ids are evenly spread. */
+/** Cuts the buckets into ranges of about equally many rows, in the order of the index: tags are evenly spread. */
 function* ranges(expected: number): Iterable<{ from: number; to: number }> {
   const count = Math.min(Math.max(1, Math.ceil(expected / ROWS_A_SLICE)), INDEX_BUCKETS);
   const bound = (i: number) => Math.floor((i * INDEX_BUCKETS) / count);
@@ -322,14 +374,6 @@ function firstTag(bucket: number): RawBuilder<unknown> {
 
 function lastTag(bucket: number): RawBuilder<unknown> {
   return sql`${String((BigInt(bucket + 1 - INDEX_BUCKETS / 2) << 48n) - 1n)}::bigint`;
-}
-
-function firstId(bucket: number): RawBuilder<unknown> {
-  return sql`${bucket.toString(16).padStart(4, '0').padEnd(32, '0')}::uuid`;
-}
-
-function lastId(bucket: number): RawBuilder<unknown> {
-  return sql`${bucket.toString(16).padStart(4, '0').padEnd(32, 'f')}::uuid`;
 }
 
 function arrayOf(values: readonly (number | bigint | string)[]): string {

@@ -79,17 +79,27 @@ export interface StoredIndex<Row> {
   rowsIn(bucket: number, scope: IndexScope): AsyncIterable<StoredRow<Row>[]>;
 }
 
-/** An index is counted in this many buckets: by the first 16 bits of tag or hashed id, which are evenly spread. */
+/** An index is counted in this many buckets: tags by their first 16 bits, which are evenly spread, ids by their entries' places. */
 export const INDEX_BUCKETS = 65_536;
+/** Entries that are next to each other share a bucket, 1024 of them. */
+export const ID_BUCKET_BITS = 10;
+const ID_BUCKET_ENTRIES = 2 ** ID_BUCKET_BITS;
 
 /** The bucket of a tag, a signed 64-bit integer. */
 export function tagBucket(tag: bigint): number {
   return Number(tag >> 48n) + INDEX_BUCKETS / 2;
 }
 
-/** The bucket of a hashed id, written as a UUID. */
-export function idBucket(idHash: string): number {
-  return Number.parseInt(idHash.slice(0, 4), 16);
+/** The bucket of an entry's id, by the entry's seq. */
+export function idBucket(seq: number): number {
+  const bucket = Math.floor(seq / ID_BUCKET_ENTRIES) % INDEX_BUCKETS;
+  return bucket < 0 ? bucket + INDEX_BUCKETS : bucket;
+}
+
+/** The entries before `size` whose ids are in a bucket. */
+export function* seqsOfIdBucket(bucket: number, size: number): Iterable<SeqRange> {
+  for (let from = bucket * ID_BUCKET_ENTRIES; from < size; from += INDEX_BUCKETS * ID_BUCKET_ENTRIES)
+    yield { from, to: from + ID_BUCKET_ENTRIES };
 }
 
 /**

@@ -248,7 +248,7 @@ class StreamCheck {
     this.#ids = new IndexCheck(
       {
         kind: 'id',
-        bucketOf: (row) => idBucket(row.idHash),
+        bucketOf: (row) => idBucket(row.seq),
         seqOf: (row) => row.seq,
         nameOf: (row) => `the hashed id ${row.idHash} of this entry`,
         stored: source.ids,

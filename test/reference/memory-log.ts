@@ -284,7 +284,7 @@ export function memorySource(rows: tables.Rows, streamId: number, keys: LogSourc
     }),
     ids: memoryIndex(ofStream(rows.ids), tenant, {
       rowOf: ({ id, seq, dropMonth }: tables.IdRow): IndexedId => ({ idHash: id, seq, dropMonth }),
-      bucketOf: (row) => idBucket(row.idHash),
+      bucketOf: (row) => idBucket(row.seq),
       seqOf: (row) => row.seq,
       keyOf: (row) => `${row.dropMonth} ${row.seq} ${row.idHash}`,
     }),

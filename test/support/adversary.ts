@@ -108,7 +108,7 @@ export class Adversary {
     for (const [table, column] of [
       ['block', 'first_seq'],
       ['tag', 'first_seq'],
-      ['entry_id', 'seq'],
+      ['entry_id', 'first_seq'],
     ])
       await this.run(`DELETE FROM sealog.${table} WHERE stream = $1 AND ${column} >= $2`, [stream.id, size]);
     await this.setTree(stream, kept.map(leafHash));
@@ -178,11 +178,11 @@ export class Adversary {
       await this.run('UPDATE sealog.anchor_leaf SET tick = $2 WHERE tick = $1', [tick, root]);
     }
     for (const [from, to] of ids)
-      await this.run('UPDATE sealog.entry_id SET id = $3 WHERE stream = $1 AND id = $2', [
-        anchor.id,
-        entryIdHash(from),
-        entryIdHash(to),
-      ]);
+      await this.run(
+        `UPDATE sealog.entry_id SET ids = array_replace(ids, sealog.id_half($2), sealog.id_half($3)),
+           ids_rest = array_replace(ids_rest, sealog.id_rest($2), sealog.id_rest($3)) WHERE stream = $1`,
+        [anchor.id, entryIdHash(from), entryIdHash(to)],
+      );
     await this.rewrite(anchor, 0, ({ id }) => ({ id: ids.get(id) ?? id }));
   }
 }
