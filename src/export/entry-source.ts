@@ -21,8 +21,8 @@ interface Keys {
   keysById(id: string): Promise<{ readonly dataKey: Uint8Array }>;
 }
 
-/** Of 128 KiB each at most. */
-const BLOCKS_A_READ = 32;
+/** Of 256 KiB each at most. */
+const BLOCKS_A_READ = 16;
 
 /** A block with its key. */
 export interface KeyedBlock {

@@ -31,7 +31,7 @@ import { isPruned, type Keys, openKeys } from './entries.ts';
 
 /** In a cursor oldest first: the newest recordedAt when the search began. */
 const UNTIL = 'until';
-/** Blocks that one request looks at: at about 0.3 ms each, well under a second. Each stream is given one look in any case, or a cursor might never move. */
+/** Blocks that one request looks at: at about 0.5 ms each, well under a second. Each stream is given one look in any case, or a cursor might never move. */
 const BLOCKS_LOOKED_MAX = 256;
 const BLOCKS_A_LOOK = 16;
 /** Moving what is held takes seconds, once a month. */

@@ -51,8 +51,8 @@ const ALIVE_EVERY_MS = 15_000;
 const SEARCHES_MAX = 20;
 /** Of different tenants: a scan of a large log keeps others from theirs for hours, and each takes its share of what opens blocks. */
 const AT_ONCE = 4;
-/** Of 128 KiB each at most. */
-const BLOCKS_A_LOOK = 32;
+/** Of 256 KiB each at most. */
+const BLOCKS_A_LOOK = 16;
 
 export class ErasureSearch {
   readonly #deps: SearchDeps;

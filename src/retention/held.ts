@@ -42,8 +42,8 @@ export interface HeldDeps {
 
 /** Runs of entries that become held in one month of one stream: for some years of them a certificate has room. */
 const RUNS_A_MONTH_MAX = 2000;
-/** Of 128 KiB each at most. */
-const BLOCKS_A_READ = 32;
+/** Of 256 KiB each at most. */
+const BLOCKS_A_READ = 16;
 /** Somebody else may seal the same block anew: an erasure. */
 const ATTEMPTS_MAX = 5;
 
