@@ -26,7 +26,7 @@ export interface Service {
 }
 
 const REPOSITORY = fileURLToPath(new URL('..', import.meta.url));
-const COMMAND = join('src', 'cli', 'main.ts');
+const COMMAND = join('bin', 'sealog');
 export const TENANT = 'bench';
 const TOKEN_SECONDS = 12 * 3600;
 const START_TIMEOUT_MS = 120_000;
@@ -47,7 +47,7 @@ export async function startService(dataDir: string, logFile: string, settings: S
   const env = { ...defaultEnvironment(dataDir), ...settings };
   const startedAt = performance.now();
   const output = openSync(logFile, 'w');
-  const child = spawn(process.execPath, [COMMAND, 'serve'], {
+  const child = spawn(COMMAND, ['serve'], {
     cwd: REPOSITORY,
     env,
     stdio: ['ignore', output, output],
