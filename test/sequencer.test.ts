@@ -4,7 +4,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from
 import { ClockGuard } from '../src/chain/clock-guard.ts';
 import { type PendingEntry, pendingEntry, type StreamRef } from '../src/chain/entry.ts';
 import { sealWith } from '../src/chain/sealed-run.ts';
-import { type Receipt, Sequencer } from '../src/chain/sequencer.ts';
+import { type AppendStore, type Receipt, Sequencer } from '../src/chain/sequencer.ts';
 import { fileMonthKeys } from '../src/keys/file-month-keys.ts';
 import { Keyring } from '../src/keys/keyring.ts';
 import { dropMonthsAhead } from '../src/retention/partitions.ts';
@@ -560,8 +560,11 @@ describe('by itself', () => {
   });
 
   /** A sequencer whose service says that it is `wall.now`, and whose database `base.now`. */
-  function sequencerAt(wall: { now: number }, base: { now: number }): Sequencer {
-    const store = appendStore(database);
+  function sequencerAt(
+    wall: { now: number },
+    base: { now: number },
+    store: AppendStore = appendStore(database),
+  ): Sequencer {
     return new Sequencer({
       store: {
         transact: (streamIds, queries, work, onWritten) =>
@@ -667,6 +670,40 @@ describe('by itself', () => {
     expect(again!.seq).toBe(first!.seq + 1);
     const { body } = await service.get('/v1/events/old');
     expect(body.log.seq).toBe(again!.seq);
+  });
+
+  it('a COMMIT that takes long is waited for without a lock, and what comes behind it is stored', async () => {
+    const store = appendStore(database);
+    const [committing, begun, gate] = [1, 2, 3].map(() => Promise.withResolvers<void>());
+    let transactions = 0;
+    const clock = { now: Date.now() };
+    await makeMonths(clock.now);
+    const sequencer = sequencerAt(clock, clock, {
+      transact: async (streamIds, queries, work, onWritten) => {
+        const number = ++transactions;
+        const watched: typeof work = (transaction) => {
+          if (number === 2) begun!.resolve();
+          return work(transaction);
+        };
+        const result = await store.transact(streamIds, queries, watched, onWritten);
+        if (number > 1) return result;
+        committing!.resolve();
+        await gate!.promise;
+        return result;
+      },
+    });
+    const behind = await directory.open('behind', 'data_access');
+    const first = append(sequencer, [entry(await directory.open('ahead', 'data_access'), 'a')]);
+    await committing!.promise;
+    const second = append(sequencer, [entry(behind, 'b')]);
+    await begun!.promise;
+    const lock = `SELECT FROM sealog.stream WHERE id = ${behind.id} FOR UPDATE`;
+    await expect(service.adminPool.query(`${lock} NOWAIT`)).rejects.toThrow('could not obtain lock');
+    expect((await service.adminPool.query(lock)).rowCount).toBe(1);
+    gate!.resolve();
+    expect(await first).toMatchObject([{ id: 'a', seq: 0 }]);
+    expect(await second).toMatchObject([{ id: 'b', seq: 0 }]);
+    expect(transactions).toBe(3);
   });
 
   it('takes up what is appended at any moment after an answer', async () => {

@@ -14,6 +14,7 @@
  * told so (`outcome_unknown`); any failure before means that nothing was stored.
  */
 import assert from 'node:assert/strict';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { EvidenceError, KeyUnavailableError, Problem } from '../errors.ts';
 import { decodeRecords, encodeRecords, packPayload, type StoredBlock, spansOf, unpackPayload } from './block.ts';
 import { concatBytes, fromHex, toHex } from './bytes.ts';
@@ -183,6 +184,8 @@ const ENTRY_BYTES = GROUP_BYTES_MAX / GROUP_ENTRIES_MAX;
 /** Streams whose unfinished tile is remembered (8 KiB each at most); others read it from their newest blocks once a tile. */
 const EDGES_MAX = 2000;
 const OBJECTION_AGE_MS = 10_000;
+/** How long locks are held behind another group's COMMIT: many times as long as one takes, and less than the database lets a transaction wait. */
+const BEHIND_MAX_MS = 500;
 const DAY_MS = 86_400_000;
 
 interface Waiting {
@@ -204,18 +207,6 @@ interface Edge {
   readonly head: string;
   readonly leaves: readonly Uint8Array[];
 }
-
-/** A group that another comes behind. */
-interface Ahead {
-  /** Whether its first transaction committed, or had nothing to. Told before any of it is tried again, for which it needs its locks once more. */
-  readonly tried: Promise<boolean>;
-  /** Everybody in it was answered. */
-  readonly settled: Promise<void>;
-}
-
-const NOBODY_AHEAD: Ahead = { tried: Promise.resolve(true), settled: Promise.resolve() };
-/** Whoever began behind a group that is tried again gives back the locks. */
-const AHEAD_IS_TRIED_AGAIN = new Problem('busy');
 
 type GroupResult =
   | {
@@ -321,18 +312,16 @@ export class Sequencer {
    * would be the next, and so on, and neither would have anything beside it.
    */
   async #run(): Promise<void> {
-    let ahead = NOBODY_AHEAD;
+    let ahead: Promise<void> = Promise.resolve();
     // Let what arrives in this turn of the event loop join the group.
     await Promise.resolve();
     while (this.#queue.length > 0) {
       const written = Promise.withResolvers<void>();
-      const tried = Promise.withResolvers<boolean>();
-      const settled = this.#commitGroup(this.#takeGroup(), ahead, written.resolve, tried.resolve);
-      ahead = { tried: tried.promise, settled };
+      ahead = this.#commitGroup(this.#takeGroup(), ahead, written.resolve);
       await written.promise;
-      await Promise.race([settled, this.#gathered()]);
+      await Promise.race([ahead, this.#gathered()]);
     }
-    await ahead.settled;
+    await ahead;
   }
 
   /** Resolves when half of all that is under way waits. */
@@ -392,12 +381,8 @@ export class Sequencer {
     return group;
   }
 
-  async #commitGroup(
-    group: readonly Waiting[],
-    ahead: Ahead,
-    onWritten: () => void,
-    onTried: (committed: boolean) => void,
-  ): Promise<void> {
+  /** `ahead` resolves when the group before this one has ended. */
+  async #commitGroup(group: readonly Waiting[], ahead: Promise<void>, onWritten: () => void): Promise<void> {
     const { log, wallClock } = this.#options;
     const started = performance.now();
     try {
@@ -406,7 +391,6 @@ export class Sequencer {
       let runs = await this.#sealGroup(group, guess);
       for (let attempt = 1; ; attempt++) {
         const result = await this.#transactBehind(ahead, group, runs, onWritten);
-        onTried(result.kind === 'done');
         if (result.kind === 'done') {
           for (const head of result.heads) this.#known.set(head.id, { size: head.size, head: toHex(head.head) });
           for (const [waiting, outcomes] of result.outcomes) this.#settle(waiting, () => waiting.resolve(outcomes));
@@ -424,8 +408,7 @@ export class Sequencer {
       }
       this.#objection = undefined;
     } catch (error) {
-      onTried(false);
-      await ahead.settled;
+      await ahead;
       await this.#refuse(group, error);
     } finally {
       onWritten();
@@ -437,13 +420,7 @@ export class Sequencer {
    * failed for that is tried again one by one. Where the database or the clock is in the way, all share it.
    */
   async #refuse(group: readonly Waiting[], error: unknown): Promise<void> {
-    const again = (part: readonly Waiting[]) =>
-      this.#commitGroup(
-        part,
-        NOBODY_AHEAD,
-        () => {},
-        () => {},
-      );
+    const again = (part: readonly Waiting[]) => this.#commitGroup(part, Promise.resolve(), () => {});
     if (error instanceof StreamProblem) {
       // A flood to them must not make the others' group many: these stay one. What opens an epoch is appended alone.
       const isMeant = ({ submission }: Waiting) =>
@@ -506,31 +483,35 @@ export class Sequencer {
 
   /**
    * Begins while the COMMIT of the group ahead is on its way, so that the way to the database lies behind us when that has ended. What both
-   * change is locked until then. Where that takes longer than anybody waits for a lock, or that group is tried again, we begin again behind it.
+   * change is locked until then; and what was written is not tried again, for which that group would want its locks once more. A COMMIT that
+   * takes long keeps nobody else from our streams: we give their locks back, and begin again behind it. Until it has ended nothing of ours is written.
    */
   async #transactBehind(
-    ahead: Ahead,
+    ahead: Promise<void>,
     group: readonly Waiting[],
     runs: readonly SealedRun[],
     onWritten: () => void,
   ): Promise<GroupResult> {
-    let isSettled = false;
-    void ahead.settled.then(() => {
-      isSettled = true;
+    let isAhead = true;
+    const ended = ahead.then(() => {
+      isAhead = false;
     });
+    const wait = async (): Promise<void> => {
+      if (isAhead) await Promise.race([ended, sleep(BEHIND_MAX_MS, undefined, { ref: false })]);
+      if (isAhead) throw new Problem('busy');
+    };
     try {
-      return await this.#transact(ahead, group, runs, onWritten);
+      return await this.#transact(wait, group, runs, onWritten);
     } catch (error) {
-      const isAhead =
-        error === AHEAD_IS_TRIED_AGAIN || (error instanceof Problem && error.code === 'busy' && !isSettled);
       if (!isAhead) throw error;
-      await ahead.settled;
-      return this.#transact(NOBODY_AHEAD, group, runs, onWritten);
+      await ended;
+      return this.#transact(wait, group, runs, onWritten);
     }
   }
 
+  /** `wait` resolves when what is written ahead has ended. */
   async #transact(
-    ahead: Ahead,
+    wait: () => Promise<void>,
     group: readonly Waiting[],
     runs: readonly SealedRun[],
     onWritten: () => void,
@@ -542,7 +523,7 @@ export class Sequencer {
       streamIds,
       queries,
       async (transaction) => {
-        if (!(await ahead.tried)) throw AHEAD_IS_TRIED_AGAIN;
+        await wait();
         const heads = new Map(transaction.heads.map((head) => [head.id, head]));
         this.#checkPlaces(runs, heads);
         // What the rows say of the policy, and of the newest entries, may lead to other months than was thought.
