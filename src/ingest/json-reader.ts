@@ -89,11 +89,12 @@ export function readJson(bytes: Uint8Array, options: ReadOptions = {}): JsonValu
 
 /** Reads one JSON text as an item of a batch is read. Throws as `readJson` does. */
 export function readItem(bytes: Uint8Array, { depthMax = DEPTH_MAX }: ReadOptions = {}): ReadItem {
-  return readText(bytes, depthMax, (reader) => {
+  const read = (reader: Reader): ReadItem => {
     const item = reader.readItem();
     reader.expectEnd();
     return item;
-  });
+  };
+  return read(readerOf(bytes, depthMax, read));
 }
 
 /**
@@ -107,7 +108,7 @@ export function readJsonArray(
   bytes: Uint8Array,
   { itemsMax, depthMax = DEPTH_MAX }: ReadArrayOptions,
 ): Iterable<ReadItem> {
-  return readText(bytes, depthMax, (reader) => reader.readItems(itemsMax));
+  return readerOf(bytes, depthMax, (reader) => [...reader.readItems(itemsMax)]).readItems(itemsMax);
 }
 
 /**
@@ -239,20 +240,18 @@ function decode(text: string, isAscii: boolean): string {
   return isAscii ? text : Buffer.from(text, 'latin1').toString();
 }
 
-/** Reads strictly; what is wrong before the first byte that is not UTF-8 is reported first. */
-function readText<T>(bytes: Uint8Array, depthMax: number, read: (reader: Reader) => T): T {
+/** Returns a reader of UTF-8. Throws where it is none: what `read` finds wrong before the first byte that is not is reported first. */
+function readerOf(bytes: Uint8Array, depthMax: number, read: (reader: Reader) => unknown): Reader {
   const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
   if (buffer[0] === 0xef && buffer[1] === 0xbb && buffer[2] === 0xbf) {
     throw jsonProblem('', 'the text starts with a byte order mark', 0);
   }
-  if (isUtf8(buffer)) return read(new Reader(buffer, depthMax));
+  if (isUtf8(buffer)) return new Reader(buffer, depthMax);
 
   const validBytes = validUtf8Bytes(buffer);
   let field = '';
   try {
-    const found = read(new Reader(buffer.subarray(0, validBytes), depthMax));
-    if (typeof found === 'object' && found !== null && Symbol.iterator in found)
-      for (const _ of found as Iterable<unknown>);
+    read(new Reader(buffer.subarray(0, validBytes), depthMax));
   } catch (problem) {
     if (!(problem instanceof Problem)) throw problem;
     const [error] = problem.errors;
@@ -314,8 +313,9 @@ class Reader {
   /** Where the reader is: for each object that is open the name of its present member, for each array the index. Only the first `#depth` are valid. */
   readonly #path: (string | number)[] = [];
   #depth = 0;
-  /** Of the object that was read last. */
+  /** Of the object that was read last, and whether they stand in canonical order. */
   #members: readonly Member[] = [];
+  #isSorted = true;
   /** Index of the present item of a batch. */
   #item: number | undefined;
 
@@ -390,11 +390,10 @@ class Reader {
   #readObject(): string | undefined {
     const spaces = this.#spaces;
     const members = this.#readMembers();
-    const isWritten =
-      spaces === this.#spaces &&
-      members.every((member, i) => member.rewritten === undefined && (i === 0 || members[i - 1]!.name < member.name));
-    if (isWritten) return undefined;
-    sortByName(members);
+    const isSorted = this.#isSorted;
+    if (isSorted && spaces === this.#spaces && members.every(({ rewritten }) => rewritten === undefined))
+      return undefined;
+    if (!isSorted) sortByName(members);
     let text = '';
     for (const { at, end, rewritten } of members) {
       text += (text === '' ? '{' : ',') + (rewritten ?? this.#text.slice(at, end));
@@ -410,6 +409,7 @@ class Reader {
     /** All names, where they are many and not in order. */
     let names: Set<string> | undefined;
     let greatest = '';
+    let isSorted = true;
     let code = this.#skipSpace();
     while (code !== CLOSE_BRACE || members.length > 0) {
       if (code !== QUOTE) this.#refuseSyntax('a member name in double quotes', level);
@@ -422,6 +422,7 @@ class Reader {
       if (name > greatest || members.length === 0) {
         greatest = name;
       } else {
+        isSorted = false;
         if (members.length >= MANY_MEMBERS) names ??= new Set(members.map((member) => member.name));
         const isTaken = names === undefined ? members.some((member) => member.name === name) : names.has(name);
         if (isTaken) this.#refuse('the object has a member of this name already', at, this.#depth);
@@ -449,6 +450,7 @@ class Reader {
     }
     this.#close();
     this.#members = members;
+    this.#isSorted = isSorted;
     return members;
   }
 
