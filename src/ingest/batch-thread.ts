@@ -13,11 +13,12 @@ import { KeyUnavailableError, Problem } from '../errors.ts';
 import { Appender } from './appender.ts';
 import { answerBatch, type Batch, type BatchAnswer, type BatchLimits } from './batch.ts';
 import { encodeEntries, encodeRun, type RunColumns, type SealedColumns } from './batch-wire.ts';
+import type { EvidenceRule, OpenStream } from './events.ts';
 import { ThreadCalls } from './thread-calls.ts';
 
 assert(parentPort !== null, 'runs as a worker thread');
 
-/** Streams and keys that are remembered; both are asked for again when they were forgotten. */
+/** Keys that are remembered; they are asked for again when they were forgotten. */
 const REMEMBERED_MAX = 10_000;
 /** The main thread knows when a key has ended. */
 const REMEMBERED_MS = 1000;
@@ -30,23 +31,25 @@ const main = new ThreadCalls(parentPort, {
   reseal: (asked: { submission: number; entries: Uint32Array; dropMonth: number }) => reseal(asked),
 });
 
-const keysFor: KeysFor = remembered(
-  (stream: StreamRef, dropMonth: number) => `${stream.id} ${dropMonth}`,
-  (stream, dropMonth) => main.call<StreamKeys>('keysFor', { stream, dropMonth }),
-);
+const known = new Map<string, { readonly asked: Promise<StreamKeys>; readonly until: number }>();
+
+const keysFor: KeysFor = (stream, dropMonth) => {
+  const key = `${stream.id} ${dropMonth}`;
+  const found = known.get(key);
+  if (found !== undefined && performance.now() < found.until) return found.asked;
+  const asked = main.call<StreamKeys>('keysFor', { stream, dropMonth });
+  known.set(key, { asked, until: performance.now() + REMEMBERED_MS });
+  asked.catch(() => known.delete(key));
+  if (known.size > REMEMBERED_MAX) known.delete(known.keys().next().value ?? key);
+  return asked;
+};
 
 const seal = sealWith(keysFor);
 
 async function answer(number: number, batch: Batch): Promise<BatchAnswer> {
-  // Not longer than for one batch: the main thread knows when a stream's epoch was closed.
-  const openStream = remembered(
-    (tenant: string, category: string) => `${tenant}/${category}`,
-    (tenant, category) => main.call<StreamRef>('openStream', { tenant, category }),
-  );
-  const evidenceRule = remembered(
-    (tenant: string, category: string) => `${tenant}/${category}`,
-    (tenant, category) => main.call<'refuse' | 'flag'>('evidenceRule', { tenant, category }),
-  );
+  // Asked for each batch anew: the main thread knows when a stream's epoch was closed.
+  const openStream: OpenStream = (tenant, category) => main.call('openStream', { tenant, category });
+  const evidenceRule: EvidenceRule = (tenant, category) => main.call('evidenceRule', { tenant, category });
   // The month in which an entry stamped now may be dropped. Where the sequencer sees another, it asks for sealing anew.
   const dropMonth = ({ retentionMonths }: StreamRef) =>
     dropMonthOf(retentionMonths === undefined ? undefined : addMonths(batch.now, retentionMonths));
@@ -104,21 +107,4 @@ async function reseal({
   const kept = Array.from(entries, (index) => all[index]!);
   const [run] = await sealRuns(kept, () => dropMonth, seal);
   return encodeRun(run!, new Map(kept.map((entry, i) => [entry, entries[i]!])));
-}
-
-function remembered<A, B, T>(
-  keyOf: (a: A, b: B) => string,
-  ask: (a: A, b: B) => Promise<T>,
-): (a: A, b: B) => Promise<T> {
-  const known = new Map<string, { readonly asked: Promise<T>; readonly until: number }>();
-  return (a, b) => {
-    const key = keyOf(a, b);
-    const found = known.get(key);
-    if (found !== undefined && performance.now() < found.until) return found.asked;
-    const asked = ask(a, b);
-    known.set(key, { asked, until: performance.now() + REMEMBERED_MS });
-    asked.catch(() => known.delete(key));
-    if (known.size > REMEMBERED_MAX) known.delete(known.keys().next().value ?? key);
-    return asked;
-  };
 }
