@@ -5,7 +5,7 @@
 import { randomBytes } from 'node:crypto';
 import { canonicalBytes, canonicalText, type JsonObject, type JsonValue } from './canonical.ts';
 import { OUTCOMES, type Outcome } from './category.ts';
-import { type OpenPart, PART_NAMES, type PartName, partsHashHexOf, SALT_BYTES } from './part.ts';
+import { type OpenPart, PART_NAMES, type PartName, partsHashHex, SALT_BYTES } from './part.ts';
 import { frameRecord, type RecordFrame } from './record.ts';
 import { sha256Hex } from './sha256.ts';
 import { type Mark, marksOf } from './tag.ts';
@@ -108,7 +108,7 @@ export function pendingCanonical(stream: StreamRef, event: CanonicalEvent, mayRe
     parts.push({ name, salt: freshSalt(), value });
     bytes += SALT_BYTES + value.length;
   }
-  const hash = partsHashHexOf(parts);
+  const hash = partsHashHex(parts);
   const frame = frameRecord({ ...event, stream: stream.name, parts: hash }, event.sourceText);
   return {
     stream,

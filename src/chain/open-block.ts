@@ -3,7 +3,7 @@ import { EvidenceError } from '../errors.ts';
 import { decodeParts, decodeRecords, type StoredBlock, unpackPayload } from './block.ts';
 import { fromHex, toHex } from './bytes.ts';
 import { leafHash } from './merkle.ts';
-import { type Part, partsHashHexOf } from './part.ts';
+import { type Part, partsHashHex } from './part.ts';
 import { decodeRecord, partsHashIn, type Rec } from './record.ts';
 import { openSealed } from './seal.ts';
 
@@ -48,7 +48,7 @@ export function openParts(
 
 /** Throws `EvidenceError` unless these are the parts that the record commits to. */
 export function checkParts(record: Pick<Rec, 'seq' | 'parts'>, parts: readonly Part[]): void {
-  if (partsHashHexOf(parts) !== record.parts)
+  if (partsHashHex(parts) !== record.parts)
     throw new EvidenceError(`the parts of entry ${record.seq} are not those that its record commits to`);
 }
 

@@ -84,17 +84,12 @@ export function commitmentOf(part: Part): Uint8Array {
 }
 
 /** Returns the parts hash (32 bytes). `parts` MUST be in name order, without repeats. */
-export function partsHash(parts: readonly { readonly name: PartName; readonly commitment: Uint8Array }[]): Uint8Array {
-  return sha256(joinCommitments(parts));
-}
-
-/** Returns the parts hash of parts that are open or closed, likewise. */
-export function partsHashOf(parts: readonly Part[]): Uint8Array {
+export function partsHash(parts: readonly Part[]): Uint8Array {
   return sha256(joinCommitments(parts));
 }
 
 /** The same as hex, as records have it. */
-export function partsHashHexOf(parts: readonly Part[]): string {
+export function partsHashHex(parts: readonly Part[]): string {
   return sha256Hex(joinCommitments(parts));
 }
 
@@ -102,7 +97,7 @@ export function partsHashHexOf(parts: readonly Part[]): string {
 const joined = new Uint8Array(512);
 
 /** What the parts hash is the hash of, in memory that the next call uses again. */
-function joinCommitments(parts: readonly (Part | Pick<ClosedPart, 'name' | 'commitment'>)[]): Uint8Array {
+function joinCommitments(parts: readonly Part[]): Uint8Array {
   joined.set(PARTS_TAG);
   let at = PARTS_TAG.length;
   let last = '';

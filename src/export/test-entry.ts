@@ -4,7 +4,7 @@ import { toHex, utf8 } from '../chain/bytes.ts';
 import { canonicalText } from '../chain/canonical.ts';
 import { OWN_TENANT } from '../chain/category.ts';
 import { leafHash } from '../chain/merkle.ts';
-import { type Part, type PartName, partsHashOf, SALT_BYTES } from '../chain/part.ts';
+import { type Part, type PartName, partsHashHex, SALT_BYTES } from '../chain/part.ts';
 import { encodeRecord, NO_PREVIOUS, type Rec } from '../chain/record.ts';
 import type { ExportedEntry } from './exported-entry.ts';
 
@@ -26,7 +26,7 @@ export function testEntry(nowMs: number): ExportedEntry {
     severity: 0,
     occurredAt: now,
     source: { service: 'sealog' },
-    parts: toHex(partsHashOf(parts)),
+    parts: partsHashHex(parts),
     seq: 0,
     previous: NO_PREVIOUS,
     recordedAt: now,

@@ -4,10 +4,10 @@
  */
 import assert from 'node:assert/strict';
 import { encodeParts, packPayload, type StoredBlock } from '../chain/block.ts';
-import { equalBytes, fromHex, toHex } from '../chain/bytes.ts';
+import { fromHex } from '../chain/bytes.ts';
 import { decodeCanonical, type JsonValue } from '../chain/canonical.ts';
 import { checkParts, openParts, openRecords } from '../chain/open-block.ts';
-import { commitmentOf, isOpen, type Part, type PartName, partsHashOf } from '../chain/part.ts';
+import { commitmentOf, isOpen, type Part, type PartName, partsHashHex } from '../chain/part.ts';
 import type { Rec } from '../chain/record.ts';
 import { sealParts } from '../chain/seal.ts';
 import { sha256 } from '../chain/sha256.ts';
@@ -44,7 +44,7 @@ export function resealWithout(
   const parts = sealParts(keys.dataKey, stream, hashes, packPayload(encodeParts(after)));
   // Read back before it replaces anything.
   for (const [i, own] of openParts({ parts }, stream, keys.dataKey, records).entries())
-    assert(toHex(partsHashOf(own)) === records[i]!.parts && equalBytes(partsHashOf(own), partsHashOf(before[i]!)));
+    assert(partsHashHex(own) === records[i]!.parts && partsHashHex(before[i]!) === records[i]!.parts);
   const left = tagsOf(records, after, keys.tagKey);
   return {
     oldHash: sha256(block.parts),

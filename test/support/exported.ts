@@ -3,7 +3,7 @@ import { toHex, utf8 } from '../../src/chain/bytes.ts';
 import { canonicalText, type JsonObject, type JsonValue } from '../../src/chain/canonical.ts';
 import type { Category, Outcome } from '../../src/chain/category.ts';
 import { leafHash } from '../../src/chain/merkle.ts';
-import { commitmentOf, PART_NAMES, type Part, type PartName, partsHashOf, SALT_BYTES } from '../../src/chain/part.ts';
+import { commitmentOf, PART_NAMES, type Part, type PartName, partsHashHex, SALT_BYTES } from '../../src/chain/part.ts';
 import { encodeRecord, NO_PREVIOUS, type Rec } from '../../src/chain/record.ts';
 import { sha256 } from '../../src/chain/sha256.ts';
 import type { ExportedEntry } from '../../src/export/exported-entry.ts';
@@ -45,7 +45,7 @@ export function exportedEntry(event: JsonObject, options: EntryOptions = {}): Ex
     occurredAt: event['occurredAt'] as string,
     source: event['source'] as JsonObject,
     ...(options.evidence === undefined ? {} : { evidence: options.evidence }),
-    parts: toHex(partsHashOf(parts)),
+    parts: partsHashHex(parts),
     seq,
     previous,
     recordedAt,

@@ -13,7 +13,7 @@ import { checkCosignature, isLineOf, parseCosignerVkey } from '../../chain/cosig
 import { type AnchorPlace, anchorEpoch } from '../../chain/key-statement.ts';
 import { checkInclusion, leafHash } from '../../chain/merkle.ts';
 import { parseSignatureLine } from '../../chain/note.ts';
-import { partsHash } from '../../chain/part.ts';
+import { partsHashHex } from '../../chain/part.ts';
 import { decodeRecord } from '../../chain/record.ts';
 import { formatInstant } from '../../chain/retain-until.ts';
 import { sha256 } from '../../chain/sha256.ts';
@@ -50,7 +50,7 @@ export interface CheckedAnchor {
   readonly signedNow: boolean;
 }
 
-const NO_PARTS = toHex(partsHash([]));
+const NO_PARTS = partsHashHex([]);
 const TICK_SOURCE = canonicalText({ service: 'sealog' });
 
 /** Checks an anchor; what is wrong goes to `findings`. Returns undefined where it shows nothing. */

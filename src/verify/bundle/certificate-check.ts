@@ -2,11 +2,10 @@
  * `certificates.ndjson` of an evidence bundle of version 2: entries of the tenant's `log_administration`, each with its opening and its path to a
  * signed checkpoint (docs/format.md section 22). They certify what the openings of the bundle say was erased.
  */
-import { equalBytes, fromHex } from '../../chain/bytes.ts';
 import { CERTIFICATE_ACTIONS, streamParts } from '../../chain/certificate.ts';
 import type { BundleManifest } from '../../chain/evidence-bundle.ts';
 import { checkInclusion, leafHash } from '../../chain/merkle.ts';
-import { isOpen, partsHashOf } from '../../chain/part.ts';
+import { isOpen, partsHashHex } from '../../chain/part.ts';
 import { decodeRecord } from '../../chain/record.ts';
 import { parseInstant } from '../../chain/retain-until.ts';
 import { EvidenceError } from '../../errors.ts';
@@ -39,7 +38,7 @@ export function checkCertificates(
       throw new EvidenceError('certificates.ndjson: not in order, or one stands twice');
     before = { stream, seq };
     try {
-      if (!equalBytes(partsHashOf(line.parts), fromHex(record.parts))) {
+      if (partsHashHex(line.parts) !== record.parts) {
         findings.add('part', 'the parts of a certificate are not those that its record commits to', stream, seq);
         continue;
       }
