@@ -493,17 +493,20 @@ export class Sequencer {
     onWritten: () => void,
   ): Promise<GroupResult> {
     let isAhead = true;
+    let gaveBack = false;
     const ended = ahead.then(() => {
       isAhead = false;
     });
     const wait = async (): Promise<void> => {
       if (isAhead) await Promise.race([ended, sleep(BEHIND_MAX_MS, undefined, { ref: false })]);
-      if (isAhead) throw new Problem('busy');
+      gaveBack = isAhead;
+      if (gaveBack) throw new Problem('busy');
     };
     try {
       return await this.#transact(wait, group, runs, onWritten);
     } catch (error) {
-      if (!isAhead) throw error;
+      // That one may have ended while we gave the locks back.
+      if (!isAhead && !gaveBack) throw error;
       await ended;
       return this.#transact(wait, group, runs, onWritten);
     }
