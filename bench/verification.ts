@@ -16,6 +16,7 @@ import { openSealed } from '../src/chain/seal.ts';
 import { PartsThreads } from '../src/cli/parts-threads.ts';
 import { fileMonthKeys } from '../src/keys/file-month-keys.ts';
 import { Keyring } from '../src/keys/keyring.ts';
+import { BLOCK_COLUMNS } from '../src/store/block-row.ts';
 import { keyById } from '../src/store/data-keys.ts';
 import { type Database, openDatabase } from '../src/store/database.ts';
 import { readOrigin } from '../src/store/deployment.ts';
@@ -149,7 +150,6 @@ async function prepareBaseline(dataDir: string, isReady: boolean): Promise<() =>
       }
       for await (const page of pages(client, 'tile', 'tile_index', id)) rows += page.length;
       for await (const page of pages(client, 'entry_id', 'first_seq', id)) rows += page.length;
-      for await (const page of pages(client, 'tag', 'first_seq', id)) rows += page.length;
     }
     hashAll(ready);
     if (rows === 0) throw new Error('there are no rows');
@@ -163,7 +163,8 @@ const PARTS_HASH = /"parts":"([0-9a-f]{64})"/;
 async function* pages(client: pg.Client, table: string, column: string, stream: number) {
   const size = table === 'block' || table === 'tile' ? 32 : 2000;
   // Rows of an index have no order that is worth a sort: they are read by ranges of entries.
-  const isIndex = table === 'entry_id' || table === 'tag';
+  const isIndex = table === 'entry_id';
+  const columns = table === 'block' ? `${BLOCK_COLUMNS.join()}, array_send(tags) AS tags` : '*';
   const { rows: bounds } = await client.query({
     name: `bounds ${table}`,
     text: `SELECT coalesce(max(${column}), -1)::float8 AS last FROM sealog.${table} WHERE stream = $1`,
@@ -174,8 +175,8 @@ async function* pages(client: pg.Client, table: string, column: string, stream: 
     const { rows } = await client.query({
       name: `page ${table}`,
       text: isIndex
-        ? `SELECT * FROM sealog.${table} WHERE stream = $1 AND ${column} > $2 AND ${column} <= $2 + $3::bigint`
-        : `SELECT * FROM sealog.${table} WHERE stream = $1 AND ${column} > $2 ORDER BY ${column} LIMIT $3`,
+        ? `SELECT ${columns} FROM sealog.${table} WHERE stream = $1 AND ${column} > $2 AND ${column} <= $2 + $3::bigint`
+        : `SELECT ${columns} FROM sealog.${table} WHERE stream = $1 AND ${column} > $2 ORDER BY ${column} LIMIT $3`,
       values: [stream, after, size],
     });
     if (!isIndex && rows.length === 0) return;

@@ -129,7 +129,7 @@ describe.skipIf(DATA === undefined)('the real corpus', () => {
     // The tables are there without an entry too, with their months.
     const grown = (name: string): number => perEvent(now.get(name)! - (empty.get(name) ?? 0));
     const all = [...now.keys()].reduce((sum, name) => sum + grown(name), 0);
-    const parts = ['block', 'tag', 'entry_id', 'tile'].map((name) => `${name} ${grown(name)}`).join(', ');
+    const parts = ['block', 'entry_id', 'tile'].map((name) => `${name} ${grown(name)}`).join(', ');
     process.stderr.write(
       `the corpus: ${sent.length} events of ${perEvent(bytes)} bytes each; on disk ${all} bytes each (${parts})\n`,
     );

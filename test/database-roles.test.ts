@@ -34,7 +34,7 @@ interface May {
   readonly execute: readonly string[];
 }
 
-const TREES = ['tenant', 'stream', 'block', 'tag', 'tile', 'tile_edge', 'checkpoint', 'verification'];
+const TREES = ['tenant', 'stream', 'block', 'tile', 'tile_edge', 'checkpoint', 'verification'];
 /** What finds an entry that is kept for ever by its id. */
 const OF_IDS = ['id_hash(text)', 'id_half(uuid)', 'id_rest(uuid)', 'kept_places(uuid)'];
 /** The deployment's, and what lies beneath proofs. */
@@ -78,9 +78,8 @@ const MAY: Readonly<Record<AppRole, May>> = {
       key_generation: ['generation', 'begun_by'],
       block: [
         ...['tenant', 'stream', 'first_seq', 'entries', 'drop_month', 'recorded_from', 'recorded_to', 'occurred_from'],
-        ...['occurred_to', 'key_id', 'severity_min', 'severity_max', 'outcomes', 'records', 'parts'],
+        ...['occurred_to', 'key_id', 'severity_min', 'severity_max', 'outcomes', 'records', 'parts', 'tags'],
       ],
-      tag: ['tenant', 'stream', 'tag', 'first_seq', 'drop_month'],
       entry_id: ['tenant', 'stream', 'first_seq', 'drop_month', 'ids', 'ids_rest'],
       tile: ['tenant', 'stream', 'level', 'tile_index', 'hashes', 'root'],
       outside_evidence: [
@@ -141,7 +140,7 @@ const MAY: Readonly<Record<AppRole, May>> = {
       ...['is_erasure_certified(uuid, integer)', 'erase_parts(uuid, integer, bigint, integer, bytea, bytea, bigint[])'],
       ...[...OF_IDS, 'anchored_at(integer, bigint)', 'drop_month(uuid)'],
       ...['release_hold(uuid)', 'look_at_holds(uuid)', 'has_newer_holds(uuid)', 'month_of_held()'],
-      'move_held(uuid, integer, bigint, bytea, bigint[], jsonb, bytea[], bytea[], jsonb)',
+      'move_held(uuid, integer, bigint, bytea, jsonb, bytea[], bytea[])',
       'set_retention(integer, text, integer, integer, text, text, text)',
     ],
   },
@@ -167,14 +166,17 @@ const MAY: Readonly<Record<AppRole, May>> = {
     ],
     insert: {},
     update: {},
-    execute: ['own_places(uuid)'],
+    execute: ['own_places(uuid)', 'own_tagged_blocks(integer, integer, bigint[], boolean, bigint, integer)'],
   },
   // Reads entries, their trees and what vouches for them.
   sealog_verifier: {
     select: [...TREES, 'entry_id', ...OF_THE_DEPLOYMENT, ...OF_KEYS, ...OF_PRUNING, 'signer', 'migration', 'erased'],
     insert: {},
     update: {},
-    execute: [...OF_IDS, 'is_tick(bytea)', 'places(uuid)'],
+    execute: [
+      ...[...OF_IDS, 'is_tick(bytea)', 'places(uuid)', 'placed_tag(bigint, integer, bigint)'],
+      'tagged_blocks(integer, integer, bigint[], boolean, bigint, integer)',
+    ],
   },
   // Signs, anchors, and lets the database in. Never appends.
   sealog_signer: {
@@ -425,7 +427,7 @@ describe.each(APP_ROLES)('as %s', (role) => {
       `SELECT p.proname || '(' || pg_get_function_identity_arguments(p.oid) || ')' AS name FROM pg_proc AS p
          WHERE p.pronamespace = 'sealog'::regnamespace AND has_function_privilege(p.oid, 'EXECUTE')`,
     );
-    const called = rows.map(({ name }) => name.replace(/\w+ (?=bytea|integer|uuid|bigint|text|jsonb)/g, ''));
+    const called = rows.map(({ name }) => name.replace(/\w+ (?=bytea|integer|uuid|bigint|text|jsonb|boolean)/g, ''));
     expect(called.sort()).toEqual([...may.execute].sort());
   });
 
@@ -798,16 +800,18 @@ describe('functions of the schema', () => {
       owner: string;
       config: string[] | null;
       open: boolean;
+      bound: boolean;
     }>(`
-      SELECT p.oid::regprocedure::text AS name, pg_get_userbyid(p.proowner)::text AS owner, p.proconfig AS config,
+      SELECT p.oid::regprocedure::text AS name, p.prosqlbody IS NOT NULL AS bound, pg_get_userbyid(p.proowner)::text AS owner, p.proconfig AS config,
              has_function_privilege('public', p.oid, 'EXECUTE') AS open
       FROM pg_proc AS p WHERE p.pronamespace = 'sealog'::regnamespace`);
     expect(rows.length).toBeGreaterThan(5);
-    for (const { name, owner, config, open } of rows)
+    // What a body that is no text names was looked up when it was made.
+    for (const { name, owner, config, open, bound } of rows)
       expect([name, owner, config?.[0], open]).toEqual([
         name,
         'sealog_owner',
-        'search_path=pg_catalog, pg_temp',
+        bound ? undefined : 'search_path=pg_catalog, pg_temp',
         false,
       ]);
   });

@@ -366,6 +366,13 @@ function tagCells(kind: string, value: string): [string, string] {
   return [eight.toString('hex'), String(eight.readBigInt64BE())];
 }
 
+/** A tag, in hex, as it is stored in a block of this stream that begins there. */
+function placedCells(hex: string, stream: number, firstSeq: number): [string, string] {
+  const place = (BigInt(stream) * 10368889n + BigInt(firstSeq) / 8192n) % 2n ** 24n;
+  const placed = `${place.toString(16).padStart(6, '0')}${hex.slice(6)}`;
+  return [placed, String(Buffer.from(placed, 'hex').readBigInt64BE())];
+}
+
 function tagged(sent: { readonly [name: string]: Json }): [string, string][] {
   const [source, actor, target] = ['source', 'actor', 'target'].map(
     (name) => (sent[name] ?? {}) as { [name: string]: Json },
@@ -444,7 +451,8 @@ function rowValues(): Values {
   for (const { first, own } of blocks()) {
     const distinct = new Map(own.flatMap(({ sent }) => tagged(sent)).map((one) => [one.join(' '), one]));
     for (const [i, [kind, value]] of [...distinct.values()].entries()) {
-      values[`tag.${first}.${i}`] = [String(first), kind, value, ...tagCells(kind, value)];
+      const [hex, tag] = tagCells(kind, value);
+      values[`tag.${first}.${i}`] = [String(first), kind, value, hex, tag, placedCells(hex, 1, first)[1]];
     }
     const occurred = own.map(({ sent }) => milliseconds(sent['occurredAt'] as string));
     const severities = own.flatMap(({ sent }) => (sent['severity'] === undefined ? [] : [sent['severity'] as number]));
@@ -483,6 +491,11 @@ function rowValues(): Values {
     const [[kind, value] = ['', ''], ...others] = tagged({ actor });
     expect(others).toEqual([]);
     values[label] = [cell(label), kind, value, ...tagCells(kind, value)];
+  }
+  for (const label of [...DOCUMENTED.keys()].filter((one) => one.startsWith('place.'))) {
+    const [stream = '', firstSeq = ''] = DOCUMENTED.get(label) as Cells;
+    const [hex] = tagCells('action', 'role.update');
+    values[label] = [stream, firstSeq, ...placedCells(hex, Number(stream), Number(firstSeq))];
   }
   return values;
 }
@@ -707,9 +720,9 @@ async function insertExample(connection: pg.ClientConfig, parts: Buffer | undefi
         ...Object.fromEntries(columns.map((column, i) => [column, cells[i]])),
         records: bytes(`block${cells[0]}.records`),
         parts: (cells[0] === '0' ? parts : undefined) ?? bytes(`block${cells[0]}.parts`),
+        tags: rows(/^tag\.\d\.\d+$/).flatMap(([first, , , , , placed]) => (first === cells[0] ? [placed] : [])),
       });
     }
-    for (const cells of rows(/^tag\.\d\.\d+$/)) await insert('tag', { ...common, first_seq: cells[0], tag: cells[4] });
     for (const [first_seq, ids, ids_rest] of rows(/^row\.ids\d$/))
       await insert('entry_id', { ...common, first_seq, ids, ids_rest });
   } finally {

@@ -278,7 +278,7 @@ describe('a hold that is placed while a month is pruned', () => {
     // What the abandoned run's certificate says is gone is missed; so is what is put elsewhere without a word.
     const admin = await service.adminPool.connect();
     await admin.query('SET session_replication_role = replica');
-    for (const table of ['block', 'tag', 'entry_id'])
+    for (const table of ['block', 'entry_id'])
       await admin.query(`ALTER TABLE sealog.${table} DISABLE TRIGGER append_only`);
     await admin.query(`DO $$ DECLARE one text; BEGIN FOR one IN SELECT inhrelid::regclass FROM pg_inherits WHERE inhparent = 'sealog.block'::regclass
       LOOP EXECUTE format('ALTER TABLE %s DISABLE TRIGGER append_only', one); END LOOP; END $$`);
@@ -473,7 +473,7 @@ describe('between two persons', () => {
     await refused('SELECT sealog.release_hold($1)', [body.release.id]);
     await released(service, id);
     expect((await as(service, 'ada', path, { reason: 'again' })).status).toBe(409);
-    const move = `SELECT sealog.move_held($1, (${STREAM}), 0, '', '{}', '[]', '{}', '{}', '[]')`;
+    const move = `SELECT sealog.move_held($1, (${STREAM}), 0, '', '[]', '{}', '{}')`;
     await refused(move, [id]);
     for (const [request, field] of [
       [{ reason: 'all' }, ''],

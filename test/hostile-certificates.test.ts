@@ -58,7 +58,7 @@ test('one that speaks of more entries than anybody could store is told from what
     ...{ id: 1, tenant: 1, category: 'data_access', epoch: 1, name: STREAM, size: SIZE, head: pruning.lastHash },
     ...{ frontier: encodeFrontier(pruning.frontier), recordedAt: pruning.recordedAt, retainUntil: pruning.retainUntil },
   };
-  const nothing = { blocks: [], tags: [], ids: [], tiles: [], edges: [], dataKeys: [] };
+  const nothing = { blocks: [], ids: [], tiles: [], edges: [], dataKeys: [] };
   const rows = { tenants: [{ id: 1, name: 'acme' }], streams: [stream], ...nothing };
   const source = memorySource(rows, 1, () => Promise.reject(new Error('no key is needed')));
   const { findings } = await verifyStream(source, { certificates: async () => certificates });

@@ -15,7 +15,7 @@ import { type PrivatePostgres, startPrivatePostgres } from './support/private-po
 import { startService, type TestService } from './support/service.ts';
 
 const INSUFFICIENT_PRIVILEGE = '42501';
-const TABLES = ['deployment', 'tenant', 'stream', 'data_key', 'block', 'tag', 'entry_id', 'tile'];
+const TABLES = ['deployment', 'tenant', 'stream', 'data_key', 'block', 'entry_id', 'tile'];
 /** Of ids the reader has a function alone. */
 const TENANT_TABLES = TABLES.filter((name) => !['deployment', 'entry_id'].includes(name));
 
@@ -275,13 +275,13 @@ describe('a log with entries', () => {
     expect((await service.post('/v1/events', event(0), { token })).status).toBe(201);
     const { rows } = await service.adminPool.query<{ name: string }>(`
       SELECT c.relname::text AS name FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-      WHERE i.inhparent IN ('sealog.block'::regclass, 'sealog.tag'::regclass, 'sealog.entry_id'::regclass)`);
+      WHERE i.inhparent IN ('sealog.block'::regclass, 'sealog.entry_id'::regclass)`);
     tables.push(...TABLES);
     for (const { name } of rows) {
       const { rows: found } = await service.adminPool.query(`SELECT FROM sealog.${name} LIMIT 1`);
       if (found.length > 0) tables.push(name);
     }
-    expect(tables).toHaveLength(TABLES.length + 3);
+    expect(tables).toHaveLength(TABLES.length + 2);
   });
   afterAll(async () => {
     for (const session of sessions.values()) await (await session).end();
@@ -488,7 +488,7 @@ describe('a log with entries', () => {
              ARRAY(SELECT tgname::text || ' ' || tgenabled::text FROM pg_trigger t WHERE t.tgrelid = c.oid AND NOT tgisinternal ORDER BY 1) AS triggers
       FROM pg_class c WHERE relname LIKE '%\\_209812' AND relkind = 'r' ORDER BY 1`);
     expect(rows).toEqual(
-      ['block_209812', 'entry_id_209812', 'tag_209812'].map((name) => ({
+      ['block_209812', 'entry_id_209812'].map((name) => ({
         name,
         owner: 'sealog_owner',
         privileges: null,

@@ -192,7 +192,7 @@ test('a certificate that is dated ahead is an early deletion, once somebody outs
     `INSERT INTO sealog.tile_edge (tenant, stream, tile_index, width, hashes) SELECT tenant, id, 0, 10, $2 FROM sealog.stream WHERE name = $1`,
     [STREAM, hashes],
   );
-  for (const table of ['entry_id', 'tag', 'block'])
+  for (const table of ['entry_id', 'block'])
     await service.adminPool.query(`DROP TABLE sealog.${table}_${String(details['dropMonth'])}`);
 
   const asked = { evidence: witnessChecker([witness.vkey]) };

@@ -22,7 +22,7 @@ import { appendLeaves, decodeFrontier, encodeFrontier, frontierRoot } from '../s
 import { encodePruningCertificate } from '../src/chain/pruning-certificate.ts';
 import { decodeRecord } from '../src/chain/record.ts';
 import { addMonths, dropMonthOf, parseInstant } from '../src/chain/retain-until.ts';
-import { normalizeEmail, normalizeIp } from '../src/chain/tag.ts';
+import { normalizeEmail, normalizeIp, placedTag } from '../src/chain/tag.ts';
 import { fullTilesBetween, tileRoot } from '../src/chain/tile.ts';
 import { isTimestamp } from '../src/chain/timestamp.ts';
 import { EvidenceError, KeyUnavailableError } from '../src/errors.ts';
@@ -39,7 +39,7 @@ import { keyById, MemoryMonthKeys, memorySource } from './reference/memory-log.t
 import { type Json, jcs, canonicalText as naiveText, readCanonical } from './reference/naive-json.ts';
 import * as naive from './reference/naive-log.ts';
 import { type CertificateEntry, pruneOldest } from './reference/naive-pruning.ts';
-import { normalEmail, normalIp } from './reference/naive-tags.ts';
+import { normalEmail, normalIp, placed } from './reference/naive-tags.ts';
 import { clientInstant, dropMonth, addMonths as naiveAddMonths, ownInstant, timeText } from './reference/naive-time.ts';
 import { type Rows, type StatedRoot, type StreamRow, verify } from './reference/naive-verify.ts';
 import type { WrittenEntry } from './reference/naive-writer.ts';
@@ -210,6 +210,33 @@ describe('formats', () => {
       }),
       { numRuns: 20_000 * TIMES },
     );
+  });
+
+  test('tags are placed alike', () => {
+    const anyTag = fc.bigInt({ min: -(2n ** 63n), max: 2n ** 63n - 1n });
+    const anySeq = fc.oneof(
+      fc.maxSafeNat(),
+      fc.nat(40_000),
+      fc
+        .nat(1000)
+        .map((i) => i * 8192 - (i % 2))
+        .filter((seq) => seq >= 0),
+    );
+    fc.assert(
+      fc.property(anyTag, fc.integer({ min: 1 }), anySeq, (tag, stream, firstSeq) => {
+        expect(placedTag(tag, stream, firstSeq)).toBe(placed(tag, stream, firstSeq));
+      }),
+      { numRuns: 4000 * TIMES },
+    );
+  });
+
+  test('the places of a stream follow each other, and begin anew after 2^24', () => {
+    const places = [0, 8191, 8192, 16_383, 16_384, 8192 * (2 ** 24 - 1), 8192 * 2 ** 24].map(
+      (firstSeq) => BigInt.asUintN(64, placedTag(-1n, 1, firstSeq)) >> 40n,
+    );
+    const first = 10_368_889n;
+    expect(places).toEqual([first, first, first + 1n, first + 1n, first + 2n, first - 1n, first]);
+    expect(placedTag(-1n, 1, 0) & 0xff_ffff_ffffn).toBe(0xff_ffff_ffffn);
   });
 
   test('ids are hashed alike', () => {

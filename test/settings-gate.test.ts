@@ -205,9 +205,9 @@ describe('a migrated database', () => {
     ],
     [
       'not ALWAYS on a partition',
-      'ALTER TABLE sealog.tag_203001 ENABLE TRIGGER append_only',
+      'ALTER TABLE sealog.entry_id_203001 ENABLE TRIGGER append_only',
       'append_only',
-      'tag_203001',
+      'entry_id_203001',
     ],
     [
       'disabled against TRUNCATE',
@@ -236,8 +236,8 @@ describe('a migrated database', () => {
     await meanwhile(
       admin,
       [
-        'CREATE TABLE sealog.by_hand (LIKE sealog.tag INCLUDING ALL)',
-        'ALTER TABLE sealog.tag ATTACH PARTITION sealog.by_hand FOR VALUES IN (203002)',
+        'CREATE TABLE sealog.by_hand (LIKE sealog.entry_id INCLUDING ALL)',
+        'ALTER TABLE sealog.entry_id ATTACH PARTITION sealog.by_hand FOR VALUES IN (203002)',
       ],
       ['DROP TABLE IF EXISTS sealog.by_hand'],
     );

@@ -30,7 +30,7 @@ import { Keyring } from '../src/keys/keyring.ts';
 import { BUNDLE_BOUNDS, writeBundle } from '../src/proof/bundle-writer.ts';
 import { readMark } from '../src/signer/mark.ts';
 import { makeSeed, readSeeds } from '../src/signer/seeds.ts';
-import { storedBlock } from '../src/store/block-row.ts';
+import { BLOCK_COLUMNS, storedBlock } from '../src/store/block-row.ts';
 import { keyById } from '../src/store/data-keys.ts';
 import type { AsTenant } from '../src/store/database.ts';
 import { typesOfDatabase } from '../src/store/database.ts';
@@ -235,7 +235,10 @@ async function setRecord(stream: Home, seq: number, change: (record: Rec) => obj
 
 /** Opens the parts of a block with the real key, and seals what `change` leaves behind. */
 async function setParts(stream: Home, firstSeq: number, change: (parts: Part[][]) => Part[][]): Promise<void> {
-  const [row] = await on.run('SELECT * FROM sealog.block WHERE stream = $1 AND first_seq = $2', [stream.id, firstSeq]);
+  const [row] = await on.run(`SELECT ${BLOCK_COLUMNS.join()} FROM sealog.block WHERE stream = $1 AND first_seq = $2`, [
+    stream.id,
+    firstSeq,
+  ]);
   const { keyId, records, parts } = storedBlock(row);
   const { dataKey } = await keyring().keysById(keyId);
   const hashes = decodeRecords(unpackPayload(records)).map((bytes) => fromHex(decodeRecord(bytes).parts));
@@ -252,7 +255,6 @@ async function setParts(stream: Home, firstSeq: number, change: (parts: Part[][]
 async function remove(...seqs: number[]): Promise<void> {
   for (const [table, column] of [
     ['block', 'first_seq'],
-    ['tag', 'first_seq'],
     ['entry_id', 'first_seq'],
   ])
     await on.run(`DELETE FROM sealog.${table} WHERE stream = $1 AND ${column} = ANY ($2)`, [single.id, seqs]);
@@ -370,7 +372,7 @@ describe('one thing is changed: the database alone tells', () => {
       () =>
         on.run(
           `INSERT INTO sealog.block SELECT tenant, stream, 3, entries, 0, recorded_from, recorded_to, occurred_from, occurred_to, key_id,
-             severity_min, severity_max, outcomes, records, parts FROM sealog.block WHERE stream = $1 AND first_seq = 1`,
+             severity_min, severity_max, outcomes, records, parts, tags FROM sealog.block WHERE stream = $1 AND first_seq = 1`,
           [single.id],
         ),
     ],
@@ -708,7 +710,7 @@ describe('a stream is put back', () => {
 });
 
 async function vanish(stream: Home): Promise<void> {
-  for (const table of ['block', 'tag', 'entry_id', 'tile', 'checkpoint'])
+  for (const table of ['block', 'entry_id', 'tile', 'checkpoint'])
     await on.run(`DELETE FROM sealog.${table} WHERE stream = $1`, [stream.id]);
   await on.run('DELETE FROM sealog.data_key WHERE stream = $1', [stream.id]);
   await on.run('DELETE FROM sealog.stream WHERE id = $1', [stream.id]);

@@ -29,15 +29,15 @@ import { appendLeaves, encodeFrontier, leafHash } from '../src/chain/merkle.ts';
 import { commitmentOf, isOpen, type Part, partsHash } from '../src/chain/part.ts';
 import { decodeRecord, encodeRecord, type Rec } from '../src/chain/record.ts';
 import { openSealed, sealParts } from '../src/chain/seal.ts';
-import { marksOf, tagOf } from '../src/chain/tag.ts';
+import { marksOf, placedTag, tagOf } from '../src/chain/tag.ts';
 import { tileRoot } from '../src/chain/tile.ts';
 import { PartsThreads } from '../src/cli/parts-threads.ts';
 import { fileMonthKeys } from '../src/keys/file-month-keys.ts';
 import { Keyring } from '../src/keys/keyring.ts';
-import { storedBlock } from '../src/store/block-row.ts';
+import { decodeIdHashes } from '../src/store/bigint-arrays.ts';
+import { BLOCK_COLUMNS, storedBlock } from '../src/store/block-row.ts';
 import { keyById } from '../src/store/data-keys.ts';
 import { typesOfDatabase } from '../src/store/database.ts';
-import { decodeIdHashes } from '../src/store/id-hashes.ts';
 import type { Tables } from '../src/store/tables.ts';
 import { verifySource } from '../src/store/verify-source.ts';
 import type { LogSource, StoredIndex } from '../src/verify/log-source.ts';
@@ -136,13 +136,16 @@ interface Hands {
   rewriteParts(firstSeq: number, change: (parts: Part[][]) => Part[][]): Promise<void>;
 }
 
-const BLOCK_COLUMNS = `tenant, stream, first_seq, entries, drop_month, recorded_from, recorded_to, occurred_from, occurred_to,
-                       key_id, severity_min, severity_max, outcomes, records, parts`;
+const ALL_COLUMNS = `tenant, stream, first_seq, entries, drop_month, recorded_from, recorded_to, occurred_from, occurred_to,
+                       key_id, severity_min, severity_max, outcomes, records, parts, tags`;
 
 function handsOn(stream: Home, other: Home): Hands {
   const run: Hands['run'] = async (text, values = []) => (await pool.query(text, [...values])).rows;
   const block: Hands['block'] = async (firstSeq, home = stream) => {
-    const [row] = await run('SELECT * FROM sealog.block WHERE stream = $1 AND first_seq = $2', [home.id, firstSeq]);
+    const [row] = await run(`SELECT ${BLOCK_COLUMNS.join()} FROM sealog.block WHERE stream = $1 AND first_seq = $2`, [
+      home.id,
+      firstSeq,
+    ]);
     return storedBlock(row as never);
   };
   const setBlock: Hands['setBlock'] = async (firstSeq, columns) => {
@@ -547,7 +550,7 @@ describe('every column of every table of entries', () => {
       [table],
     );
     for (const { name } of columns) await on.run(`ALTER TABLE sealog.${table} ALTER COLUMN ${name} DROP IDENTITY`);
-    if (['block', 'tag', 'entry_id'].includes(table)) {
+    if (['block', 'entry_id'].includes(table)) {
       // Every drop month that a change can come to.
       const { month } = on.stream;
       for (const other of [month + 1, month ^ 1, month ^ 1_048_576])
@@ -581,7 +584,7 @@ describe('a stream of 66,000 entries', () => {
     ],
     [
       'a record, a block, a tag, an id, far apart',
-      'record@12345 tag@20000 gap@30000 id@50000',
+      'record@12345 tag@18000 gap@30000 id@50000',
       async (on) => {
         await on.rewriteRecord(12_345, () => ({ action: 'thing.other' }));
         const [row] = await on.run(
@@ -590,7 +593,9 @@ describe('a stream of 66,000 entries', () => {
         );
         await on.run('DELETE FROM sealog.block WHERE stream = $1 AND first_seq = $2', [on.stream.id, row!['at']]);
         await on.run(withoutId(50_000), [on.stream.id]);
-        await on.run('INSERT INTO sealog.tag VALUES (1, $1, 4711, 20000, $2)', [on.stream.id, on.stream.month]);
+        await on.run(`UPDATE sealog.block SET tags = tags || 4711::bigint WHERE stream = $1 AND first_seq = 18000`, [
+          on.stream.id,
+        ]);
       },
     ],
   ];
@@ -626,6 +631,7 @@ function remembered(source: LogSource): LogSource {
   });
   return {
     stream: source.stream,
+    streamId: source.streamId,
     state: once('state', source.state),
     blocks: once('blocks', source.blocks),
     lastBlock: once('last block', source.lastBlock),
@@ -634,7 +640,6 @@ function remembered(source: LogSource): LogSource {
     tiles: once('tiles', source.tiles),
     tileEdge: once('tile edge', source.tileEdge),
     lastTiles: once('last tiles', source.lastTiles),
-    tags: index('tags', source.tags),
     ids: index('ids', source.ids),
   };
 }
@@ -849,12 +854,12 @@ describe('blocks are deleted, inserted, swapped', () => {
       on.run('DELETE FROM sealog.block WHERE stream = $1 AND first_seq = ANY ($2)', [on.stream.id, firstSeqs]);
   /** A copy of the block with other values in some columns. */
   const copy = (on: Hands, from: Home, firstSeq: number, columns: Readonly<Record<string, unknown>>) => {
-    const picked = BLOCK_COLUMNS.split(',').map((name) => {
+    const picked = ALL_COLUMNS.split(',').map((name) => {
       const i = Object.keys(columns).indexOf(name.trim());
       return i === -1 ? name : `$${i + 3}`;
     });
     return on.run(
-      `INSERT INTO sealog.block (${BLOCK_COLUMNS}) SELECT ${picked} FROM sealog.block WHERE stream = $1 AND first_seq = $2`,
+      `INSERT INTO sealog.block (${ALL_COLUMNS}) SELECT ${picked} FROM sealog.block WHERE stream = $1 AND first_seq = $2`,
       [from.id, firstSeq, ...Object.values(columns)],
     );
   };
@@ -888,11 +893,10 @@ describe('blocks are deleted, inserted, swapped', () => {
       (on) => on.run(`ALTER TABLE sealog.block DETACH PARTITION sealog.block_${on.stream.month}`),
     ],
     [
-      'one is deleted with its tags and ids',
+      'one is deleted with its ids',
       'gap@240',
       async (on) => {
         await remove(240)(on);
-        await on.run('DELETE FROM sealog.tag WHERE stream = $1 AND first_seq = 240', [on.stream.id]);
         await on.run('DELETE FROM sealog.entry_id WHERE stream = $1 AND first_seq = 240', [on.stream.id]);
       },
     ],
@@ -1011,7 +1015,6 @@ describe('blocks are cut anew', () => {
     const records = decodeRecords(unpackPayload(block.records));
     const hashes = records.map((bytes) => fromHex(decodeRecord(bytes).parts));
     const parts = decodeParts(unpackPayload(openSealed(dataKey, MAIN, hashes, block.parts)));
-    await on.run('DELETE FROM sealog.tag WHERE stream = $1 AND first_seq = 40', [on.stream.id]);
     await on.run(`UPDATE sealog.block SET first_seq = 1000000 WHERE stream = $1 AND first_seq = 40`, [on.stream.id]);
     for (const [from, to] of [
       [0, 15],
@@ -1025,6 +1028,16 @@ describe('blocks are cut anew', () => {
           outcome: OUTCOMES.indexOf(record.outcome),
         })),
       );
+      const tags = new Set<bigint>();
+      for (const [i, record] of own.entries()) {
+        const valueIn = (name: string) => {
+          const part = parts[from + i]!.find((one) => one.name === name);
+          return part !== undefined && isOpen(part) ? JSON.parse(fromUtf8(part.value)) : undefined;
+        };
+        const { action, source } = record;
+        for (const mark of marksOf({ action, source, actor: valueIn('actor'), target: valueIn('target') }))
+          tags.add(placedTag(tagOf(mark, tagKey), on.stream.id, 40 + from));
+      }
       const payload = packPayload(encodeParts(parts.slice(from, to)));
       const values = {
         first_seq: 40 + from,
@@ -1034,28 +1047,15 @@ describe('blocks are cut anew', () => {
         outcomes: spans.outcomes,
         records: packPayload(encodeRecords(records.slice(from, to))),
         parts: resealed ? sealParts(dataKey, MAIN, hashes.slice(from, to), payload) : block.parts,
+        tags: [...tags].map(String),
       };
-      const picked = BLOCK_COLUMNS.split(',').map((name) => {
+      const picked = ALL_COLUMNS.split(',').map((name) => {
         const i = Object.keys(values).indexOf(name.trim());
         return i === -1 ? name : `$${i + 2}`;
       });
       await on.run(
-        `INSERT INTO sealog.block (${BLOCK_COLUMNS}) SELECT ${picked} FROM sealog.block WHERE stream = $1 AND first_seq = 1000000`,
+        `INSERT INTO sealog.block (${ALL_COLUMNS}) SELECT ${picked} FROM sealog.block WHERE stream = $1 AND first_seq = 1000000`,
         [on.stream.id, ...Object.values(values)],
-      );
-      const tags = new Set<bigint>();
-      for (const [i, record] of own.entries()) {
-        const valueIn = (name: string) => {
-          const part = parts[from + i]!.find((one) => one.name === name);
-          return part !== undefined && isOpen(part) ? JSON.parse(fromUtf8(part.value)) : undefined;
-        };
-        const { action, source } = record;
-        for (const mark of marksOf({ action, source, actor: valueIn('actor'), target: valueIn('target') }))
-          tags.add(tagOf(mark, tagKey));
-      }
-      await on.run(
-        `INSERT INTO sealog.tag (tenant, stream, tag, first_seq, drop_month) SELECT tenant, id, unnest($2::bigint[]), $3, $4 FROM sealog.stream WHERE id = $1`,
-        [on.stream.id, [...tags].map(String), 40 + from, on.stream.month],
       );
     }
     await on.run('DELETE FROM sealog.block WHERE stream = $1 AND first_seq = 1000000', [on.stream.id]);
@@ -1067,12 +1067,27 @@ describe('blocks are cut anew', () => {
 });
 
 describe('the index is changed', () => {
-  const one = (table: string, where: string) =>
-    `${table} WHERE ctid = (SELECT ctid FROM ${table} WHERE stream = $1 AND ${where} LIMIT 1) AND stream = $1`;
-  const tag = (set: string) => (on: Hands) =>
-    on.run(`UPDATE ${one(`sealog.tag_${on.stream.month}`, 'first_seq = 40').replace(' WHERE', ` SET ${set} WHERE`)}`, [
-      on.stream.id,
-    ]);
+  const tags =
+    (changed: string, firstSeq = 40) =>
+    (on: Hands) =>
+      on.run(`UPDATE sealog.block SET tags = ${changed} WHERE stream = $1 AND first_seq = $2`, [
+        on.stream.id,
+        firstSeq,
+      ]);
+  /** Changes the tags of two blocks, each `b`; `o` is the other one, as it was. */
+  const both = (at: readonly [number, number], first: string, second: string) => (on: Hands) =>
+    on.run(
+      `UPDATE sealog.block AS b SET tags = CASE b.first_seq WHEN $2 THEN ${first} ELSE ${second} END
+       FROM sealog.block AS o WHERE b.stream = $1 AND o.stream = $1 AND (b.first_seq, o.first_seq) IN (($2, $3), ($3, $2))`,
+      [on.stream.id, ...at],
+    );
+  const tooMany = (count: number) => async (on: Hands) => {
+    const [row] = await on.run(
+      `SELECT conname AS name FROM pg_constraint WHERE conrelid = 'sealog.block'::regclass AND pg_get_constraintdef(oid) ~ 'tags'`,
+    );
+    await on.run(`ALTER TABLE sealog.block DROP CONSTRAINT ${row!['name']} CASCADE`);
+    await tags(`tags || ARRAY(SELECT generate_series(1, ${count} - cardinality(tags)))`)(on);
+  };
   /** Takes the id of entry 57 away, and puts it, or another, elsewhere. */
   const moved = (seq: number, as: { month?: number; tenant?: string; stream?: string; id?: string } = {}) => {
     return async (on: Hands): Promise<void> => {
@@ -1087,84 +1102,60 @@ describe('the index is changed', () => {
     on.run(`UPDATE sealog.entry_id SET ${set} WHERE stream = $1 AND first_seq = 40`, [on.stream.id]);
   const FOREIGN = `'${entryIdHash('foreign')}'`;
   each(MAIN, [
-    ['a tag is changed', 'tag@40', tag('tag = tag # 1')],
-    ['a tag is moved to another block', 'tag@40 tag@60', tag('first_seq = 60')],
-    ['a tag is moved behind the end', 'tag@40 tag@640', tag('first_seq = 640')],
-    ['a tag is moved to another tenant', 'tag@40', tag('tenant = tenant + 1')],
-    ['a tag is moved to another stream', 'tag@40', tag('stream = 4711')],
+    ['a tag is changed', 'tag@40', tags('(tags[1] # 1) || tags[2:]')],
+    ['a tag is changed to one of another stretch', 'tag@40', tags('(tags[1] # (1::bigint << 40)) || tags[2:]')],
+    ['a tag is deleted', 'tag@40', tags('tags[2:]')],
+    ['all tags of a block are deleted', 'tag@40', tags(`'{}'`)],
+    ['a tag is added', 'tag@40', tags('tags || 4711::bigint')],
     [
-      'a tag is deleted',
-      'tag@40',
-      (on) => on.run(`DELETE FROM ${one(`sealog.tag_${on.stream.month}`, 'first_seq = 40')}`, [on.stream.id]),
-    ],
-    [
-      'all tags of a block are deleted',
-      'tag@40',
-      (on) => on.run('DELETE FROM sealog.tag WHERE stream = $1 AND first_seq = 40', [on.stream.id]),
-    ],
-    [
-      'a tag is inserted',
-      'tag@40',
-      (on) => on.run('INSERT INTO sealog.tag VALUES (1, $1, 4711, 40, $2)', [on.stream.id, on.stream.month]),
-    ],
-    [
-      'a tag of no block is inserted',
-      'tag@41',
-      (on) => on.run('INSERT INTO sealog.tag VALUES (1, $1, 4711, 41, $2)', [on.stream.id, on.stream.month]),
-    ],
-    [
-      'tags before the first block are inserted',
-      'tag@-9007199254740991 tag@-5',
-      (on) =>
-        on.run('INSERT INTO sealog.tag VALUES (1, $1, 4711, -5, $2), (1, $1, 4711, -9223372036854775808, $2)', [
-          on.stream.id,
-          on.stream.month,
-        ]),
-    ],
-    [
-      'a tag beyond any number is inserted',
-      'tag@9007199254740991',
-      (on) =>
-        on.run('INSERT INTO sealog.tag VALUES (1, $1, 4711, 9223372036854775807, $2)', [on.stream.id, on.stream.month]),
-    ],
-    [
-      'the lowest and the highest tag are inserted',
-      'tag@40 tag@80',
-      (on) =>
-        on.run(
-          'INSERT INTO sealog.tag VALUES (1, $1, -9223372036854775808, 40, $2), (1, $1, 9223372036854775807, 80, $2)',
-          [on.stream.id, on.stream.month],
-        ),
-    ],
-    [
-      'a tag is stored twice',
-      'tag@40',
-      (on) =>
-        on.run(`INSERT INTO sealog.tag SELECT * FROM ${one(`sealog.tag_${on.stream.month}`, 'first_seq = 40')}`, [
-          on.stream.id,
-        ]),
-    ],
-    [
-      'a tag is moved to another partition',
-      'tag@40',
-      (on) =>
-        on.run(
-          `UPDATE sealog.tag SET drop_month = 0 WHERE stream = $1 AND first_seq = 40 AND tag = (SELECT min(tag) FROM sealog.tag WHERE stream = $1 AND first_seq = 40)`,
-          [on.stream.id],
-        ),
-    ],
-    [
-      'a tag is deleted and another inserted',
+      'the lowest and the highest tag are added',
       'tag@40 tag@80',
       async (on) => {
-        await on.run(`DELETE FROM ${one(`sealog.tag_${on.stream.month}`, 'first_seq = 40')}`, [on.stream.id]);
-        await on.run('INSERT INTO sealog.tag VALUES (1, $1, 4711, 80, $2)', [on.stream.id, on.stream.month]);
+        await tags('tags || -9223372036854775808')(on);
+        await tags('9223372036854775807 || tags', 80)(on);
+      },
+    ],
+    ['a tag is stored twice', 'tag@40', tags('tags || tags[1]')],
+    ['a tag is stored in the place of another', 'tag@40', tags('tags[2] || tags[2:]')],
+    ['a tag is NULL', 'tag@40', tags('array_prepend(NULL, tags[2:])')],
+    ['NULL is added', 'tag@40', tags('tags || NULL::bigint')],
+    ['tags stand in another order: the same index', '', tags('ARRAY(SELECT t FROM unnest(tags) AS t ORDER BY t DESC)')],
+    ['a tag is moved to another block', 'tag@40 tag@80', both([40, 80], 'b.tags[2:]', 'o.tags[1] || b.tags')],
+    [
+      "a block has another's tags too",
+      'tag@40',
+      tags('tags || (SELECT o.tags FROM sealog.block AS o WHERE o.stream = $1 AND o.first_seq = 80)'),
+    ],
+    [
+      "a block has another stream's tags",
+      'tag@40',
+      async (on) => on.setBlock(40, { tags: await tagsOf(on, 40, on.other) }),
+    ],
+    [
+      'the tags of a block stand as if it began elsewhere',
+      'tag@40',
+      tags('ARRAY(SELECT sealog.placed_tag(t, $1, 1) FROM unnest(tags) AS t)'),
+    ],
+    [
+      'a tag is deleted and another added',
+      'tag@40 tag@80',
+      async (on) => {
+        await tags('tags[2:]')(on);
+        await tags('tags || 4711::bigint', 80)(on);
       },
     ],
     [
+      'as many tags as entries can have',
+      'tag@40',
+      tags('tags || array_fill(4711::bigint, ARRAY[9216 - cardinality(tags)])'),
+    ],
+    ['more tags than entries can have', 'tag@40', tooMany(9217)],
+    ['far more tags than entries can have', 'tag@40', tooMany(1_000_000)],
+    ['tags in more dimensions than one: the same index', '', tags('ARRAY[tags]')],
+    [
       'all tags are deleted',
       everyBlock('tag'),
-      (on) => on.run('DELETE FROM sealog.tag WHERE stream = $1', [on.stream.id]),
+      (on) => on.run(`UPDATE sealog.block SET tags = '{}' WHERE stream = $1`, [on.stream.id]),
     ],
     ['a hashed id is changed', 'id@57', ids('ids[18] = 0')],
     ['the last half of one is changed', 'id@57', ids('ids_rest[18] = ids_rest[18] # 1')],
@@ -1221,11 +1212,20 @@ describe('the index is changed', () => {
       async (on) => {
         await rawRecords(on, 40, () => new Uint8Array(0));
         await planted(80, FOREIGN)(on);
-        await on.run('INSERT INTO sealog.tag VALUES (1, $1, 4711, 120, $2)', [on.stream.id, on.stream.month]);
+        await tags('tags || 4711::bigint', 120)(on);
       },
     ],
   ]);
+  each(SMALL, [['the tags of two blocks are swapped', 'tag@0 tag@5', both([0, 5], 'o.tags', 'o.tags')]]);
 });
+
+async function tagsOf(on: Hands, firstSeq: number, { id }: Home): Promise<readonly string[]> {
+  const [row] = await on.run('SELECT tags::text[] FROM sealog.block WHERE stream = $1 AND first_seq = $2', [
+    id,
+    firstSeq,
+  ]);
+  return row!['tags']!;
+}
 
 /** The hash of an entry's id, as it is stored. */
 async function hashedId(on: Hands, seq: number): Promise<string> {
@@ -1353,8 +1353,8 @@ describe("the stream's row is changed", () => {
     ['size + 1', 'gap@640', set('size = size + 1')],
     ['size, by far', 'gap@640', set('size = 9007199254740991')],
     ['size − 1', 'block@600 id@639', set('size = size - 1')],
-    ['size, a block less', 'head@599 frontier@599 tag@600 block@600 id@639', set('size = 600')],
-    ['size 0', 'block@0 tile@0 tag@600 id@639 head frontier', set('size = 0')],
+    ['size, a block less', 'head@599 frontier@599 block@600 id@639', set('size = 600')],
+    ['size 0', 'block@0 tile@0 id@639 head frontier', set('size = 0')],
     ['recorded_at + 1', 'head@639', set('recorded_at = recorded_at + 1')],
     ['recorded_at − 1', 'head@639', set('recorded_at = recorded_at - 1')],
     ['recorded_at beyond any number', 'head@639', set('recorded_at = 9223372036854775807')],
@@ -1366,7 +1366,7 @@ describe("the stream's row is changed", () => {
     ["the tenant's name", 'head', (on) => on.run(`UPDATE sealog.tenant SET name = 'mallory' WHERE name = 'acme'`)],
     [
       'rolled back to an earlier state of it, by somebody who kept it',
-      'tag@600 block@600 id@639',
+      'block@600 id@639',
       async (on) => {
         const leaves: Uint8Array[] = [];
         for (let firstSeq = 0; firstSeq < 600; firstSeq += 40)
@@ -1389,7 +1389,7 @@ describe("the stream's row is changed", () => {
       },
     ],
   ]);
-  each(SINGLE, [['its first state: no entry', 'block@0 tag@11 id@11 head frontier', set('size = 0')]]);
+  each(SINGLE, [['its first state: no entry', 'block@0 id@11 head frontier', set('size = 0')]]);
 
   it('name: every record says otherwise', async () => {
     const report = await after(MAIN, (on) =>

@@ -725,6 +725,10 @@ async function removeRowLevelSecurity({ adminPool }: TestService): Promise<void>
   // What stands in its place where a function answers.
   await adminPool.query(`CREATE OR REPLACE FUNCTION sealog.own_places(wanted uuid) RETURNS TABLE (stream integer, seq bigint, drop_month integer)
     LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS 'SELECT p.stream, p.seq, p.drop_month FROM sealog.places(wanted) AS p'`);
+  await adminPool.query(`CREATE OR REPLACE FUNCTION sealog.own_tagged_blocks(of_stream integer, of_month integer, wanted bigint[], newest_first boolean,
+      bound bigint, at_most integer) RETURNS TABLE (first_seq bigint)
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    AS 'SELECT t.first_seq FROM sealog.tagged_blocks(of_stream, of_month, wanted, newest_first, bound, at_most) AS t'`);
 }
 
 const MODES = [
@@ -883,7 +887,7 @@ describe("the application's own filter", () => {
       (database) => sql`SELECT * FROM ${sql.raw('sealog.block')}`.execute(database),
       (database) => sql`SELECT * FROM ${sql.join([sql.raw('sealog'), sql.raw('block')], sql`.`)}`.execute(database),
       (database) =>
-        sql`SELECT ${sql.ref('sealog.block.tenant')} FROM ${sql.table('sealog.tag')} AS t`.execute(database),
+        sql`SELECT ${sql.ref('sealog.block.tenant')} FROM ${sql.table('sealog.tile')} AS t`.execute(database),
       (database) => sql`SELECT set_config('sealog.tenant', '1', true)`.execute(database),
       (database) => sql`SELECT FROM ${sql.table('sealog.migration')} AS m`.execute(database),
       (database) => database.selectFrom('sealog.key_statement').selectAll().execute(),
@@ -900,7 +904,7 @@ describe("the application's own filter", () => {
         database
           .withSchema('sealog')
           .selectFrom('block' as 'sealog.block')
-          .selectAll()
+          .select('tenant')
           .execute() as Promise<unknown>,
     ];
     for (const [n, work] of refused.entries()) {
@@ -1070,7 +1074,7 @@ const INJECTIONS = [
   "1); SELECT set_config('sealog.tenant', '2', false); --",
   "') UNION SELECT * FROM sealog.block --",
   "'; SET ROLE sealog_verifier; --",
-  "'; DROP TABLE sealog.tag; COMMIT; --",
+  "'; DROP TABLE sealog.tile; COMMIT; --",
   '"; TRUNCATE sealog.tenant; --',
   '{1,2}',
   '$1',

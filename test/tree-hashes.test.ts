@@ -309,8 +309,8 @@ async function insertBlocks(
 ): Promise<void> {
   await service.adminPool.query(
     `INSERT INTO sealog.block (tenant, stream, first_seq, entries, drop_month, recorded_from, recorded_to, occurred_from, occurred_to,
-                               key_id, severity_min, severity_max, outcomes, records, parts)
-     SELECT s.tenant, s.id, b.first_seq, b.entries, 0, 0, 0, 0, 0, 1, -1, -1, 1, b.records, ''
+                               key_id, severity_min, severity_max, outcomes, records, parts, tags)
+     SELECT s.tenant, s.id, b.first_seq, b.entries, 0, 0, 0, 0, 0, 1, -1, -1, 1, b.records, '', '{}'
      FROM sealog.stream AS s, unnest($2::bigint[], $3::integer[], $4::bytea[]) AS b (first_seq, entries, records) WHERE s.id = $1
      ON CONFLICT DO NOTHING`,
     [

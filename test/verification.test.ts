@@ -262,7 +262,7 @@ describe('what a job finds', () => {
     );
     const client = await service.adminPool.connect();
     await client.query('BEGIN');
-    for (const table of ['block', 'tag', 'entry_id', 'tile', 'data_key', 'checkpoint', 'anchor_leaf', 'stream']) {
+    for (const table of ['block', 'entry_id', 'tile', 'data_key', 'checkpoint', 'anchor_leaf', 'stream']) {
       await client.query(`ALTER TABLE sealog.${table} DISABLE TRIGGER ALL`);
       const column = table === 'stream' ? 'id' : 'stream';
       await client.query(

@@ -33,7 +33,7 @@ import { encodeRecord, NO_PREVIOUS } from '../src/chain/record.ts';
 import { addMonths, dropMonthOf, formatInstant } from '../src/chain/retain-until.ts';
 import { openSealed } from '../src/chain/seal.ts';
 import { sha256Hex } from '../src/chain/sha256.ts';
-import { type Mark, marksOf, tagKeyOf, tagOf } from '../src/chain/tag.ts';
+import { type Mark, marksOf, placedTag, tagKeyOf, tagOf } from '../src/chain/tag.ts';
 import { tileRoot } from '../src/chain/tile.ts';
 import { readJson } from '../src/ingest/json-reader.ts';
 import { retentionMonths } from '../src/retention/policy.ts';
@@ -195,6 +195,16 @@ const ACTORS: readonly string[] = [
   '{"ip":"1:2:3:4:5:6:7::"}',
   '{"ip":"192.0.2.07"}',
   '{"ip":" Host "}',
+];
+
+/** Ids of streams, and first seqs: the ends of stretches, and where places begin anew. */
+const PLACES: readonly (readonly [stream: number, firstSeq: number])[] = [
+  [1, 8191],
+  [1, 8192],
+  [2, 0],
+  [8, 100_000_000],
+  [2_147_483_647, 137_438_953_471],
+  [2_147_483_647, 137_438_953_472],
 ];
 
 // What follows.
@@ -406,10 +416,10 @@ function rowExamples(out: Section, entries: readonly Entry[]): void {
   const tagKey = tagKeyOf(DATA_KEY);
   out.table(['label', 'hex'], [['tag-key', toHex(tagKey)]]);
   out.prose(
-    'The rows of `tag`, by block and in the order of the marks; each stands once, though two entries may have it:',
+    'The tags of the blocks, in the order of the marks; each stands once, though two entries may have it. Placed for the stream whose `id` is 1:',
   );
   out.table(
-    ['label', 'first_seq', 'kind', 'value', 'first 8 bytes', 'tag'],
+    ['label', 'first_seq', 'kind', 'value', 'first 8 bytes', 'tag', 'placed'],
     BLOCKS.flatMap(({ first, entries: count }) => {
       const marks = new Map<string, Mark>();
       for (const entry of entries.slice(first, first + count))
@@ -420,6 +430,7 @@ function rowExamples(out: Section, entries: readonly Entry[]): void {
         mark.kind,
         mark.value,
         ...tagColumns(mark, tagKey),
+        String(placedTag(tagOf(mark, tagKey), 1, first)),
       ]);
     }),
   );
@@ -451,7 +462,7 @@ function rowExamples(out: Section, entries: readonly Entry[]): void {
     }),
   );
   out.prose(
-    'The rows of `block` (the columns `records` and `parts` stand above; `tenant`, `stream` and `key_id` are 1):',
+    'The rows of `block` (the columns `records` and `parts` stand above, `tags` are those placed; `tenant`, `stream` and `key_id` are 1):',
   );
   const columns = BLOCKS.map(({ first, entries: count }) => {
     const own = entries.slice(first, first + count);
@@ -612,11 +623,24 @@ function otherExamples(out: Section): void {
       return [`more.${i}`, sent, mark.kind, mark.value, ...tagColumns(mark, tagKey)];
     }),
   );
+  out.prose('The tag 0.0 in other places:');
+  const tag = tagOf({ kind: 'action', value: 'role.update' }, tagKey);
+  out.table(
+    ['label', 'id of the stream', 'first_seq', 'placed, in hex', 'placed'],
+    PLACES.map(([stream, firstSeq], i) => {
+      const placed = placedTag(tag, stream, firstSeq);
+      return [`place.${i}`, String(stream), String(firstSeq), hexOf(placed), String(placed)];
+    }),
+  );
 }
 
 function tagColumns(mark: Mark, tagKey: Uint8Array): [string, string] {
   const tag = tagOf(mark, tagKey);
-  return [BigInt.asUintN(64, tag).toString(16).padStart(16, '0'), String(tag)];
+  return [hexOf(tag), String(tag)];
+}
+
+function hexOf(tag: bigint): string {
+  return BigInt.asUintN(64, tag).toString(16).padStart(16, '0');
 }
 
 /** The payload behind its codec byte, in bytes that do not depend on the version of zstd. */

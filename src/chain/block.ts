@@ -31,6 +31,8 @@ import { zstdFrameOf } from './zstd.ts';
 export const BLOCK_BYTES_MAX = 256 * 1024;
 /** An upper bound of entries, for blocks of tiny events. */
 export const BLOCK_ENTRIES_MAX = 1024;
+/** Of an entry three of the actor, two of the target, an address, action, service and site. */
+export const BLOCK_TAGS_MAX = 9 * BLOCK_ENTRIES_MAX;
 /** What one entry may take; canonical numbers can be six times as long as they were sent. */
 export const ENTRY_BYTES_MAX = 8 * 1024 * 1024;
 /** No payload that we wrote is larger: a guard against a bomb in stored bytes. */

@@ -27,6 +27,7 @@ import { placeRecord } from './record.ts';
 import { addMonths, dropMonthOf, formatInstant, nextMonth } from './retain-until.ts';
 import { type Seal, type SealedRun, sealRuns } from './sealed-run.ts';
 import { HASH_SIZE } from './sha256.ts';
+import { placedTags } from './tag.ts';
 import { fullTilesBetween, TILE_WIDTH, tileRoot } from './tile.ts';
 
 /** What a client gets for an event: where it stands, for good. */
@@ -90,6 +91,7 @@ export interface IdQuery {
 
 export interface NewBlock extends StoredBlock {
   readonly stream: StreamRef;
+  /** Placed. */
   readonly tags: readonly bigint[];
   readonly idHashes: readonly string[];
 }
@@ -716,7 +718,7 @@ export class Sequencer {
         keyId: run.keyId,
         records: packPayload(encodeRecords(records)),
         parts: run.parts,
-        tags: run.tags,
+        tags: [...placedTags(run.tags, stream.id, firstSeq)],
         idHashes: run.entries.map((entry) => entry.idHash),
       });
     }

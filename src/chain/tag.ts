@@ -9,6 +9,13 @@
  * that share a tag cost a search one needless look; the entries that it finds are always compared with what was asked for.
  * The tag key dies with the data key, so that what stays in a backup's index names nobody. Cutting the hash to 8 bytes is
  * also what makes H over key and message a sound keyed hash here (there is no state to extend).
+ *
+ * A block stores its tags placed: the last 5 bytes of a tag behind 3 that say where in the log the block begins,
+ *
+ *     place = (id of the stream · 10368889 + ⌊first seq / 8192⌋) mod 2^24
+ *
+ * so that in the index of all tags those of one stretch of a stream stand together. Whoever looks for a tag goes from stretch to stretch, and meets
+ * as many blocks as a stretch has, however many there are in all.
  */
 import assert from 'node:assert/strict';
 import { hkdfSync } from 'node:crypto';
@@ -71,6 +78,28 @@ export function tagOf({ kind, value }: Mark, tagKey: Uint8Array): bigint {
   message.write(value, head.length + 4);
   const hash = sha256(message.subarray(0, length));
   return new DataView(hash.buffer, hash.byteOffset, 8).getBigInt64(0);
+}
+
+/** Spreads streams over the places: odd, and far from any fraction of 2^24. */
+const STREAM_STEP = 10_368_889;
+const STRETCH_ENTRIES = 8192;
+const PLACE_BYTES = 3;
+/** What a placed tag keeps of a tag: its last bytes. */
+export const KEPT_BITS = 8 * (8 - PLACE_BYTES);
+
+/** Returns the tags that a block stores that begins with `firstSeq`, in the stream with this number, each once: two may end alike. */
+export function placedTags(tags: Iterable<bigint>, streamId: number, firstSeq: number): Set<bigint> {
+  const placed = new Set<bigint>();
+  for (const tag of tags) placed.add(placedTag(tag, streamId, firstSeq));
+  return placed;
+}
+
+export function placedTag(tag: bigint, streamId: number, firstSeq: number): bigint {
+  const stretch = Math.floor(firstSeq / STRETCH_ENTRIES) % 2 ** (8 * PLACE_BYTES);
+  const place = (Math.imul(streamId, STREAM_STEP) + stretch) & (2 ** (8 * PLACE_BYTES) - 1);
+  scratch.writeBigInt64BE(tag);
+  scratch.writeUIntBE(place, 0, PLACE_BYTES);
+  return scratch.readBigInt64BE(0);
 }
 
 /** What marks are taken from. A part that is erased or was never there has none. */

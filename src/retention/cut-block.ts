@@ -42,7 +42,6 @@ export function cutBlock(
   assert(again.length === entries.length && again.every(({ bytes }, i) => equalBytes(bytes, entries[i]!.bytes)));
   return {
     oldHash: sha256(block.parts),
-    goneTags: [...tagsOfEntries(entries, own.tagKey)],
     blocks,
   };
 }

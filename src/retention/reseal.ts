@@ -11,7 +11,7 @@ import { commitmentOf, isOpen, type Part, type PartName, partsHashHex } from '..
 import type { Rec } from '../chain/record.ts';
 import { sealParts } from '../chain/seal.ts';
 import { sha256 } from '../chain/sha256.ts';
-import { marksOf, tagOf } from '../chain/tag.ts';
+import { KEPT_BITS, marksOf, tagOf } from '../chain/tag.ts';
 
 export interface Resealed {
   readonly oldHash: Uint8Array;
@@ -45,11 +45,13 @@ export function resealWithout(
   // Read back before it replaces anything.
   for (const [i, own] of openParts({ parts }, stream, keys.dataKey, records).entries())
     assert(partsHashHex(own) === records[i]!.parts && partsHashHex(before[i]!) === records[i]!.parts);
-  const left = tagsOf(records, after, keys.tagKey);
+  // One that ends as another does that stays is stored as that one.
+  const kept = (tag: bigint): bigint => BigInt.asUintN(KEPT_BITS, tag);
+  const left = new Set([...tagsOf(records, after, keys.tagKey)].map(kept));
   return {
     oldHash: sha256(block.parts),
     parts,
-    goneTags: [...tagsOf(records, before, keys.tagKey)].filter((tag) => !left.has(tag)),
+    goneTags: [...tagsOf(records, before, keys.tagKey)].filter((tag) => !left.has(kept(tag))),
   };
 }
 

@@ -11,10 +11,10 @@ import type { StoredBlock } from '../chain/block.ts';
 import type { AppendStore, AppendTransaction, IdQuery, NewRows, StreamHead } from '../chain/sequencer.ts';
 import { sha256Hex } from '../chain/sha256.ts';
 import { EvidenceError, KeyUnavailableError, Problem } from '../errors.ts';
+import { encodeBigints, encodeIdHashes } from './bigint-arrays.ts';
 import { BLOCK_COLUMNS, type BlockRow, storedBlock } from './block-row.ts';
 import { inOnePiece } from './bounded-client.ts';
 import { type Database, withClient } from './database.ts';
-import { encodeIdHashes } from './id-hashes.ts';
 import { NO_SIGNER, SIGNER_REFUSAL } from './signer.ts';
 import { earlierRetention, type StoredRetention } from './streams.ts';
 
@@ -204,7 +204,7 @@ async function findSeen(
 async function blocksFrom(client: pg.PoolClient, streamId: number, seq: number): Promise<StoredBlock[]> {
   const { rows } = await client.query<BlockRow>({
     name: 'blocks_from',
-    text: `SELECT ${BLOCK_COLUMNS} FROM sealog.block WHERE stream = $1 AND first_seq > $2 - 1024 ORDER BY first_seq LIMIT 1280`,
+    text: `SELECT ${BLOCK_COLUMNS.join()} FROM sealog.block WHERE stream = $1 AND first_seq > $2 - 1024 ORDER BY first_seq LIMIT 1280`,
     values: [streamId, seq],
   });
   return rows.map(storedBlock).filter((block) => block.firstSeq + block.entries > seq);
@@ -237,47 +237,41 @@ async function tileEdge(client: pg.PoolClient, streamId: number, index: number):
 const WRITE = `
 WITH new_block AS (
   INSERT INTO sealog.block (tenant, stream, first_seq, entries, drop_month, recorded_from, recorded_to, occurred_from, occurred_to,
-                            key_id, severity_min, severity_max, outcomes, records, parts)
+                            key_id, severity_min, severity_max, outcomes, records, parts, tags)
   SELECT b.tenant, b.stream, b.first_seq, b.entries, b.drop_month, b.recorded_from, b.recorded_to, b.occurred_from, b.occurred_to,
          b.key_id, b.severity_min, b.severity_max, b.outcomes,
-         substring($1::bytea FROM b.records_from FOR b.records_length), substring($1::bytea FROM b.parts_from FOR b.parts_length)
+         substring($1::bytea FROM b.records_from FOR b.records_length), substring($1::bytea FROM b.parts_from FOR b.parts_length),
+         ($19::bigint[])[b.tags_from : b.tags_from + b.tags_length - 1]
   FROM unnest($2::integer[], $3::integer[], $4::bigint[], $5::integer[], $6::integer[], $7::bigint[], $8::bigint[], $9::bigint[],
               $10::bigint[], $11::bigint[], $12::smallint[], $13::smallint[], $14::smallint[], $15::integer[], $16::integer[],
-              $17::integer[], $18::integer[])
+              $17::integer[], $18::integer[], $20::integer[], $21::integer[])
        AS b (tenant, stream, first_seq, entries, drop_month, recorded_from, recorded_to, occurred_from, occurred_to, key_id,
-             severity_min, severity_max, outcomes, records_from, records_length, parts_from, parts_length)
-),
-new_tag AS (
-  INSERT INTO sealog.tag (tenant, stream, tag, first_seq, drop_month)
-  SELECT b.tenant, b.stream, t.tag, b.first_seq, b.drop_month
-  FROM unnest($19::integer[], $20::bigint[]) AS t (n, tag)
-  JOIN unnest($2::integer[], $3::integer[], $4::bigint[], $6::integer[]) WITH ORDINALITY AS b (tenant, stream, first_seq, drop_month, n)
-    ON b.n = t.n
+             severity_min, severity_max, outcomes, records_from, records_length, parts_from, parts_length, tags_from, tags_length)
 ),
 new_id AS (
   INSERT INTO sealog.entry_id (tenant, stream, first_seq, drop_month, ids, ids_rest)
   SELECT b.tenant, b.stream, b.first_seq, b.drop_month,
-         ($21::bigint[])[b.ids_from : b.ids_from + b.entries - 1], ($22::bigint[])[b.ids_from : b.ids_from + b.entries - 1]
-  FROM unnest($2::integer[], $3::integer[], $4::bigint[], $5::integer[], $6::integer[], $23::integer[])
+         ($22::bigint[])[b.ids_from : b.ids_from + b.entries - 1], ($23::bigint[])[b.ids_from : b.ids_from + b.entries - 1]
+  FROM unnest($2::integer[], $3::integer[], $4::bigint[], $5::integer[], $6::integer[], $24::integer[])
        AS b (tenant, stream, first_seq, entries, drop_month, ids_from)
 ),
 new_tile AS (
   INSERT INTO sealog.tile (tenant, stream, level, tile_index, hashes, root)
   SELECT l.tenant, l.stream, l.level, l.tile_index,
          substring($1::bytea FROM l.hashes_from FOR 8192), substring($1::bytea FROM l.hashes_from + 8192 FOR 32)
-  FROM unnest($24::integer[], $25::integer[], $26::smallint[], $27::bigint[], $28::integer[]) AS l (tenant, stream, level, tile_index, hashes_from)
+  FROM unnest($25::integer[], $26::integer[], $27::smallint[], $28::bigint[], $29::integer[]) AS l (tenant, stream, level, tile_index, hashes_from)
 ),
 moved AS (
   UPDATE sealog.stream AS s
   SET size = h.size, recorded_at = h.recorded_at, retain_until = h.retain_until,
       head = substring($1::bytea FROM h.head_from FOR 32), frontier = substring($1::bytea FROM h.head_from + 32 FOR h.frontier_length)
-  FROM unnest($29::integer[], $30::bigint[], $31::bigint[], $32::bigint[], $33::bigint[], $34::integer[], $35::integer[])
+  FROM unnest($30::integer[], $31::bigint[], $32::bigint[], $33::bigint[], $34::bigint[], $35::integer[], $36::integer[])
        AS h (id, size_before, size, recorded_at, retain_until, head_from, frontier_length)
   WHERE s.id = h.id AND s.size = h.size_before
   RETURNING s.id
 )
 -- A head that is not where it was locked is our own mistake: the division fails, and with it the transaction.
-SELECT 1 / (count(*) = cardinality($29::integer[]))::integer AS all_moved FROM moved`;
+SELECT 1 / (count(*) = cardinality($30::integer[]))::integer AS all_moved FROM moved`;
 
 async function write(client: pg.PoolClient, { blocks, tiles, heads }: NewRows): Promise<void> {
   const blob = new Blobs();
@@ -285,10 +279,7 @@ async function write(client: pg.PoolClient, { blocks, tiles, heads }: NewRows): 
   const parts = blocks.map((block) => blob.add(block.parts));
   const tileAt = tiles.map((tile) => blob.add(tile.hashes, tile.root));
   const headAt = heads.map((head) => blob.add(head.head, head.frontier));
-  const tags = blocks.flatMap((block, n) => block.tags.map((tag) => [n + 1, tag] as const));
   const { ids, rest } = encodeIdHashes(blocks.flatMap((block) => block.idHashes));
-  const idsAt: number[] = [];
-  for (const [i] of blocks.entries()) idsAt.push(i === 0 ? 1 : idsAt[i - 1]! + blocks[i - 1]!.entries);
   const column = <R>(rows: readonly R[], pick: (row: R) => number | bigint | string | undefined): string =>
     arrayOf(rows.map(pick));
   await client.query({
@@ -313,11 +304,12 @@ async function write(client: pg.PoolClient, { blocks, tiles, heads }: NewRows): 
       column(blocks, (b) => b.records.length),
       arrayOf(parts),
       column(blocks, (b) => b.parts.length),
-      column(tags, (t) => t[0]),
-      column(tags, (t) => t[1]),
+      encodeBigints(blocks.flatMap((block) => block.tags)),
+      arrayOf(placesOf(blocks, (b) => b.tags.length)),
+      column(blocks, (b) => b.tags.length),
       ids,
       rest,
-      arrayOf(idsAt),
+      arrayOf(placesOf(blocks, (b) => b.entries)),
       column(tiles, (t) => t.stream.tenantId),
       column(tiles, (t) => t.stream.id),
       column(tiles, (t) => t.level),
@@ -331,6 +323,16 @@ async function write(client: pg.PoolClient, { blocks, tiles, heads }: NewRows): 
       arrayOf(headAt),
       column(heads, (h) => h.frontier.length),
     ],
+  });
+}
+
+/** Where the elements of each row begin, in the array of all. */
+function placesOf<R>(rows: readonly R[], lengthOf: (row: R) => number): number[] {
+  let at = 1;
+  return rows.map((row) => {
+    const place = at;
+    at += lengthOf(row);
+    return place;
   });
 }
 

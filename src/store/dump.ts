@@ -7,7 +7,7 @@
  * but the few large ones, heads among them. The large ones only grow, and are read in pieces, each in a transaction of its own:
  *
  * - `block` and `tile` by place: exactly the entries before the heads of that moment.
- * - `tag`, `entry_id`, `anchor_leaf` and `outside_evidence` page by page of their files: what was there is there, and what came since is left out
+ * - `entry_id`, `anchor_leaf` and `outside_evidence` page by page of their files: what was there is there, and what came since is left out
  *   when it is loaded: it lies behind the heads (`load.ts`).
  *
  * Meanwhile a second connection holds every table with a lock that only their removal waits for: nothing is pruned, and no migration changes
@@ -62,6 +62,7 @@ export interface Dump {
 
 /** What a dump is made of, and one that is loaded is made of again. */
 export const BY_PLACE = ['block', 'tile'] as const;
+/** The table `tag` is of schemas before 0017. */
 export const BY_PAGE = ['tag', 'entry_id', 'anchor_leaf', 'outside_evidence'] as const;
 /** Made by migrations. */
 const NOT_DUMPED = ['migration', 'migration_lock'];
@@ -238,6 +239,7 @@ async function* pieces(
     for (const table of BY_PLACE) yield piece(client, table, selectByPlace(table, tables[table]!, range));
   await client.query('RESET enable_seqscan; RESET enable_hashjoin; RESET enable_mergejoin');
   for (const table of BY_PAGE) {
+    if (tables[table] === undefined) continue;
     const parts = ['tag', 'entry_id'].includes(table)
       ? dropMonths.map((month) => `${table}_${partitionOf(month)}`)
       : [table];

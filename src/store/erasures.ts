@@ -8,7 +8,8 @@ import { type Kysely, sql } from 'kysely';
 import type pg from 'pg';
 import type { StoredBlock } from '../chain/block.ts';
 import type { PartName } from '../chain/part.ts';
-import { type BlockRow, storedBlock } from './block-row.ts';
+import { placedTags } from '../chain/tag.ts';
+import { BLOCK_COLUMNS, type BlockRow, storedBlock } from './block-row.ts';
 import { withClient } from './database.ts';
 import type { Tables } from './tables.ts';
 
@@ -221,7 +222,7 @@ export async function blockHolding(
   seq: number,
 ): Promise<StoredBlock | undefined> {
   const { rows } = await sql<BlockRow>`
-    SELECT * FROM sealog.block WHERE stream = ${streamId} AND first_seq <= ${seq} ORDER BY first_seq DESC LIMIT 1`.execute(
+    SELECT ${sql.raw(BLOCK_COLUMNS.join())} FROM sealog.block WHERE stream = ${streamId} AND first_seq <= ${seq} ORDER BY first_seq DESC LIMIT 1`.execute(
     database,
   );
   const block = rows[0] === undefined ? undefined : storedBlock(rows[0]);
@@ -249,7 +250,15 @@ export async function eraseParts(
   return withClient(writer, async (client) => {
     const { rows } = await client.query<{ done: boolean }>(
       'SELECT sealog.erase_parts($1, $2, $3, $4, $5, $6, $7::bigint[]) AS done',
-      [id, streamId, firstSeq, dropMonth, oldHash, parts, `{${goneTags.join(',')}}`],
+      [
+        id,
+        streamId,
+        firstSeq,
+        dropMonth,
+        oldHash,
+        parts,
+        `{${[...placedTags(goneTags, streamId, firstSeq)].join(',')}}`,
+      ],
     );
     return rows[0]!.done;
   });
@@ -267,7 +276,7 @@ export async function eraseAgain(
     'SELECT sealog.erase_again($1, $2::bigint[], $3, $4, $5, $6, $7, $8::bigint[], $9::text[]) AS done',
     [
       ...[certificate, entries.map(({ seq }) => seq), streamId, firstSeq, dropMonth, oldHash, parts],
-      ...[`{${goneTags.join(',')}}`, entries.map((one) => one.parts.join(','))],
+      ...[`{${[...placedTags(goneTags, streamId, firstSeq)].join(',')}}`, entries.map((one) => one.parts.join(','))],
     ],
   );
   return rows[0]!.done;

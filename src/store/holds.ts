@@ -6,6 +6,7 @@ import { type Kysely, sql } from 'kysely';
 import type pg from 'pg';
 import type { HoldScope } from '../chain/hold.ts';
 import type { HeldRange } from '../chain/pruning-certificate.ts';
+import { placedTags } from '../chain/tag.ts';
 import { Problem } from '../errors.ts';
 import { withClient } from './database.ts';
 import { newestAbout, type StoredProposal } from './proposals.ts';
@@ -229,7 +230,6 @@ export interface PlacedBlock {
 export interface CutBlock {
   /** SHA-256 of the sealed parts that it was made from. */
   readonly oldHash: Uint8Array;
-  readonly goneTags: readonly bigint[];
   readonly blocks: readonly PlacedBlock[];
 }
 
@@ -238,20 +238,23 @@ export async function moveHeld(
   writer: pg.Pool,
   run: string,
   { streamId, firstSeq }: { readonly streamId: number; readonly firstSeq: number },
-  { oldHash, goneTags, blocks }: CutBlock,
+  { oldHash, blocks }: CutBlock,
 ): Promise<boolean> {
-  const rows = blocks.map(({ records: _, parts: __, tags: ___, firstSeq: first, keyId, dropMonth, ...block }) => ({
+  const rows = blocks.map(({ records: _, parts: __, tags, firstSeq: first, keyId, dropMonth, ...block }) => ({
     ...block,
-    ...{ first, key: Number(keyId), month: dropMonth },
+    ...{
+      first,
+      key: Number(keyId),
+      month: dropMonth,
+      tags: [...placedTags(tags, streamId, first)].map(String),
+    },
   }));
-  const tags = blocks.flatMap((block) => block.tags.map((tag) => [block.firstSeq, String(tag), block.dropMonth]));
   const { rows: answers } = await writer.query<{ done: boolean }>(
-    'SELECT sealog.move_held($1, $2, $3, $4, $5::bigint[], $6::jsonb, $7::bytea[], $8::bytea[], $9::jsonb) AS done',
+    'SELECT sealog.move_held($1, $2, $3, $4, $5::jsonb, $6::bytea[], $7::bytea[]) AS done',
     [
-      ...[run, streamId, firstSeq, oldHash, `{${goneTags.join(',')}}`, JSON.stringify(rows)],
+      ...[run, streamId, firstSeq, oldHash, JSON.stringify(rows)],
       blocks.map(({ records }) => Buffer.from(records)),
       blocks.map(({ parts }) => Buffer.from(parts)),
-      JSON.stringify(tags),
     ],
   );
   return answers[0]!.done;

@@ -106,14 +106,17 @@ export class Load {
   async finish(): Promise<void> {
     const client = this.#client;
     await client.query('ANALYZE');
-    await client.query(
-      `DELETE FROM sealog.tag AS t WHERE NOT EXISTS (SELECT FROM sealog.stream AS s WHERE s.id = t.stream AND t.first_seq < s.size)`,
-    );
-    // Before 0016 it had a row an entry.
-    const place = this.#facts.tables['entry_id']?.includes('seq') ? 'seq' : 'first_seq';
-    await client.query(
-      `DELETE FROM sealog.entry_id AS e WHERE NOT EXISTS (SELECT FROM sealog.stream AS s WHERE s.id = e.stream AND e.${place} < s.size)`,
-    );
+    for (const [table, place] of [
+      ['tag', 'first_seq'],
+      ['entry_id', 'first_seq'],
+      ['entry_id', 'seq'],
+    ] as const) {
+      // Before 0017 there was a table of tags, and before 0016 a row for each id.
+      if (!this.#facts.tables[table]?.includes(place)) continue;
+      await client.query(
+        `DELETE FROM sealog.${table} AS t WHERE NOT EXISTS (SELECT FROM sealog.stream AS s WHERE s.id = t.stream AND t.${place} < s.size)`,
+      );
+    }
     // A tick whose entry is not there means nothing; leaves of it must not speak of streams that are not there either.
     await client.query(
       `DELETE FROM sealog.anchor_leaf AS l

@@ -5,7 +5,8 @@
 import { type Kysely, type RawBuilder, sql } from 'kysely';
 import { BLOCK_ENTRIES_MAX, type StoredBlock } from '../chain/block.ts';
 import type { BlockFilter } from '../chain/entry-filter.ts';
-import { type BlockRow, storedBlock } from './block-row.ts';
+import { KEPT_BITS } from '../chain/tag.ts';
+import { BLOCK_COLUMNS, type BlockRow, storedBlock } from './block-row.ts';
 import type { Tables } from './tables.ts';
 
 export interface EntryPlace {
@@ -52,7 +53,7 @@ export async function blockOf(
 ): Promise<StoredBlock | undefined> {
   let query = database
     .selectFrom('sealog.block')
-    .selectAll()
+    .select(BLOCK_COLUMNS)
     .where('stream', '=', streamId)
     .where('first_seq', '<=', seq);
   if (dropMonths !== undefined) query = query.where('drop_month', 'in', dropMonths);
@@ -76,7 +77,7 @@ export async function blocksFrom(
 ): Promise<StoredBlock[]> {
   const rows = await database
     .selectFrom('sealog.block')
-    .selectAll()
+    .select(BLOCK_COLUMNS)
     .where('stream', '=', streamId)
     // No block is longer: only these can hold `seq`.
     .where('first_seq', '>', seq - BLOCK_ENTRIES_MAX)
@@ -103,8 +104,8 @@ export interface Lane {
 
 /**
  * Looks at up to `limit` blocks of one stream and some drop months whose first seq is below `seq`, newest first (`desc`), or not below it,
- * oldest first (`asc`), and returns those that the filters let through. The candidates come in order out of one index a month, whatever the
- * filter: the work is bounded by `limit`, not by how rare a match is.
+ * oldest first (`asc`), and returns those that the filters let through. The candidates come in order out of one index a month. Without a tag the work
+ * is bounded by `limit`; a tag is looked for in one stretch of 8192 entries after the other, some microseconds each, until there are so many.
  */
 export async function scanBlocks(
   database: Kysely<Tables>,
@@ -133,25 +134,22 @@ function laneScan(
   seq: number,
   limit: number,
 ): RawBuilder<unknown> {
-  const [block, tag] = [sql.table('sealog.block'), sql.table('sealog.tag')];
+  const block = sql.table('sealog.block');
   const month = sql.lit(dropMonth);
   const direction = sql.raw(order);
   const within = (column: string) =>
     order === 'desc' ? sql`${sql.ref(column)} < ${seq}` : sql`${sql.ref(column)} >= ${seq}`;
   const [first, ...others] = filter.tags;
-  const hasTag = (tags: readonly bigint[], column: string) => sql`EXISTS (
-    SELECT FROM ${tag} AS o WHERE o.drop_month = ${month} AND o.stream = ${streamId}
-    AND o.tag = ANY (${arrayOf(tags)}::bigint[]) AND o.first_seq = ${sql.ref(column)})`;
+  // Of a block that is known its place is, too.
+  const hasTag = (tags: readonly bigint[]) => sql`EXISTS (
+    SELECT FROM unnest(b.tags) AS t WHERE (t & ${sql.lit(LAST_BYTES)}) = ANY (${arrayOf(tags.map((tag) => BigInt.asUintN(KEPT_BITS, tag)))}::bigint[]))`;
   const candidates =
     first === undefined
       ? sql`SELECT c.first_seq FROM ${block} AS c
             WHERE c.drop_month = ${month} AND c.stream = ${streamId} AND ${within('c.first_seq')}
             ORDER BY c.first_seq ${direction} LIMIT ${limit}`
-      : sql`SELECT DISTINCT u.first_seq FROM unnest(${arrayOf(first)}::bigint[]) AS w (tag) CROSS JOIN LATERAL (
-              SELECT t.first_seq FROM ${tag} AS t
-              WHERE t.drop_month = ${month} AND t.stream = ${streamId} AND t.tag = w.tag AND ${within('t.first_seq')}
-              ORDER BY t.first_seq ${direction} LIMIT ${limit}
-            ) AS u ORDER BY u.first_seq ${direction} LIMIT ${limit}`;
+      : sql`SELECT u.first_seq
+            FROM sealog.own_tagged_blocks(${streamId}, ${month}, ${arrayOf(first)}, ${order === 'desc'}, ${seq}, ${limit}) AS u`;
   const conditions = [
     filter.recordedFrom === undefined ? undefined : sql`b.recorded_to >= ${filter.recordedFrom}`,
     filter.recordedTo === undefined ? undefined : sql`b.recorded_from <= ${filter.recordedTo}`,
@@ -159,16 +157,20 @@ function laneScan(
     filter.occurredTo === undefined ? undefined : sql`b.occurred_from <= ${filter.occurredTo}`,
     filter.severityMin === undefined ? undefined : sql`b.severity_max >= ${filter.severityMin}`,
     filter.outcome === undefined ? undefined : sql`(b.outcomes & ${filter.outcome}) <> 0`,
-    ...others.map((tags) => hasTag(tags, 'b.first_seq')),
+    ...others.map((tags) => hasTag(tags)),
   ].filter((condition) => condition !== undefined);
   return sql`
     SELECT k.first_seq AS candidate, p.* FROM (${candidates}) AS k
     LEFT JOIN LATERAL (
-      SELECT b.* FROM ${block} AS b WHERE b.drop_month = ${month} AND b.stream = ${streamId} AND b.first_seq = k.first_seq
+      SELECT ${BLOCK_COLUMNS_OF_B} FROM ${block} AS b WHERE b.drop_month = ${month} AND b.stream = ${streamId} AND b.first_seq = k.first_seq
       ${conditions.length === 0 ? sql`` : sql`AND ${sql.join(conditions, sql` AND `)}`}
     ) AS p ON true
     ORDER BY k.first_seq ${direction}`;
 }
+
+/** All but the bytes of a placed tag that say where its block is (docs/format.md section 14). */
+const LAST_BYTES = 2 ** KEPT_BITS - 1;
+const BLOCK_COLUMNS_OF_B = sql.join(BLOCK_COLUMNS.map((name) => sql.ref(`b.${name}`)));
 
 function arrayOf(tags: readonly bigint[]): string {
   return `{${tags.join(',')}}`;

@@ -20,7 +20,7 @@ const MAJOR_MIN = 15;
 const MAJOR_MAX = 18;
 /** The tables that must be under forced row-level security. */
 const GUARDED = [
-  ...['tenant', 'stream', 'data_key', 'block', 'tag', 'entry_id', 'tile'],
+  ...['tenant', 'stream', 'data_key', 'block', 'entry_id', 'tile'],
   ...['checkpoint', 'anchor_leaf', 'verification', 'tenant_setting', 'api_key', 'proposal'],
   ...['tile_edge', 'pruning_certificate', 'retention_policy', 'erasure', 'erasure_entry', 'erased', 'hold'],
 ];

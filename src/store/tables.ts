@@ -73,14 +73,15 @@ export interface Tables {
     outcomes: number;
     records: Buffer;
     parts: Buffer;
+    /** Placed (`chain/tag.ts`). */
+    tags: unknown;
   };
-  'sealog.tag': { tenant: number; stream: number; tag: string; first_seq: number; drop_month: number };
   'sealog.entry_id': {
     tenant: number;
     stream: number;
     first_seq: number;
     drop_month: number;
-    /** Halves of hashed ids (`id-hashes.ts`). */
+    /** Halves of hashed ids (`bigint-arrays.ts`). */
     ids: unknown;
     ids_rest: unknown;
   };

@@ -28,8 +28,8 @@ type TableOfTenants =
   | 'sealog.tenant'
   | Exclude<{ [T in keyof Tables]: 'tenant' extends keyof Tables[T] ? T : never }[keyof Tables], Unread>;
 
-/** What the database answers for the transaction's tenant alone, by a function (migrations/0016_ids_of_blocks.sql). */
-const OWN_PLACES = 'sealog.own_places(';
+/** Functions that answer for the transaction's tenant alone (migrations/0016_ids_of_blocks.sql, 0017_tags_of_blocks.sql). */
+const OWN_FUNCTIONS = /\bsealog\.own_(?:places|tagged_blocks)\(/g;
 
 /** Which column of a table says whose a row is. */
 export const TENANT_COLUMNS = {
@@ -38,7 +38,6 @@ export const TENANT_COLUMNS = {
   'sealog.retention_policy': 'tenant',
   'sealog.data_key': 'tenant',
   'sealog.block': 'tenant',
-  'sealog.tag': 'tenant',
   'sealog.tile': 'tenant',
   'sealog.tile_edge': 'tenant',
   'sealog.checkpoint': 'tenant',
@@ -110,7 +109,7 @@ class TenantTransformer extends OperationNodeTransformer {
   }
 
   protected override transformRaw(node: RawNode): RawNode {
-    if (node.sqlFragments.some((text) => text.replace(OWN_PLACES, '').toLowerCase().includes(SCHEMA)))
+    if (node.sqlFragments.some((text) => text.replaceAll(OWN_FUNCTIONS, '').toLowerCase().includes(SCHEMA)))
       throw new TypeError('a raw statement for a tenant names a table itself: write sql.table');
     return super.transformRaw(node);
   }

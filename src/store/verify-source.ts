@@ -8,7 +8,7 @@
  * once compared all rows with all rows and ran into the statement's time limit.
  */
 import { type Kysely, type RawBuilder, sql } from 'kysely';
-import { BLOCK_ENTRIES_MAX } from '../chain/block.ts';
+import { BLOCK_ENTRIES_MAX, BLOCK_TAGS_MAX } from '../chain/block.ts';
 import { type Category, streamName } from '../chain/category.ts';
 import {
   ID_BUCKET_BITS,
@@ -25,10 +25,9 @@ import {
   type StoredRow,
   type StreamState,
   seqsOfIdBucket,
-  type TagRow,
 } from '../verify/log-source.ts';
+import { decodeBigints, decodeIdHashes } from './bigint-arrays.ts';
 import { type BlockRow, storedBlock } from './block-row.ts';
-import { decodeIdHashes } from './id-hashes.ts';
 import type { Tables } from './tables.ts';
 
 export interface SourceKeys {
@@ -37,11 +36,8 @@ export interface SourceKeys {
 
 /** Rows that one statement counts, about: well under a second, also when each has to be fetched from a disk. */
 const ROWS_A_SLICE = 50_000;
-/** Rows that one statement brings. */
-const ROWS_A_PAGE = 10_000;
 const INT_MAX = 2_147_483_647;
 const INT_MIN = -2_147_483_648;
-const BIGINT_MIN = '-9223372036854775808';
 /** Entries whose ids one statement brings, and rows at most: more than they have where each stands in a row of its own. */
 const IDS_A_WINDOW = 4096;
 const ID_ROWS_MAX = 2 * IDS_A_WINDOW;
@@ -66,12 +62,16 @@ export function verifySource(
   };
 
   const blockRows = async (rest: RawBuilder<unknown>): Promise<SourceBlock[]> => {
-    const { rows } = await sql<BlockRow & { foreign: boolean }>`
+    const { rows } = await sql<BlockRow & { tags: Buffer | null; foreign: boolean }>`
       SELECT ${exact('first_seq')}, entries, drop_month, ${exact('recorded_from')}, ${exact('recorded_to')}, ${exact('occurred_from')},
              ${exact('occurred_to')}, ${exact('key_id')}, severity_min, severity_max, outcomes, records, parts,
-             tenant <> ${await tenant()} AS foreign
+             CASE WHEN cardinality(tags) <= ${sql.lit(BLOCK_TAGS_MAX)} THEN array_send(tags) END AS tags, tenant <> ${await tenant()} AS foreign
       FROM sealog.block WHERE stream = ${streamId} ${rest}`.execute(database);
-    return rows.map((row) => ({ ...storedBlock(row), foreign: row.foreign }));
+    return rows.map((row) => ({
+      ...storedBlock(row),
+      tags: row.tags === null ? undefined : decodeBigints(row.tags),
+      foreign: row.foreign,
+    }));
   };
 
   /** The ids that are stored of some entries; bounded where one stored more rows than entries can have. */
@@ -99,6 +99,7 @@ export function verifySource(
 
   return {
     stream: stream.name,
+    streamId,
 
     async state(): Promise<StreamState> {
       const { rows } = await sql<
@@ -176,58 +177,6 @@ export function verifySource(
       return new Map(rows.map((row) => [row.level, row.last]));
     },
 
-    tags: {
-      async missing(rows) {
-        const missing: TagRow[] = [];
-        for (const [dropMonth, own] of Map.groupBy(rows, (row) => row.dropMonth)) {
-          const { rows: found } = await sql<{ n: number }>`
-          SELECT w.n FROM unnest(${arrayOf(own.map((row) => row.tag))}::bigint[], ${arrayOf(own.map((row) => row.firstSeq))}::bigint[])
-            WITH ORDINALITY AS w (tag, first_seq, n)
-          WHERE (SELECT true FROM sealog.tag AS t WHERE t.drop_month = ${sql.lit(dropMonth)} AND t.stream = ${streamId}
-                 AND t.tag = w.tag AND t.first_seq = w.first_seq AND t.tenant = ${await tenant()} LIMIT 1) IS NULL`.execute(
-            database,
-          );
-          missing.push(...found.map(({ n }) => own[n - 1]!));
-        }
-        return missing;
-      },
-
-      async *counts(scope, expected) {
-        for (const { from, to } of ranges(expected)) {
-          yield await slice(
-            database,
-            sql`SELECT (tag >> 48)::integer + ${INDEX_BUCKETS / 2}::integer AS bucket,
-                     count(*) FILTER (WHERE ${inScope('first_seq', scope)}) AS rows, ${greatest('first_seq')} AS last
-              FROM sealog.tag WHERE stream = ${streamId} AND tag BETWEEN ${firstTag(from)} AND ${lastTag(to)} GROUP BY 1`,
-          );
-        }
-      },
-
-      async *rowsIn(bucket, scope) {
-        let after = { tag: BIGINT_MIN, seq: BIGINT_MIN, month: INT_MIN };
-        for (;;) {
-          const { rows } = await sql<IndexedRow & { tag: string }>`
-          SELECT tag::text AS tag, ${exact('first_seq', 'seq')}, drop_month, count(*) AS copies, bool_or(tenant <> ${await tenant()}) AS foreign
-          FROM sealog.tag
-          WHERE stream = ${streamId} AND tag BETWEEN ${firstTag(bucket)} AND ${lastTag(bucket)} AND ${inScope('first_seq', scope)}
-            AND (tag.tag, first_seq, drop_month) > (${after.tag}::bigint, ${after.seq}::bigint, ${after.month}::integer)
-          GROUP BY tag.tag, first_seq, drop_month ORDER BY tag.tag, first_seq, drop_month LIMIT ${ROWS_A_PAGE}`.execute(
-            database,
-          );
-          const last = rows.at(-1);
-          if (last === undefined) return;
-          yield rows.map(
-            (row): StoredRow<TagRow> => ({
-              tag: BigInt(row.tag),
-              firstSeq: row.seq,
-              ...common(row),
-            }),
-          );
-          after = { tag: last.tag, seq: String(last.seq), month: last.drop_month };
-        }
-      },
-    },
-
     ids: {
       async missing(rows) {
         const missing: IdRow[] = [];
@@ -293,7 +242,7 @@ function windows(seqs: readonly number[]): SeqRange[] {
 }
 
 /** Tables whose rows belong to a stream; each has an index that begins with it. */
-const TABLES_OF_STREAMS = ['data_key', 'block', 'tag', 'entry_id', 'tile', 'checkpoint'];
+const TABLES_OF_STREAMS = ['data_key', 'block', 'entry_id', 'tile', 'checkpoint'];
 const STREAMS_A_STEP = 500;
 
 /** Returns the ids of streams that have rows in these tables and no row of their own: somebody removed it, and the list of streams says nothing of them. */
@@ -326,17 +275,6 @@ export async function orphanedStreams(
   return [...orphans].sort((a, b) => a - b);
 }
 
-interface IndexedRow {
-  readonly seq: number;
-  readonly drop_month: number;
-  readonly copies: number;
-  readonly foreign: boolean;
-}
-
-function common(row: IndexedRow): { dropMonth: number; copies: number; foreign: boolean } {
-  return { dropMonth: row.drop_month, copies: row.copies, foreign: row.foreign };
-}
-
 async function slice(database: Kysely<Tables>, query: RawBuilder<unknown>): Promise<IndexSlice> {
   const { rows } = await sql<{ bucket: number; rows: number; last: number }>`${query}`.execute(database);
   return {
@@ -359,23 +297,4 @@ function inScope(column: string, { size, except }: IndexScope): RawBuilder<boole
   const seq = sql.ref(column);
   const holes = except.map(({ from, to }) => sql` AND NOT (${seq} >= ${from}::bigint AND ${seq} < ${to}::bigint)`);
   return sql`${seq} < ${size}::bigint${sql.join(holes, sql``)}`;
-}
-
-/** Cuts the buckets into ranges of about equally many rows, in the order of the index: tags are evenly spread. */
-function* ranges(expected: number): Iterable<{ from: number; to: number }> {
-  const count = Math.min(Math.max(1, Math.ceil(expected / ROWS_A_SLICE)), INDEX_BUCKETS);
-  const bound = (i: number) => Math.floor((i * INDEX_BUCKETS) / count);
-  for (let i = 0; i < count; i++) yield { from: bound(i), to: bound(i + 1) - 1 };
-}
-
-function firstTag(bucket: number): RawBuilder<unknown> {
-  return sql`${String(BigInt(bucket - INDEX_BUCKETS / 2) << 48n)}::bigint`;
-}
-
-function lastTag(bucket: number): RawBuilder<unknown> {
-  return sql`${String((BigInt(bucket + 1 - INDEX_BUCKETS / 2) << 48n) - 1n)}::bigint`;
-}
-
-function arrayOf(values: readonly (number | bigint | string)[]): string {
-  return `{${values.join(',')}}`;
 }

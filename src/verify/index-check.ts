@@ -1,5 +1,5 @@
 /**
- * Holds the search index to the entries: no tag and no id is missing, and there is none too many.
+ * Holds an index of the entries, which has rows of its own, to them: none is missing, and there is none too many.
  *
  * What must be there is looked up while the entries are read. What must not be there is found by counting: the rows that must be there
  * and are, against all that are stored, in buckets; only the rows of a bucket that holds too many are looked at one by one.
@@ -13,7 +13,6 @@ const RANGES_MAX = 100;
 const ROWS_MAX = 100_000;
 
 export interface IndexOf<Row> {
-  readonly kind: 'tag' | 'id';
   bucketOf(row: Row): number;
   seqOf(row: Row): number;
   /** In words. */
@@ -66,12 +65,12 @@ export class IndexCheck<Row> {
     for (const row of missing.toSorted((a, b) => this.#index.seqOf(a) - this.#index.seqOf(b))) {
       this.#counts[this.#index.bucketOf(row)]! -= 1;
       if (!this.#findings.truncated && (await this.#index.isStillExpected?.(row)) === false) continue;
-      this.#findings.add(this.#index.kind, `the index lacks ${this.#index.nameOf(row)}`, this.#index.seqOf(row));
+      this.#findings.add('id', `the index lacks ${this.#index.nameOf(row)}`, this.#index.seqOf(row));
     }
     this.#index.endOfLook?.();
   }
 
-  /** Counts what is stored; two indexes may be counted at once. */
+  /** Counts what is stored. */
   async count(size: number): Promise<void> {
     if (this.#except.length > RANGES_MAX) return;
     const scope = { size, except: this.#except };
@@ -85,7 +84,7 @@ export class IndexCheck<Row> {
   async checkSurplus(size: number): Promise<void> {
     const scope = { size, except: this.#except };
     if (this.#except.length > RANGES_MAX) {
-      const detail = `whether the index has a foreign ${this.#index.kind}: there are more than ${RANGES_MAX} holes`;
+      const detail = `whether the index has a foreign id: there are more than ${RANGES_MAX} holes`;
       this.#findings.leaveUnchecked(detail, size);
       return;
     }
@@ -107,7 +106,7 @@ export class IndexCheck<Row> {
   checkBeyond(size: number): void {
     if (this.#last < size) return;
     const detail = `the index has rows up to entry ${this.#last}, the stream has ${size} entries`;
-    this.#findings.add(this.#index.kind, detail, this.#last);
+    this.#findings.add('id', detail, this.#last);
   }
 
   async #checkRows(rows: readonly StoredRow<Row>[]): Promise<void> {
@@ -123,7 +122,7 @@ export class IndexCheck<Row> {
       const seq = this.#index.seqOf(row);
       const mayBeGone = !row.foreign && seq >= 0 && seq < Number.MAX_SAFE_INTEGER;
       if (!mayBeGone || (await this.#index.stored.missing([row])).length === 0)
-        this.#findings.add(this.#index.kind, `${this.#index.nameOf(row)} ${objection}`, seq);
+        this.#findings.add('id', `${this.#index.nameOf(row)} ${objection}`, seq);
     }
   }
 }

@@ -17,7 +17,10 @@ interface Owned {
   readonly foreign: boolean;
 }
 
-export interface SourceBlock extends StoredBlock, Owned {}
+export interface SourceBlock extends StoredBlock, Owned {
+  /** Placed, as stored: what is not there is undefined. Without them, there are more than a block can have. */
+  readonly tags: readonly (bigint | undefined)[] | undefined;
+}
 
 export interface SourceTile extends Owned {
   readonly index: number;
@@ -31,13 +34,7 @@ export interface KeyOwner extends Owned {
   readonly dropMonth: number;
 }
 
-/** Rows of the search index, which can be rebuilt: a tag of a block, or the id of an entry. */
-export interface TagRow {
-  readonly dropMonth: number;
-  readonly firstSeq: number;
-  readonly tag: bigint;
-}
-
+/** Where an id stands, by the index of ids, which can be rebuilt. */
 export interface IdRow {
   readonly dropMonth: number;
   readonly seq: number;
@@ -53,7 +50,7 @@ export interface SeqRange {
   readonly to: number;
 }
 
-/** Which rows of an index are counted: those of entries (for tags, of blocks that begin) before `size` and outside of the ranges. */
+/** Which rows of an index are counted: those of entries before `size` and outside of the ranges. */
 export interface IndexScope {
   readonly size: number;
   readonly except: readonly SeqRange[];
@@ -79,16 +76,11 @@ export interface StoredIndex<Row> {
   rowsIn(bucket: number, scope: IndexScope): AsyncIterable<StoredRow<Row>[]>;
 }
 
-/** An index is counted in this many buckets: tags by their first 16 bits, which are evenly spread, ids by their entries' places. */
+/** The index is counted in this many buckets, by the entries' places. */
 export const INDEX_BUCKETS = 65_536;
 /** Entries that are next to each other share a bucket, 1024 of them. */
 export const ID_BUCKET_BITS = 10;
 const ID_BUCKET_ENTRIES = 2 ** ID_BUCKET_BITS;
-
-/** The bucket of a tag, a signed 64-bit integer. */
-export function tagBucket(tag: bigint): number {
-  return Number(tag >> 48n) + INDEX_BUCKETS / 2;
-}
 
 /** The bucket of an entry's id, by the entry's seq. */
 export function idBucket(seq: number): number {
@@ -108,6 +100,8 @@ export function* seqsOfIdBucket(bucket: number, size: number): Iterable<SeqRange
  */
 export interface LogSource {
   readonly stream: string;
+  /** The number of its row. */
+  readonly streamId: number;
   state(): Promise<StreamState>;
   /**
    * The next blocks behind a position, in the order of first seq, then drop month, whatever partition they are in; the block at the
@@ -128,6 +122,5 @@ export interface LogSource {
   tileEdge(index: number): Promise<Uint8Array | undefined>;
   /** The index of the last tile of each level. */
   lastTiles(): Promise<ReadonlyMap<number, number>>;
-  readonly tags: StoredIndex<TagRow>;
   readonly ids: StoredIndex<IdRow>;
 }

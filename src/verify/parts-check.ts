@@ -70,17 +70,6 @@ export class PartsCheck implements PartsChecker {
   }
 }
 
-/** Returns the tags of a block whose parts are those that the records commit to. */
-export function tagsOf(
-  records: readonly Pick<Rec, 'action' | 'source'>[],
-  parts: readonly (readonly Part[])[],
-  tagKey: Uint8Array,
-): ReadonlySet<bigint> {
-  const tags = new Tags().start(tagKey);
-  for (let i = 0; i < records.length; i++) tags.add(records[i]!, parts[i]!);
-  return new Set(tags.all);
-}
-
 interface Found {
   readonly findings: { kind: FindingKind; detail: string; seq: number }[];
   readonly gone: GonePart[];

@@ -17,12 +17,12 @@ import { toHex } from '../chain/bytes.ts';
 import { OUTCOMES } from '../chain/category.ts';
 import { entryIdHash } from '../chain/entry.ts';
 import { encodeFrontier, leafHash } from '../chain/merkle.ts';
-import { openParts } from '../chain/open-block.ts';
 import type { PartName } from '../chain/part.ts';
 import { heldAt, heldBehind } from '../chain/pruning-certificate.ts';
 import { decodeRecord, NO_PREVIOUS, type Rec } from '../chain/record.ts';
 import { dropMonthOf, formatInstant, KEPT_FOR_EVER, parseInstant } from '../chain/retain-until.ts';
 import { HASH_SIZE } from '../chain/sha256.ts';
+import { placedTags } from '../chain/tag.ts';
 import { TILE_WIDTH } from '../chain/tile.ts';
 import { isTimestamp } from '../chain/timestamp.ts';
 import { EvidenceError, KeyUnavailableError } from '../errors.ts';
@@ -45,10 +45,8 @@ import {
   type SourceBlock,
   type SourceTile,
   type StreamState,
-  type TagRow,
-  tagBucket,
 } from './log-source.ts';
-import { type GonePart, PartsCheck, type PartsChecker, type PartsResult, tagsOf } from './parts-check.ts';
+import { type GonePart, PartsCheck, type PartsChecker, type PartsResult } from './parts-check.ts';
 import { RootCheck, type StatedRoot, type StatedRoots } from './root-check.ts';
 import { TreeCheck, type TreeFinding } from './tree-check.ts';
 
@@ -173,7 +171,8 @@ interface PlacedBlock {
 interface FoundParts {
   readonly begin: number;
   readonly end: number;
-  readonly dropMonth: number;
+  /** As stored. */
+  readonly tags: SourceBlock['tags'];
   /** Every record is the one that was linked to. */
   readonly isSound: boolean;
   /** And the block holds as many as it says. */
@@ -196,7 +195,6 @@ class StreamCheck {
   #unproven = 0;
   readonly #tree: TreeCheck;
   readonly #chain: ChainCheck;
-  readonly #tags: IndexCheck<TagRow>;
   readonly #ids: IndexCheck<IdRow>;
   readonly #checker: PartsChecker;
   readonly #pruned: PrunedRange[] = [];
@@ -229,32 +227,17 @@ class StreamCheck {
     const find = ({ kind, detail, seq }: TreeFinding): void => this.#findings.add(kind, detail, seq);
     this.#tree = new TreeCheck(source, findings.max, find, roots);
     this.#chain = new ChainCheck(this.#findings, this.#tree, (seq, isSound) => this.#settle(seq, isSound));
-    // One each: both indexes are looked up at once.
-    const [blocks, idBlocks] = [new BlockReader(source), new BlockReader(source)];
-    this.#tags = new IndexCheck(
-      {
-        kind: 'tag',
-        bucketOf: (row) => tagBucket(row.tag),
-        seqOf: (row) => row.firstSeq,
-        nameOf: (row) => `the tag ${row.tag} of this block`,
-        stored: source.tags,
-        // In this order: a block that goes between the two questions has expired by the second.
-        isStillExpected: async (row) => (await blocks.hasTag(row)) && !(await this.#hasExpired(row.firstSeq)),
-        endOfLook: () => blocks.forget(),
-        objection: (row) => blocks.objectionToTag(row),
-      },
-      this.#findings,
-    );
+    const blocks = new BlockReader(source);
     this.#ids = new IndexCheck(
       {
-        kind: 'id',
         bucketOf: (row) => idBucket(row.seq),
         seqOf: (row) => row.seq,
         nameOf: (row) => `the hashed id ${row.idHash} of this entry`,
         stored: source.ids,
-        isStillExpected: async (row) => (await idBlocks.hasId(row)) && !(await this.#hasExpired(row.seq)),
-        endOfLook: () => idBlocks.forget(),
-        objection: (row) => idBlocks.objectionToId(row),
+        // In this order: a block that goes between the two questions has expired by the second.
+        isStillExpected: async (row) => (await blocks.hasId(row)) && !(await this.#hasExpired(row.seq)),
+        endOfLook: () => blocks.forget(),
+        objection: (row) => blocks.objectionToId(row),
       },
       this.#findings,
     );
@@ -272,10 +255,8 @@ class StreamCheck {
     const [lastBlock, lastTiles] = await Promise.all([
       this.#source.lastBlock(),
       this.#source.lastTiles(),
-      this.#tags.count(state.size),
       this.#ids.count(state.size),
     ]);
-    await this.#tags.checkSurplus(state.size);
     await this.#ids.checkSurplus(state.size);
     await this.#checkBeyond(state, lastBlock, lastTiles);
 
@@ -358,7 +339,6 @@ class StreamCheck {
       if (keeping === undefined) return this.#leaveHole(end);
       // Their hashes are known all the same.
       await this.#skipPruned(keeping, end, false);
-      this.#tags.leaveOut({ from, to: end });
       this.#ids.leaveOut({ from, to: end });
     }
   }
@@ -616,7 +596,6 @@ class StreamCheck {
     const owner = await this.#source.keyOwner(block.keyId);
     if (owner === undefined && !(await this.#isThere(block))) {
       // It was moved or dropped meanwhile, its key with it.
-      this.#tags.leaveOut({ from: begin, to: end });
       this.#ids.leaveOut({ from: begin, to: end });
       return;
     }
@@ -627,7 +606,10 @@ class StreamCheck {
     if (unsound.size === 0) this.#checkSpans(block, sound);
     const isWhole = unsound.size === 0 && placed.length === block.entries;
     const says = this.#onCertificate && new Map(sound.map((entry) => [entry.seq, entry.says]));
-    const found: FoundParts = { begin, end, dropMonth, isSound: unsound.size === 0, isWhole, says, result: undefined };
+    const found: FoundParts = {
+      ...{ begin, end, tags: block.tags, isSound: unsound.size === 0, isWhole, says },
+      result: undefined,
+    };
     this.#found.push(found);
     if (owner !== undefined) await this.#checkParts(own, found);
     await this.#takeParts(found.result instanceof Promise ? BLOCKS_AT_WORK : 0);
@@ -720,7 +702,7 @@ class StreamCheck {
   /** Takes what was found of parts, in the order of the blocks, until so many are left. */
   async #takeParts(left: number): Promise<void> {
     while (this.#found.length > left) {
-      const { begin, end, dropMonth, isSound, isWhole, says, result } = this.#found.shift()!;
+      const { begin, end, tags, isSound, isWhole, says, result } = this.#found.shift()!;
       const said = result instanceof Promise ? await result : result;
       if (said?.closed !== undefined) {
         // They open only under all the records that they were sealed with.
@@ -734,9 +716,26 @@ class StreamCheck {
         this.#onCertificate?.({ action: record.action, entry: entryOf(record), details });
       }
       const isCertified = await this.#checkGone(said?.gone ?? []);
-      if (said?.tags === undefined || !isSound || !isCertified) this.#tags.leaveOut({ from: begin, to: end });
-      else for (const tag of said.tags) this.#tags.expect({ dropMonth, firstSeq: begin, tag });
+      if (said?.tags !== undefined && isSound && isCertified) this.#checkTags(begin, said.tags, tags);
     }
+  }
+
+  /** Holds what search finds a block by to what its entries say. */
+  #checkTags(begin: number, tags: readonly bigint[], stored: SourceBlock['tags']): void {
+    if (stored === undefined) {
+      this.#findings.add('tag', 'the block has more tags than entries can have', begin);
+      return;
+    }
+    const expected = placedTags(tags, this.#source.streamId, begin);
+    const found = new Set<bigint | undefined>();
+    for (const tag of stored) {
+      if (tag === undefined || !expected.has(tag))
+        this.#findings.add('tag', `the tag ${tag} is not one of this block's`, begin);
+      else if (found.has(tag)) this.#findings.add('tag', `the tag ${tag} is stored twice`, begin);
+      found.add(tag);
+    }
+    for (const tag of expected)
+      if (!found.has(tag)) this.#findings.add('tag', `the index lacks the tag ${tag} of this block`, begin);
   }
 
   /** Holds parts that are gone to certificates. Returns whether each has one. */
@@ -803,7 +802,6 @@ class StreamCheck {
       const detail = `the stream shrank from ${before.size} to ${state.size} entries during verification`;
       this.#findings.add('head', detail, state.size === 0 ? undefined : state.size - 1);
     }
-    this.#tags.checkBeyond(state.size);
     this.#ids.checkBeyond(state.size);
     // One that begins before the size was looked at already. The first that should not be there is named.
     if (lastBlock !== undefined && lastBlock.firstSeq >= state.size) {
@@ -827,7 +825,6 @@ class StreamCheck {
     await this.#chain.leaveHole(to);
     await this.#closeBlocks();
     await this.#takeParts(0);
-    this.#tags.leaveOut({ from: this.#next, to });
     this.#ids.leaveOut({ from: this.#next, to });
     this.#next = to;
   }
@@ -841,7 +838,7 @@ class StreamCheck {
   }
 
   async #checkMissing(): Promise<void> {
-    await Promise.all([this.#tags.checkMissing(), this.#ids.checkMissing()]);
+    await this.#ids.checkMissing();
   }
 }
 
@@ -850,7 +847,6 @@ class BlockReader {
   readonly #source: LogSource;
   #block: SourceBlock | undefined;
   #records: readonly Placed[] = [];
-  #tags: ReadonlySet<bigint> | undefined;
 
   constructor(source: LogSource) {
     this.#source = source;
@@ -864,14 +860,6 @@ class BlockReader {
     return row.dropMonth === block.dropMonth ? undefined : `is stored under drop month ${row.dropMonth}`;
   }
 
-  async objectionToTag(row: TagRow): Promise<string | undefined> {
-    const block = await this.#read(row.firstSeq);
-    if (block?.firstSeq !== row.firstSeq) return 'is of no block that is there';
-    this.#tags ??= await this.#tagsOf(block);
-    if (this.#tags?.has(row.tag) === false) return 'is not one of its tags';
-    return row.dropMonth === block.dropMonth ? undefined : `is stored under drop month ${row.dropMonth}`;
-  }
-
   forget(): void {
     this.#block = undefined;
   }
@@ -882,21 +870,11 @@ class BlockReader {
     return block === undefined || block.dropMonth === row.dropMonth;
   }
 
-  /** As the block is now: it may have lost a part since it was checked, or been moved. */
-  async hasTag(row: TagRow): Promise<boolean> {
-    const block = await this.#read(row.firstSeq);
-    if (block?.firstSeq !== row.firstSeq) return true;
-    if (block.dropMonth !== row.dropMonth) return false;
-    this.#tags ??= await this.#tagsOf(block);
-    return this.#tags?.has(row.tag) !== false;
-  }
-
   async #read(seq: number): Promise<SourceBlock | undefined> {
     const known = this.#block;
     if (known !== undefined && seq >= known.firstSeq && seq < known.firstSeq + this.#records.length) return known;
     const block = await this.#source.lastBlock(seq);
     this.#block = block;
-    this.#tags = undefined;
     try {
       this.#records = block === undefined ? [] : placedRecords(decodeRecords(unpackPayload(block.records)));
     } catch (error) {
@@ -904,18 +882,6 @@ class BlockReader {
       this.#records = [];
     }
     return block;
-  }
-
-  /** Undefined when they are not known: that was found, or left unchecked, before. */
-  async #tagsOf(block: SourceBlock): Promise<ReadonlySet<bigint> | undefined> {
-    try {
-      const { dataKey, tagKey } = await this.#source.keys(block.keyId);
-      const records = this.#records.map(({ bytes }) => decodeRecord(bytes));
-      return tagsOf(records, openParts(block, this.#source.stream, dataKey, records), tagKey);
-    } catch (error) {
-      if (!(error instanceof EvidenceError || error instanceof KeyUnavailableError)) throw error;
-      return undefined;
-    }
   }
 }
 

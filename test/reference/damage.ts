@@ -7,7 +7,7 @@ import type { MemoryMonthKeys } from './memory-log.ts';
 import { type Json, jcs } from './naive-json.ts';
 import * as log from './naive-log.ts';
 import { dropMonth, timeText } from './naive-time.ts';
-import { type DataKeyRow, dataKeyOf, type Rows, type StreamRow } from './naive-verify.ts';
+import { type BlockRow, type DataKeyRow, dataKeyOf, type IdRow, type Rows, type StreamRow } from './naive-verify.ts';
 import { rewriteStream, type WrittenEntry } from './naive-writer.ts';
 import type { Random } from './random-events.ts';
 
@@ -54,7 +54,8 @@ export async function recut(
 
 /** A change to a row of the stream, or to the row of its tenant or of one of its keys. */
 export function damageRow(rows: Rows, stream: StreamRow, random: Random): Damaged {
-  const tables = ['blocks', 'blocks', 'tags', 'ids', 'tiles', 'streams', 'dataKeys', 'tenants'] as const;
+  if (random.chance(12)) return damageTags(rows, stream, random);
+  const tables = ['blocks', 'blocks', 'ids', 'tiles', 'streams', 'dataKeys', 'tenants'] as const;
   const hasEdge = rows.edges.some((edge) => edge.stream === stream.id);
   const table = hasEdge && random.chance(30) ? 'edges' : random.pick(tables);
   const all: readonly object[] = rows[table];
@@ -66,11 +67,10 @@ export function damageRow(rows: Rows, stream: StreamRow, random: Random): Damage
   if (own.length === 0) return { what: 'nothing', rows };
   const row = random.pick(own);
   const others = all.filter((each) => each !== row);
-  const isIndex = table === 'tags' || table === 'ids';
   const canBeLost = table !== 'streams' && table !== 'tenants';
   if (canBeLost && random.chance(15)) return { what: `a row of ${table} is lost`, rows: { ...rows, [table]: others } };
-  if (isIndex && random.chance(10))
-    return { what: `${table} has a row twice`, rows: { ...rows, [table]: [...all, row] } };
+  if (table === 'ids' && random.chance(10))
+    return { what: 'ids has a row twice', rows: { ...rows, ids: [...rows.ids, row as IdRow] } };
 
   // That a row of it is as wide as it says, the table itself holds.
   const keep =
@@ -81,7 +81,7 @@ export function damageRow(rows: Rows, stream: StreamRow, random: Random): Damage
         : table === 'tenants' || table === 'dataKeys'
           ? ['id']
           : [];
-  const columns = Object.keys(row).filter((column) => !keep.includes(column));
+  const columns = Object.keys(row).filter((column) => !keep.includes(column) && column !== 'tags');
   const column = random.pick(columns);
   const from = random.pick(own) as { readonly [column: string]: unknown };
   const value = changed((row as { readonly [column: string]: unknown })[column], from[column], random);
@@ -91,6 +91,37 @@ export function damageRow(rows: Rows, stream: StreamRow, random: Random): Damage
   const what = `${column} of ${isAdded ? 'a row more in' : 'a row of'} ${table} is ${String(value).slice(0, 80)}`;
   const damaged = { ...rows, [table]: next } as Rows;
   return breaksConstraint(damaged) ? { what: 'nothing', rows } : { what, rows: damaged };
+}
+
+/** A change to the tags of a block. */
+function damageTags(rows: Rows, stream: StreamRow, random: Random): Damaged {
+  const own = rows.blocks.filter((block) => block.stream === stream.id);
+  if (own.length === 0) return { what: 'nothing', rows };
+  const [block, other] = [random.pick(own), random.pick(own)];
+  const { tags } = block;
+  const at = random.below(tags.length);
+  const [tag, foreign] = [tags[at]!, random.pick(other.tags)];
+  const plain = BigInt.asIntN(64, tag ^ (1n << BigInt(random.below(64))));
+  const [what, changedTags] = random.pick<readonly [string, BlockRow['tags']]>([
+    ['has a tag less', tags.toSpliced(at, 1)],
+    ['has no tag', []],
+    ['has a tag more', [...tags, plain]],
+    ['has a tag of another block, or one twice', [...tags, foreign]],
+    ['has another tag', tags.with(at, plain)],
+    ['has a tag twice', [...tags, tag]],
+    ['has a tag twice in the place of another', tags.with(at, tags.at(at - 1)!)],
+    ['has NULL for a tag', tags.with(at, null)],
+    ['has NULL as a tag more', [...tags, null]],
+    ['has far too many tags', Array.from({ length: 9217 }, (_, i) => tags[i] ?? BigInt(i))],
+    ['has its tags in another order', tags.toReversed()],
+    ['has those of another', other.tags],
+  ]);
+  const isSwap = random.chance(15);
+  const swapped = new Map([[block, other.tags] as const, [other, tags] as const]);
+  const next = isSwap ? swapped : new Map([[block, changedTags]]);
+  const blocks = rows.blocks.map((row) => ({ ...row, tags: next.get(row) ?? row.tags }));
+  const swap = `swaps tags with that at ${other.firstSeq}`;
+  return { what: `the block at ${block.firstSeq} ${isSwap ? swap : what}`, rows: { ...rows, blocks } };
 }
 
 /** An entry changed, lost or put in twice; `links` and all that follows from the records may be worked out anew. */

@@ -13,15 +13,14 @@ import type { KeyStore } from '../../src/keys/keyring.ts';
 import type { KeyContext, MonthKeys } from '../../src/keys/month-keys.ts';
 import {
   type IdRow as IndexedId,
-  type TagRow as IndexedTag,
   type IndexScope,
   type IndexSlice,
   idBucket,
   isInScope,
   type LogSource,
+  type SourceBlock,
   type StoredIndex,
   type StoredRow,
-  tagBucket,
 } from '../../src/verify/log-source.ts';
 import * as naive from './naive-log.ts';
 import type { EdgeRow } from './naive-pruning.ts';
@@ -41,7 +40,6 @@ export class MemoryLog implements AppendStore, KeyStore {
   readonly tenants: tables.TenantRow[];
   readonly streams: tables.StreamRow[];
   blocks: tables.BlockRow[] = [];
-  tags: tables.TagRow[] = [];
   ids: tables.IdRow[] = [];
   readonly tiles: tables.TileRow[] = [];
   dataKeys: tables.DataKeyRow[] = [];
@@ -116,14 +114,8 @@ export class MemoryLog implements AppendStore, KeyStore {
   }
 
   /** Takes the rows that are left of a pruned month in place of its own. */
-  leave({ blocks, tags, ids, dataKeys, edges }: tables.Rows): void {
-    Object.assign(this, {
-      blocks: [...blocks],
-      tags: [...tags],
-      ids: [...ids],
-      dataKeys: [...dataKeys],
-      edges: [...edges],
-    });
+  leave({ blocks, ids, dataKeys, edges }: tables.Rows): void {
+    Object.assign(this, { blocks: [...blocks], ids: [...ids], dataKeys: [...dataKeys], edges: [...edges] });
   }
 
   #headOf(id: number): StreamHead {
@@ -158,11 +150,11 @@ export class MemoryLog implements AppendStore, KeyStore {
   }
 
   #write({ blocks, tiles, heads }: NewRows, now: number): void {
-    for (const { stream: ref, tags, idHashes, keyId, records, parts, ...spans } of blocks) {
+    for (const { stream: ref, idHashes, keyId, records, parts, tags, ...spans } of blocks) {
       const place = { stream: ref.id, tenant: ref.tenantId };
       const { firstSeq, dropMonth } = spans;
-      this.blocks.push({ ...place, ...spans, keyId: Number(keyId), records: copyOf(records), parts: copyOf(parts) });
-      this.tags.push(...tags.map((tag) => ({ ...place, tag, firstSeq, dropMonth })));
+      const payloads = { records: copyOf(records), parts: copyOf(parts), tags: [...tags] };
+      this.blocks.push({ ...place, ...spans, keyId: Number(keyId), ...payloads });
       for (const [i, id] of idHashes.entries()) {
         this.ids.push({ ...place, seq: firstSeq + i, id, dropMonth });
         this.#newest.set(`${ref.id} ${dropMonth} ${id}`, firstSeq + i);
@@ -241,12 +233,13 @@ export function memorySource(rows: tables.Rows, streamId: number, keys: LogSourc
     all.filter((row) => row.stream === streamId);
   const blocks = ofStream(rows.blocks)
     .sort((a, b) => a.firstSeq - b.firstSeq || a.dropMonth - b.dropMonth)
-    .map((row) => ({ ...storedBlock(row), foreign: row.tenant !== tenant }));
+    .map((row): SourceBlock => ({ ...storedBlock(row), tags: tagsOf(row), foreign: row.tenant !== tenant }));
   const tiles = ofStream(rows.tiles)
     .sort((a, b) => a.index - b.index)
     .map((row) => ({ ...row, foreign: row.tenant !== tenant }));
   return {
     stream: stream.name,
+    streamId,
     async state() {
       const owner = rows.tenants.find(({ id }) => id === stream.tenant)?.name ?? '(no tenant)';
       const epoch = stream.epoch === 1 ? '' : `/e${stream.epoch}`;
@@ -276,12 +269,6 @@ export function memorySource(rows: tables.Rows, streamId: number, keys: LogSourc
       return new Map(tiles.map((tile) => [tile.level, tile.index]));
     },
     tileEdge: async (index) => tileEdge(rows, streamId, index),
-    tags: memoryIndex(ofStream(rows.tags), tenant, {
-      rowOf: ({ tag, firstSeq, dropMonth }: tables.TagRow): IndexedTag => ({ tag, firstSeq, dropMonth }),
-      bucketOf: (row) => tagBucket(row.tag),
-      seqOf: (row) => row.firstSeq,
-      keyOf: (row) => `${row.dropMonth} ${row.firstSeq} ${row.tag}`,
-    }),
     ids: memoryIndex(ofStream(rows.ids), tenant, {
       rowOf: ({ id, seq, dropMonth }: tables.IdRow): IndexedId => ({ idHash: id, seq, dropMonth }),
       bucketOf: (row) => idBucket(row.seq),
@@ -333,8 +320,12 @@ function memoryIndex<Stored extends { readonly tenant: number }, Row>(
   };
 }
 
-function storedBlock({ stream: _, tenant: __, keyId, ...block }: tables.BlockRow): StoredBlock {
+function storedBlock({ stream: _, tenant: __, tags: ___, keyId, ...block }: tables.BlockRow): StoredBlock {
   return { ...block, keyId: String(keyId) };
+}
+
+function tagsOf({ tags }: tables.BlockRow): SourceBlock['tags'] {
+  return tags.length > 9216 ? undefined : tags.map((tag) => tag ?? undefined);
 }
 
 /** What is written stays as it was, whatever becomes of the writer's buffers. */

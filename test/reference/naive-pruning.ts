@@ -137,7 +137,7 @@ export function pruneOldest(
     certificate: { recordedAt: last.retainUntil!, details },
     rows: {
       ...{ tenants: rows.tenants, streams: rows.streams, tiles: rows.tiles },
-      ...{ blocks: rows.blocks.filter(stays), tags: rows.tags.filter(stays), ids: rows.ids.filter(stays) },
+      ...{ blocks: rows.blocks.filter(stays), ids: rows.ids.filter(stays) },
       dataKeys: rows.dataKeys.filter(stays),
       edges: [...rows.edges, ...(isOpen ? [edge] : [])],
     },

@@ -11,6 +11,13 @@ export function tag(kind: string, value: string, key: Uint8Array = Buffer.alloc(
   return H('sealog/tag/v1\0', key, LP(kind), LP(value)).readBigInt64BE(0);
 }
 
+/** A tag as a block of this stream stores it that begins with this entry. */
+export function placed(tag: bigint, stream: number, firstSeq: number): bigint {
+  const place = (BigInt(stream) * 10_368_889n + BigInt(Math.floor(firstSeq / 8192))) % 16_777_216n;
+  const hex = place.toString(16).padStart(6, '0') + (tag & 0xff_ffff_ffffn).toString(16).padStart(10, '0');
+  return Buffer.from(hex, 'hex').readBigInt64BE();
+}
+
 export function tagsOf(record: NaiveRecord, parts: readonly Part[], key: Uint8Array): readonly bigint[] {
   const [actor, target] = [partValue(parts, 'actor'), partValue(parts, 'target')];
   const { service, site } = record.source;

@@ -8,7 +8,7 @@
 import { jcs, readCanonical } from './naive-json.ts';
 import * as log from './naive-log.ts';
 import { type CertificateEntry, type EdgeRow, isHeld, keptHashes, type Pruned, prunedOf } from './naive-pruning.ts';
-import { tagKey, tagsOf } from './naive-tags.ts';
+import { placed, tagKey, tagsOf } from './naive-tags.ts';
 import { clientInstant, dropMonth } from './naive-time.ts';
 
 /** The tables of section 17. Hashes and payloads are bytes, times milliseconds, ids of entries UUIDs. */
@@ -16,7 +16,6 @@ export interface Rows {
   readonly tenants: readonly TenantRow[];
   readonly streams: readonly StreamRow[];
   readonly blocks: readonly BlockRow[];
-  readonly tags: readonly TagRow[];
   readonly ids: readonly IdRow[];
   readonly tiles: readonly TileRow[];
   readonly dataKeys: readonly DataKeyRow[];
@@ -61,14 +60,7 @@ export interface BlockRow extends Spans {
   readonly keyId: number;
   readonly records: Uint8Array;
   readonly parts: Uint8Array;
-}
-
-export interface TagRow {
-  readonly stream: number;
-  readonly tenant: number;
-  readonly tag: bigint;
-  readonly firstSeq: number;
-  readonly dropMonth: number;
+  readonly tags: readonly (bigint | null)[];
 }
 
 export interface IdRow {
@@ -115,7 +107,7 @@ export function verify(
   certificates: readonly CertificateEntry[] = [],
 ): Outcome {
   const stream = rows.streams.find((row) => row.id === streamId) as StreamRow;
-  const findings: Findings = { problems: [], unchecked: [], tagsUnknown: new Set() };
+  const findings: Findings = { problems: [], unchecked: [] };
   const tenant = rows.tenants.find((row) => row.name === stream.name.split('/')[0])?.id;
 
   const blocks = ofStream(rows.blocks, stream).sort((a, b) => a.firstSeq - b.firstSeq || a.dropMonth - b.dropMonth);
@@ -159,10 +151,7 @@ export function verify(
   same('tiles', tileRows.map(tileText), tiles, findings);
   const ids = ofStream(rows.ids, stream);
   same('ids', ids.map(idText), checked.flatMap((block) => block.ids).map(idText), findings);
-  const tags = ofStream(rows.tags, stream);
-  const known = tags.filter((row) => !findings.tagsUnknown.has(row.firstSeq));
-  same('tags', known.map(tagText), checked.flatMap((block) => block.tags).map(tagText), findings);
-  for (const row of [...tileRows, ...ids, ...known]) must(row.tenant === tenant, 'the tenant of a row', findings);
+  for (const row of [...tileRows, ...ids]) must(row.tenant === tenant, 'the tenant of a row', findings);
 
   const { problems, unchecked } = findings;
   return {
@@ -203,14 +192,11 @@ export function dataKeyOf(
 interface Findings {
   readonly problems: string[];
   readonly unchecked: string[];
-  /** The first_seq of the blocks whose tags nothing can be said about. */
-  readonly tagsUnknown: Set<number>;
 }
 
 interface CheckedBlock {
   readonly records: readonly Uint8Array[];
   readonly ids: readonly IdRow[];
-  readonly tags: readonly TagRow[];
 }
 
 function checkBlock(
@@ -235,7 +221,7 @@ function checkBlock(
   }));
   if (valid.length < records.length || records.length === 0) {
     findings.problems.push(`a record of ${at} is not valid`);
-    return { records, ids, tags: [] };
+    return { records, ids };
   }
 
   for (const [i, record] of valid.entries()) {
@@ -254,12 +240,11 @@ function checkBlock(
   }
 
   const parts = openParts(rows, stream, block, valid, monthKeys, findings);
-  if (parts === null) {
-    findings.tagsUnknown.add(block.firstSeq);
-    return { records, ids, tags: [] };
-  }
-  const tags = new Set(valid.flatMap((record, i) => tagsOf(record, parts.entries[i] ?? [], tagKey(parts.dataKey))));
-  return { records, ids, tags: [...tags].map((tag) => ({ ...block, tag })) };
+  if (parts === null) return { records, ids };
+  const tags = valid.flatMap((record, i) => tagsOf(record, parts.entries[i] ?? [], tagKey(parts.dataKey)));
+  const expected = new Set(tags.map((tag) => placed(tag, block.stream, block.firstSeq)));
+  same(`tags of ${at}`, block.tags.map(String), [...expected].map(String), findings);
+  return { records, ids };
 }
 
 /** The parts of each entry, checked; null where they can not be had or are wrong, which is said then. */
@@ -391,10 +376,6 @@ function tileText(tile: log.Tile): string {
 
 function idText(row: IdRow): string {
   return `${row.seq} ${row.id} ${row.dropMonth}`;
-}
-
-function tagText(row: TagRow): string {
-  return `${row.firstSeq} ${row.tag} ${row.dropMonth}`;
 }
 
 function tryTo<T>(read: () => T): T | null {

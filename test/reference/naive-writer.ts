@@ -5,17 +5,9 @@
 import { randomBytes } from 'node:crypto';
 import { zstdCompressSync } from 'node:zlib';
 import * as log from './naive-log.ts';
-import { tagKey, tagsOf } from './naive-tags.ts';
+import { placed, tagKey, tagsOf } from './naive-tags.ts';
 import { dropMonth } from './naive-time.ts';
-import {
-  type BlockRow,
-  type DataKeyRow,
-  type IdRow,
-  type Rows,
-  type StreamRow,
-  spansOf,
-  type TagRow,
-} from './naive-verify.ts';
+import { type BlockRow, type DataKeyRow, type IdRow, type Rows, type StreamRow, spansOf } from './naive-verify.ts';
 
 /** An entry as its bytes, what they are taken to say for the rows around them, and its parts. */
 export interface WrittenEntry {
@@ -50,7 +42,6 @@ export function rewriteStream(
   });
 
   const blocks: BlockRow[] = [];
-  const tags: TagRow[] = [];
   const ids: IdRow[] = [];
   const dataKeys = new Map(rows.dataKeys.map((row) => [row.id, row]));
   for (const [i, firstSeq] of starts.entries()) {
@@ -62,6 +53,8 @@ export function rewriteStream(
       compresses(firstSeq) ? log.join(Buffer.of(1), zstdCompressSync(payload)) : log.join(Buffer.of(0), payload);
     const partsHashes = own.map(({ record }) => Buffer.from(record.parts, 'hex'));
     const parts = pack(log.writeParts(own.map((entry) => entry.parts)));
+    const key = tagKey(dataKey);
+    const tags = own.flatMap((entry) => tagsOf(entry.record, entry.tagged ?? entry.parts, key));
     blocks.push({
       ...place,
       ...spansOf(own.map(({ record }) => record)),
@@ -71,10 +64,8 @@ export function rewriteStream(
       keyId: row.id,
       records: pack(log.writeBundle(own.map(({ bytes }) => bytes))),
       parts: log.seal(dataKey, randomBytes(32), name, partsHashes, parts),
+      tags: [...new Set(tags.map((tag) => placed(tag, id, firstSeq)))],
     });
-    const key = tagKey(dataKey);
-    const distinct = new Set(own.flatMap((entry) => tagsOf(entry.record, entry.tagged ?? entry.parts, key)));
-    tags.push(...[...distinct].map((tag) => ({ ...place, tag, firstSeq, dropMonth: month })));
     for (const [j, { record }] of own.entries()) {
       ids.push({ ...place, seq: firstSeq + j, id: log.idHash(record.id), dropMonth: month });
     }
@@ -96,7 +87,6 @@ export function rewriteStream(
     tenants: rows.tenants,
     streams: rows.streams.map((each) => (each.id === id ? row : each)),
     blocks: [...others(rows.blocks), ...blocks],
-    tags: [...others(rows.tags), ...tags],
     ids: [...others(rows.ids), ...ids],
     tiles: [...others(rows.tiles), ...log.fullTiles(hashes).map((tile) => ({ ...place, ...tile }))],
     dataKeys: [...dataKeys.values()],

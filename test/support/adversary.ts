@@ -107,7 +107,6 @@ export class Adversary {
     const kept = (await this.records(stream)).slice(0, size);
     for (const [table, column] of [
       ['block', 'first_seq'],
-      ['tag', 'first_seq'],
       ['entry_id', 'first_seq'],
     ])
       await this.run(`DELETE FROM sealog.${table} WHERE stream = $1 AND ${column} >= $2`, [stream.id, size]);
