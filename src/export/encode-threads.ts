@@ -58,8 +58,8 @@ interface Thread {
 const THREADS_MAX = 2;
 /** Each works on one, has one before it, and another is taken. */
 const AHEAD_OF_EACH = 3;
-/** Who sends little by little has a replay now and then: a thread that begins anew is slow until its code is compiled. */
-const IDLE_MS = 60_000;
+/** Longer than a replay waits for its database. A thread that waits holds tens of megabytes; one that begins anew is slow until its code is compiled. */
+const IDLE_MS = 5000;
 
 export class EncodeThreads {
   readonly #threads: Thread[] = [];

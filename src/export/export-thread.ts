@@ -171,11 +171,11 @@ class ExportThread {
         for (const stream of found) streams.set(stream.id, stream.tenantId);
         return found;
       },
-      read: (stream, fromSeq) => {
+      read: (stream, fromSeq, isAhead) => {
         const from = source(stream);
         if (anchorEpoch(stream.name) !== undefined) return encodedTicks(opened, ticksFrom(keyring, from, fromSeq));
-        const { ahead } = this.#encoders;
-        const blocks = blocksToOpen(keyring, from, fromSeq);
+        const ahead = isAhead ? this.#encoders.ahead : 0;
+        const blocks = blocksToOpen(keyring, from, fromSeq, isAhead);
         return encodedFrom({ encoder: opened, elsewhere, ahead }, blocks, from.stream, fromSeq);
       },
       advance: (stream, nextSeq, delivered, isWell) => {

@@ -7,6 +7,9 @@
  * only a cursor that waits. The cursor moves behind a delivery, never before one, so everything goes at least once; a crash between the two sends a
  * batch again, with the same ids and seqs. No batch is sent before the one ahead of it is delivered, so within a stream the order is the log's.
  *
+ * Nothing is made ready for a peer that may not take it: at the start, and from a failure on, there is only one small batch until one is delivered, and
+ * during a pause there is none.
+ *
  * Four things can stop it. The peer can not be reached, or does not take the batch now: the same batch goes again after a pause that doubles, with
  * jitter, without end. The peer refuses one entry for good, or the log does not have it as it was: that stream is parked there, visibly, and the others
  * go on. A stream can not be read now, for want of a key: it is set aside for such a pause, and the others go on. The sink was changed or taken by
@@ -35,8 +38,8 @@ export interface StreamPosition {
 export interface FollowerOptions {
   readonly transport: Transport;
   readonly streams: () => Promise<readonly StreamPosition[]>;
-  /** Gives what the sink makes of entries from a seq on, in order, some at once, as far as the stream goes. */
-  readonly read: (stream: StreamPosition, fromSeq: number) => AsyncIterable<readonly EncodedEntry[]>;
+  /** Gives what the sink makes of entries from a seq on, in order, some at once, as far as the stream goes. `ahead`: reads and encodes before it is asked. */
+  readonly read: (stream: StreamPosition, fromSeq: number, ahead: boolean) => AsyncIterable<readonly EncodedEntry[]>;
   /** Each returns false where the sink is not ours any more. `isWell`: what failed before is over. */
   readonly advance: (stream: StreamPosition, nextSeq: number, delivered: number, isWell: boolean) => Promise<boolean>;
   readonly park: (stream: StreamPosition, seq: number, reason: string) => Promise<boolean>;
@@ -65,6 +68,8 @@ const TIMING: FollowerTiming = { lookMs: 1000, retryMinMs: 500, retryMaxMs: 60_0
 const RUNS_A_TURN = 4;
 /** What is more is delivered at once, while the next stream is read. Less takes longer to be delivered than to be made ready. */
 const MIXED_BYTES_MAX = 4 * 1024 * 1024;
+/** What is tried on a peer of which nothing is known, or that failed: each of many sinks that fail holds so much while it waits for an answer. */
+const TRIED_BYTES_MAX = 256 * 1024;
 /** Entries that are passed over by the filter before the cursor is moved all the same. */
 const PASSED_OVER_MAX = 20_000;
 
@@ -82,6 +87,8 @@ export class SinkFollower {
   #failures: number;
   /** It was the peer that failed: only a delivery ends that. */
   #isPeerFailing: boolean;
+  /** What was sent last was delivered. */
+  #isFlowing = false;
   /** A failure was told that nothing has taken back. */
   #isTroubleTold = false;
   /** Streams that could not be read: how often in a row, and when they are looked at again, by `performance.now()`. */
@@ -133,7 +140,7 @@ export class SinkFollower {
   }
 
   /**
-   * Gives each stream its turn: while a batch is delivered, the next is made ready. Returns whether there is more. A stream that can not be read does not
+   * Gives each stream its turn: while a batch is delivered, the next is made ready, if the one before was delivered. Returns whether there is more. A stream that can not be read does not
    * keep the others back; that is told when all had their turn.
    */
   async #turn(): Promise<boolean> {
@@ -144,9 +151,10 @@ export class SinkFollower {
       for (let next = batches.next(); ; ) {
         const { value: batch } = await next;
         if (batch === undefined) break;
-        next = batches.next();
-        next.catch(() => {});
+        const ahead = this.#isFlowing ? batches.next() : undefined;
+        ahead?.catch(() => {});
         await this.#take(batch, turn);
+        next = ahead ?? batches.next();
       }
     } finally {
       await batches.return(undefined);
@@ -209,7 +217,7 @@ export class SinkFollower {
     let run = { stream, messages: [] as Message[], bytes: 0, nextSeq: stream.nextSeq };
     let fromSeq = run.nextSeq;
     try {
-      for await (const entries of read(stream, fromSeq)) {
+      for await (const entries of read(stream, fromSeq, this.#isFlowing)) {
         for (const entry of entries) {
           const { seq } = entry;
           // More, where what stood between has expired.
@@ -258,7 +266,8 @@ export class SinkFollower {
 
   #batchBytesMax(): number {
     const { transport, batchBytesMax } = this.#options;
-    return Math.min(transport.batchBytesMax, batchBytesMax?.() ?? Number.POSITIVE_INFINITY);
+    const tried = this.#isFlowing ? Number.POSITIVE_INFINITY : TRIED_BYTES_MAX;
+    return Math.min(transport.batchBytesMax, batchBytesMax?.() ?? Number.POSITIVE_INFINITY, tried);
   }
 
   /** Says whether so much is left to a batch that it had better wait for more. */
@@ -298,7 +307,7 @@ export class SinkFollower {
 
   /**
    * Delivers messages, and what of them must go again, until nothing must. Returns the first entry of each stream, by its name, that the peer refuses
-   * for good.
+   * for good. Throws a TransportError where the peer took none of them.
    */
   async #deliver(messages: readonly Message[]): Promise<ReadonlyMap<string, Poison>> {
     const refused = new Map<string, Poison>();
@@ -319,9 +328,12 @@ export class SinkFollower {
           refused.set(message.stream, { seq: message.seq, reason: fate.reason });
         }
       }
+      // They are read again, and not kept for as long as the peer is away.
+      if (again.length === messages.length) throw new TransportError('refused', why!.reason, why!.afterMs);
       left = again.filter((message) => !isBehind(message));
       if (left.length > 0) await this.#waitForPeer(why!.reason, why!.afterMs);
     }
+    if (messages.length > 0) this.#isFlowing = true;
     return refused;
   }
 
@@ -343,6 +355,7 @@ export class SinkFollower {
 
   #waitForPeer(reason: string, askedMs: number | undefined): Promise<void> {
     this.#isPeerFailing = true;
+    this.#isFlowing = false;
     return this.#wait(reason, askedMs);
   }
 
