@@ -254,6 +254,57 @@ test('a batch holds what the memory of all leaves it, and no more', async () => 
   expect(Math.max(...bodies)).toBeLessThan(11_000);
 });
 
+test('for a peer that fails little is read, nothing is kept while it is left alone, and all goes on with the first delivery', async () => {
+  const bodies: number[] = [];
+  const failing = 3;
+  const url = await webhook(async (request, response) => {
+    bodies.push((await bodyOf(request)).length);
+    response.writeHead(bodies.length <= failing ? 503 : 200).end();
+  });
+  const log = entries(
+    Array.from({ length: 4000 }, (_, seq) => `e${seq}`),
+    { details: { text: 'x'.repeat(1000) } },
+  );
+  const { name, category } = log[0]!.stream;
+  const transport = openSink(undefined, { url, bytesMax: 1_000_000 });
+  const aheads: boolean[] = [];
+  const keptInPauses: number[] = [];
+  let [nextSeq, reading] = [0, 0];
+  const follower = new SinkFollower({
+    transport,
+    streams: async () => [{ id: 1, name, category, size: log.length, nextSeq, isParked: false, pruned: 0 }],
+    async *read(_, fromSeq, ahead) {
+      aheads.push(ahead);
+      reading += 1;
+      try {
+        for (let seq = fromSeq; seq < log.length; seq += 100)
+          yield encodeEntries({ transport, wants: () => true }, log.slice(seq, seq + 100));
+      } finally {
+        reading -= 1;
+      }
+    },
+    advance: async (_, next) => {
+      nextSeq = next;
+      return true;
+    },
+    park: async () => false,
+    fail: async () => {
+      keptInPauses.push(reading);
+      return true;
+    },
+    recover: async () => true,
+    failures: 0,
+    log: { warn: () => {}, info: () => {} },
+    timing: { retryMinMs: 10, retryMaxMs: 20 },
+  });
+  await until(() => nextSeq === log.length, 'everything');
+  await follower.close();
+  expect(keptInPauses).toEqual([0, 0, 0]);
+  expect(aheads.slice(0, failing + 2)).toEqual([false, false, false, false, true]);
+  expect(Math.max(...bodies.slice(0, failing + 1))).toBeLessThan(300 * 1024);
+  expect(Math.max(...bodies)).toBeGreaterThan(800_000);
+});
+
 test('a sink is woken by what its own tenant logs, and not by what others do', async () => {
   const service = await started({ lookMs: 60_000 });
   const ids: string[] = [];
