@@ -407,7 +407,9 @@ describe('what is left', () => {
     for (const [table, statement, expected] of cases) {
       const client = await service.adminPool.connect();
       // The adversary is a superuser; what he did is undone again.
-      await client.query(`CREATE TABLE public.saved AS SELECT * FROM sealog.${table}`);
+      // Of its stream alone: the log goes on to write about itself.
+      const rows = `FROM sealog.${table} WHERE stream = (SELECT id FROM sealog.stream WHERE name = 'acme/data_access')`;
+      await client.query(`CREATE TABLE public.saved AS SELECT * ${rows}`);
       const asNobody = (text: string) => client.query(`SET session_replication_role = replica; ${text}`);
       await client.query(`ALTER TABLE sealog.${table} DISABLE TRIGGER append_only`);
       const partitions = await client.query(
@@ -421,7 +423,7 @@ describe('what is left', () => {
         'tampered',
         expect.stringMatching(expected),
       ]);
-      await asNobody(`DELETE FROM sealog.${table}; INSERT INTO sealog.${table} SELECT * FROM public.saved`);
+      await asNobody(`DELETE ${rows}; INSERT INTO sealog.${table} SELECT * FROM public.saved`);
       await client.query('DROP TABLE public.saved');
       for (const name of [`sealog.${table}`, ...partitions.rows.map((row) => row.name)])
         await client.query(`ALTER TABLE ${name} ENABLE ALWAYS TRIGGER append_only`);
