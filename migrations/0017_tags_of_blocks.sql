@@ -38,42 +38,48 @@ CREATE INDEX block_tags ON block USING gin (tags) WITH (fastupdate = off);
 -- ---- Search ----
 
 -- The blocks of a stream and drop month that may have one of the tags: from `bound` on, or before it, newest first; at most so many. It goes from
--- stretch to stretch of 8192 entries, more of them at a time where nothing is found. No other index can serve: a plan that was made while a table
--- was small would read all of it.
+-- stretch to stretch of 8192 entries, more of them at a time where nothing is found; behind 1024 of them it ends with how far it looked (is_edge): up to
+-- there, going up; down to there and with it, going down. No other index can serve: a plan that was made while a table was small would read all of it.
 CREATE FUNCTION tagged_blocks(of_stream integer, of_month integer, wanted bigint[], newest_first boolean, bound bigint, at_most integer)
-  RETURNS TABLE (first_seq bigint)
+  RETURNS TABLE (first_seq bigint, is_edge boolean)
   LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
 DECLARE
   low bigint;
   high bigint;
   stretches bigint := 1;
+  left_over bigint := 1024;
   few bigint[];
   found_now integer;
 BEGIN
   low := (SELECT b.first_seq FROM sealog.block AS b WHERE b.drop_month = of_month AND b.stream = of_stream ORDER BY b.first_seq LIMIT 1) >> 13;
   high := (SELECT b.first_seq FROM sealog.block AS b WHERE b.drop_month = of_month AND b.stream = of_stream ORDER BY b.first_seq DESC LIMIT 1) >> 13;
   IF newest_first THEN high := least(high, (bound - 1) >> 13); ELSE low := greatest(low, bound >> 13); END IF;
-  WHILE low <= high AND at_most > 0 LOOP
+  WHILE low <= high AND at_most > 0 AND left_over > 0 LOOP
     few := ARRAY(SELECT sealog.placed_tag(t, of_stream, s) FROM unnest(wanted) AS t CROSS JOIN
       generate_series(CASE WHEN newest_first THEN greatest(low, high - stretches + 1) ELSE low END,
                       CASE WHEN newest_first THEN high ELSE least(high, low + stretches - 1) END) AS s);
-    RETURN QUERY SELECT b.first_seq FROM sealog.block AS b
+    RETURN QUERY SELECT b.first_seq, false FROM sealog.block AS b
       WHERE b.drop_month = of_month AND b.tags && few AND b.stream + 0 = of_stream
         AND CASE WHEN newest_first THEN b.first_seq < bound ELSE b.first_seq >= bound END
       ORDER BY CASE WHEN newest_first THEN -b.first_seq ELSE b.first_seq END LIMIT at_most;
     GET DIAGNOSTICS found_now = ROW_COUNT;
     at_most := at_most - found_now;
+    left_over := left_over - stretches;
     IF newest_first THEN high := high - stretches; ELSE low := low + stretches; END IF;
-    stretches := least(stretches * 4, 1024);
+    -- Of what is found each costs as much as there are keys, and all is found before the first is taken.
+    stretches := least(stretches * 4, 16);
   END LOOP;
+  IF low <= high AND at_most > 0 THEN
+    RETURN QUERY SELECT CASE WHEN newest_first THEN (high + 1) << 13 ELSE (low << 13) - 1 END, true;
+  END IF;
 END
 $$;
 
 -- Of the transaction's tenant, as row-level security would, behind which no index of arrays is used.
 CREATE FUNCTION own_tagged_blocks(of_stream integer, of_month integer, wanted bigint[], newest_first boolean, bound bigint, at_most integer)
-  RETURNS TABLE (first_seq bigint)
+  RETURNS TABLE (first_seq bigint, is_edge boolean)
   LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-  SELECT t.first_seq
+  SELECT t.first_seq, t.is_edge
   FROM sealog.stream AS s CROSS JOIN LATERAL sealog.tagged_blocks(of_stream, of_month, wanted, newest_first, bound, at_most) AS t
   WHERE s.id = of_stream AND s.tenant = (SELECT nullif(current_setting('sealog.tenant', true), '')::integer)
 $$;

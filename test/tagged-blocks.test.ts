@@ -161,6 +161,7 @@ describe('blocks of several months and many stretches', () => {
       blocks: [],
       looked: 0,
       lastFirstSeq: undefined,
+      isLast: true,
     });
     // Those of one condition are either's, each once.
     expect(await scan(1, [[often, site]], 'asc', from, 20)).toMatchObject({
@@ -225,6 +226,7 @@ it('two tags with the same last bytes stand in their block once, and either is f
 
 describe('the index of tags', () => {
   const MONTH = 209_812;
+  const TAGGED = `SELECT * FROM sealog.tagged_blocks($1, ${MONTH}, $2::bigint[], $3, $4, $5)`;
   const COMMON = 4711n;
   const EDGE = -1n;
   let service: TestService;
@@ -322,6 +324,41 @@ describe('the index of tags', () => {
         // As many as a stretch has, however many there are.
         expect(common['tags read']).toBeLessThanOrEqual(STRETCH);
       }
+    }
+  });
+
+  it('is looked at for so many stretches at a time, and from there on again', async () => {
+    const { adminPool } = service;
+    const {
+      rows: [{ id }],
+    } = await adminPool.query(
+      `INSERT INTO sealog.stream (tenant, category, epoch, name)
+       SELECT id, 'data_modification', 1, 'acme/data_modification' FROM sealog.tenant WHERE name = 'acme' RETURNING id`,
+    );
+    const far = 5000 * STRETCH;
+    await fill(id, 0, 2);
+    await fill(id, far, far + 2);
+    for (const [newest, start, wanted, found] of [
+      [true, far + 2, 1_000_000, 0],
+      [true, far + 2, 1_000_001, 1],
+      [false, 0, far + 1_000_000, far],
+      [false, 0, far + 1_000_001, far + 1],
+    ] as const) {
+      let bound: number = start;
+      const looks: boolean[] = [];
+      for (;;) {
+        const { rows } = await adminPool.query(TAGGED, [id, `{${wanted}}`, newest, bound, 16]);
+        expect(rows.length).toBe(1);
+        looks.push(rows[0].is_edge);
+        const seq = Number(rows[0].first_seq);
+        if (!rows[0].is_edge) {
+          expect(seq).toBe(found);
+          break;
+        }
+        expect(newest ? seq < bound : seq >= bound).toBe(true);
+        bound = newest ? seq : seq + 1;
+      }
+      expect(looks).toEqual([true, true, true, true, false]);
     }
   });
 });

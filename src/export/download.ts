@@ -206,7 +206,7 @@ async function* blocksOf(ask: AsTenant, keys: Keys, walk: Walk, signal: AbortSig
         yield block;
       }
       if (scan.lastFirstSeq !== undefined) seq = scan.lastFirstSeq + 1;
-      isMore = scan.looked === BLOCKS_A_READ;
+      isMore = !scan.isLast;
     }
     if (bounds.after !== undefined) break;
   }

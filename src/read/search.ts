@@ -309,7 +309,7 @@ class Walk {
     this.#blocks.push(...scan.blocks);
     const last = scan.lastFirstSeq;
     const exhausted =
-      scan.looked < limit || last === undefined || (this.#order === 'asc' ? last >= month.end : last <= month.end);
+      scan.isLast || last === undefined || (this.#order === 'asc' ? last >= month.end : last <= month.end);
     if (last !== undefined) this.#scanned = this.#order === 'asc' ? last + 1 : last;
     if (exhausted) this.#month = undefined;
     if (this.#blocks.length === 0) this.#advance();

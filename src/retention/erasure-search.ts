@@ -174,7 +174,7 @@ export class ErasureSearch {
       const some = found.slice(0, max - count);
       if (!(await add(wanted, some, scan.looked)) || this.#isClosed) return undefined;
       count += some.length;
-      if (scan.lastFirstSeq === undefined || scan.looked < BLOCKS_A_LOOK) break;
+      if (scan.lastFirstSeq === undefined || scan.isLast) break;
       seq = scan.lastFirstSeq + 1;
     }
     return count;

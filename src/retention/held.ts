@@ -170,7 +170,7 @@ async function* blocksOf(
       yield block;
       await setImmediate();
     }
-    if (scan.lastFirstSeq === undefined || scan.looked < BLOCKS_A_READ) return;
+    if (scan.lastFirstSeq === undefined || scan.isLast) return;
     seq = scan.lastFirstSeq + 1;
   }
 }

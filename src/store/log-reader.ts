@@ -94,6 +94,8 @@ export interface BlockScan {
   /** Blocks that were looked at, and the first seq of the last of them; undefined when there was none. */
   readonly looked: number;
   readonly lastFirstSeq: number | undefined;
+  /** There are no more. */
+  readonly isLast: boolean;
 }
 
 /** One drop month of a scan, and what lets its blocks through: tags are made with the month's key. */
@@ -105,7 +107,8 @@ export interface Lane {
 /**
  * Looks at up to `limit` blocks of one stream and some drop months whose first seq is below `seq`, newest first (`desc`), or not below it,
  * oldest first (`asc`), and returns those that the filters let through. The candidates come in order out of one index a month. Without a tag the work
- * is bounded by `limit`; a tag is looked for in one stretch of 8192 entries after the other, some microseconds each, until there are so many.
+ * is bounded by `limit`; a tag is looked for in one stretch of 8192 entries after the other until there are so
+ * many, or until 1024 have been looked at: then the scan ends there, and is not the last.
  */
 export async function scanBlocks(
   database: Kysely<Tables>,
@@ -118,12 +121,17 @@ export async function scanBlocks(
   const direction = sql.raw(order);
   const scans = lanes.map((lane) => sql`(${laneScan(streamId, lane, order, seq, limit)})`);
   const all = scans.length === 1 ? scans[0]! : sql`(${sql.join(scans, sql` UNION ALL `)})`;
-  const { rows } = await sql<{ candidate: number } & { [column in keyof BlockRow]: BlockRow[column] | null }>`
-    SELECT s.* FROM ${all} AS s ORDER BY s.candidate ${direction} LIMIT ${limit}`.execute(database);
+  const { rows: found } = await sql<
+    { candidate: number; is_edge: boolean } & { [column in keyof BlockRow]: BlockRow[column] | null }
+  >`SELECT s.* FROM ${all} AS s ORDER BY s.candidate ${direction}, s.is_edge LIMIT ${limit}`.execute(database);
+  // What lies behind one lane's edge may not be the next.
+  const edge = found.findIndex((row) => row.is_edge);
+  const rows = edge === -1 ? found : found.slice(0, edge + 1);
   return {
     blocks: rows.filter((row) => row.first_seq !== null).map((row) => storedBlock(row as BlockRow)),
     looked: rows.length,
     lastFirstSeq: rows.at(-1)?.candidate,
+    isLast: edge === -1 && rows.length < limit,
   };
 }
 
@@ -145,10 +153,10 @@ function laneScan(
     SELECT FROM unnest(b.tags) AS t WHERE (t & ${sql.lit(LAST_BYTES)}) = ANY (${arrayOf(tags.map((tag) => BigInt.asUintN(KEPT_BITS, tag)))}::bigint[]))`;
   const candidates =
     first === undefined
-      ? sql`SELECT c.first_seq FROM ${block} AS c
+      ? sql`SELECT c.first_seq, false AS is_edge FROM ${block} AS c
             WHERE c.drop_month = ${month} AND c.stream = ${streamId} AND ${within('c.first_seq')}
             ORDER BY c.first_seq ${direction} LIMIT ${limit}`
-      : sql`SELECT u.first_seq
+      : sql`SELECT u.first_seq, u.is_edge
             FROM sealog.own_tagged_blocks(${streamId}, ${month}, ${arrayOf(first)}, ${order === 'desc'}, ${seq}, ${limit}) AS u`;
   const conditions = [
     filter.recordedFrom === undefined ? undefined : sql`b.recorded_to >= ${filter.recordedFrom}`,
@@ -160,9 +168,9 @@ function laneScan(
     ...others.map((tags) => hasTag(tags)),
   ].filter((condition) => condition !== undefined);
   return sql`
-    SELECT k.first_seq AS candidate, p.* FROM (${candidates}) AS k
+    SELECT k.first_seq AS candidate, k.is_edge, p.* FROM (${candidates}) AS k
     LEFT JOIN LATERAL (
-      SELECT ${BLOCK_COLUMNS_OF_B} FROM ${block} AS b WHERE b.drop_month = ${month} AND b.stream = ${streamId} AND b.first_seq = k.first_seq
+      SELECT ${BLOCK_COLUMNS_OF_B} FROM ${block} AS b WHERE b.drop_month = ${month} AND b.stream = ${streamId} AND b.first_seq = k.first_seq AND NOT k.is_edge
       ${conditions.length === 0 ? sql`` : sql`AND ${sql.join(conditions, sql` AND `)}`}
     ) AS p ON true
     ORDER BY k.first_seq ${direction}`;
