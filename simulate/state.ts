@@ -5,7 +5,7 @@ import { isOpen } from '../src/chain/part.ts';
 import { dropMonthOf, parseInstant } from '../src/chain/retain-until.ts';
 import { fileMonthKeys } from '../src/keys/file-month-keys.ts';
 import { Keyring } from '../src/keys/keyring.ts';
-import { storedBlock } from '../src/store/block-row.ts';
+import { BLOCK_COLUMNS, storedBlock } from '../src/store/block-row.ts';
 import { keyById } from '../src/store/data-keys.ts';
 import { logWideSource } from '../src/store/log-wide-source.ts';
 import { witnessChecker } from '../src/verify/outside-evidence.ts';
@@ -49,7 +49,7 @@ export class Counter {
     const blocks = await this.#service.app.database.verifier
       .selectFrom('sealog.block as b')
       .innerJoin('sealog.stream as s', 's.id', 'b.stream')
-      .selectAll('b')
+      .select(BLOCK_COLUMNS.map((column) => `b.${column}` as const))
       .select('s.name')
       .execute();
     const counts = new Map<string, Count>();

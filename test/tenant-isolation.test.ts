@@ -726,9 +726,9 @@ async function removeRowLevelSecurity({ adminPool }: TestService): Promise<void>
   await adminPool.query(`CREATE OR REPLACE FUNCTION sealog.own_places(wanted uuid) RETURNS TABLE (stream integer, seq bigint, drop_month integer)
     LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS 'SELECT p.stream, p.seq, p.drop_month FROM sealog.places(wanted) AS p'`);
   await adminPool.query(`CREATE OR REPLACE FUNCTION sealog.own_tagged_blocks(of_stream integer, of_month integer, wanted bigint[], newest_first boolean,
-      bound bigint, at_most integer) RETURNS TABLE (first_seq bigint)
+      bound bigint, at_most integer) RETURNS TABLE (first_seq bigint, is_edge boolean)
     LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-    AS 'SELECT t.first_seq FROM sealog.tagged_blocks(of_stream, of_month, wanted, newest_first, bound, at_most) AS t'`);
+    AS 'SELECT t.first_seq, t.is_edge FROM sealog.tagged_blocks(of_stream, of_month, wanted, newest_first, bound, at_most) AS t'`);
 }
 
 const MODES = [
