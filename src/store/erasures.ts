@@ -9,6 +9,7 @@ import type pg from 'pg';
 import type { StoredBlock } from '../chain/block.ts';
 import type { PartName } from '../chain/part.ts';
 import { placedTags } from '../chain/tag.ts';
+import { encodeBigints } from './bigint-arrays.ts';
 import { BLOCK_COLUMNS, type BlockRow, storedBlock } from './block-row.ts';
 import { withClient } from './database.ts';
 import type { Tables } from './tables.ts';
@@ -250,18 +251,15 @@ export async function eraseParts(
   return withClient(writer, async (client) => {
     const { rows } = await client.query<{ done: boolean }>(
       'SELECT sealog.erase_parts($1, $2, $3, $4, $5, $6, $7::bigint[]) AS done',
-      [
-        id,
-        streamId,
-        firstSeq,
-        dropMonth,
-        oldHash,
-        parts,
-        `{${[...placedTags(goneTags, streamId, firstSeq)].join(',')}}`,
-      ],
+      [id, streamId, firstSeq, dropMonth, oldHash, parts, goneFrom(streamId, firstSeq, goneTags)],
     );
     return rows[0]!.done;
   });
+}
+
+/** Tags that a block loses, as a parameter of a statement. */
+function goneFrom(streamId: number, firstSeq: number, tags: readonly bigint[]): Buffer {
+  return encodeBigints([...placedTags(tags, streamId, firstSeq)]);
 }
 
 /** The same for the signer, before it lets a database in. */
@@ -276,7 +274,7 @@ export async function eraseAgain(
     'SELECT sealog.erase_again($1, $2::bigint[], $3, $4, $5, $6, $7, $8::bigint[], $9::text[]) AS done',
     [
       ...[certificate, entries.map(({ seq }) => seq), streamId, firstSeq, dropMonth, oldHash, parts],
-      ...[`{${[...placedTags(goneTags, streamId, firstSeq)].join(',')}}`, entries.map((one) => one.parts.join(','))],
+      ...[goneFrom(streamId, firstSeq, goneTags), entries.map((one) => one.parts.join(','))],
     ],
   );
   return rows[0]!.done;

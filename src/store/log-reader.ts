@@ -145,8 +145,7 @@ function laneScan(
   const block = sql.table('sealog.block');
   const month = sql.lit(dropMonth);
   const direction = sql.raw(order);
-  const within = (column: string) =>
-    order === 'desc' ? sql`${sql.ref(column)} < ${seq}` : sql`${sql.ref(column)} >= ${seq}`;
+  const within = order === 'desc' ? sql`c.first_seq < ${seq}` : sql`c.first_seq >= ${seq}`;
   const [first, ...others] = filter.tags;
   // Of a block that is known its place is, too.
   const hasTag = (tags: readonly bigint[]) => sql`EXISTS (
@@ -154,7 +153,7 @@ function laneScan(
   const candidates =
     first === undefined
       ? sql`SELECT c.first_seq, false AS is_edge FROM ${block} AS c
-            WHERE c.drop_month = ${month} AND c.stream = ${streamId} AND ${within('c.first_seq')}
+            WHERE c.drop_month = ${month} AND c.stream = ${streamId} AND ${within}
             ORDER BY c.first_seq ${direction} LIMIT ${limit}`
       : sql`SELECT u.first_seq, u.is_edge
             FROM sealog.own_tagged_blocks(${streamId}, ${month}, ${arrayOf(first)}, ${order === 'desc'}, ${seq}, ${limit}) AS u`;

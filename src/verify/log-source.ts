@@ -70,8 +70,8 @@ export interface IndexSlice {
 export interface StoredIndex<Row> {
   /** Those of the rows that are not stored. */
   missing(rows: readonly Row[]): Promise<Row[]>;
-  /** The rows that are stored, counted, in slices that together are all of them; about `expected` in number. */
-  counts(scope: IndexScope, expected: number): AsyncIterable<IndexSlice>;
+  /** The rows that are stored, counted, in slices that together are all of them. */
+  counts(scope: IndexScope): AsyncIterable<IndexSlice>;
   /** The rows of one bucket that are in scope. */
   rowsIn(bucket: number, scope: IndexScope): AsyncIterable<StoredRow<Row>[]>;
 }

@@ -251,7 +251,7 @@ class StreamCheck {
     await this.#roots.end(state.size, async () => (await this.#source.state()).size);
     await this.#takeParts(0);
     await this.#lookup;
-    await this.#checkMissing();
+    await this.#ids.checkMissing();
     const [lastBlock, lastTiles] = await Promise.all([
       this.#source.lastBlock(),
       this.#source.lastTiles(),
@@ -832,13 +832,9 @@ class StreamCheck {
   /** Looks up what is expected since the last time, while the next blocks are checked: one look at a time. */
   async #lookUp(): Promise<void> {
     await this.#lookup;
-    this.#lookup = this.#checkMissing();
+    this.#lookup = this.#ids.checkMissing();
     // A failure is met where it is awaited.
     this.#lookup.catch(() => {});
-  }
-
-  async #checkMissing(): Promise<void> {
-    await this.#ids.checkMissing();
   }
 }
 
