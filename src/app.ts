@@ -29,6 +29,7 @@ import { TICK_ACTION } from './chain/anchor-tick.ts';
 import { decodeCanonical, type JsonObject } from './chain/canonical.ts';
 import { type Category, type ClientCategory, OWN_TENANT } from './chain/category.ts';
 import { ClockGuard } from './chain/clock-guard.ts';
+import type { PendingEntry } from './chain/entry.ts';
 import { isAbout, keeperOf } from './chain/hold.ts';
 import type { Entry } from './chain/open-block.ts';
 import { isOpen, PART_NAMES } from './chain/part.ts';
@@ -611,7 +612,7 @@ export async function createApp(options: AppOptions): Promise<App> {
       readEntries: entriesOf,
       log,
     });
-    const appender = new Appender({
+    const appender = new Appender<PendingEntry>({
       append: (entries, atomic) => sequencer.append({ kind: 'open', entries, atomic }),
       readEntries: entriesOf,
     });

@@ -1,8 +1,9 @@
 /** A block without some of its parts. What an erasure does with it in a database: erasure.test.ts. */
 import { expect, test } from 'vitest';
-import { encodeRecords, packPayload, type StoredBlock, spansOf } from '../src/chain/block.ts';
+import { packPayload, type StoredBlock } from '../src/chain/block.ts';
 import { pendingEntry } from '../src/chain/entry.ts';
-import { NO_PREVIOUS, placeRecord } from '../src/chain/record.ts';
+import { placeRecords } from '../src/chain/placed-records.ts';
+import { NO_PREVIOUS } from '../src/chain/record.ts';
 import { sealRuns, sealWith } from '../src/chain/sealed-run.ts';
 import { KEPT_BITS, tagKeyOf, tagOf } from '../src/chain/tag.ts';
 import { resealWithout } from '../src/retention/reseal.ts';
@@ -30,8 +31,9 @@ test('a tag that ends as one does that stays is not taken away with its entry', 
     () => 202702,
     sealWith(async () => keys),
   );
-  const records = entries.map(({ frame }, seq) =>
-    Buffer.from(placeRecord(frame, { seq, previous: NO_PREVIOUS, recordedAt: '2026-01-01T00:00:00.000Z' })),
+  const { bundle } = placeRecords(
+    entries.map(({ frame }) => frame),
+    { seq: 0, previous: NO_PREVIOUS, recordedAt: '2026-01-01T00:00:00.000Z' },
   );
   const block: StoredBlock = {
     ...{
@@ -40,10 +42,10 @@ test('a tag that ends as one does that stays is not taken away with its entry', 
       entries: entries.length,
       recordedFrom: 0,
       recordedTo: 0,
-      ...spansOf(entries),
+      ...run!.spans,
       keyId: keys.id,
     },
-    ...{ records: packPayload(encodeRecords(records)), parts: run!.parts },
+    ...{ records: packPayload(bundle), parts: run!.parts },
   };
   const gone = (...seqs: number[]) =>
     resealWithout(block, stream.name, keys, new Map(seqs.map((seq) => [seq, ['actor' as const]])))!.goneTags;

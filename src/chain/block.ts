@@ -63,21 +63,36 @@ export interface StoredBlock {
 /** What a block's row says about its entries, so that a search can pass over it unread. */
 export type BlockSpans = Pick<StoredBlock, 'occurredFrom' | 'occurredTo' | 'severityMin' | 'severityMax' | 'outcomes'>;
 
-/** Returns the spans of a block's entries: `occurredAt` in milliseconds, `outcome` an index in OUTCOMES. */
-export function spansOf(
-  entries: readonly { readonly occurredAt: number; readonly severity: number | undefined; readonly outcome: number }[],
-): BlockSpans {
-  let [occurredFrom, occurredTo, severityMin, severityMax, outcomes] = [Infinity, -Infinity, -1, -1, 0];
-  for (const entry of entries) {
-    occurredFrom = Math.min(occurredFrom, entry.occurredAt);
-    occurredTo = Math.max(occurredTo, entry.occurredAt);
-    if (entry.severity !== undefined) {
-      severityMin = severityMin === -1 ? entry.severity : Math.min(severityMin, entry.severity);
-      severityMax = Math.max(severityMax, entry.severity);
-    }
-    outcomes |= 1 << entry.outcome;
+/** Returns the spans of a block's entries. */
+export function spansOf(entries: readonly Spanned[]): BlockSpans {
+  const spans = noSpans();
+  for (const entry of entries) widen(spans, entry);
+  return spans;
+}
+
+/** Of an entry: `occurredAt` in milliseconds since 1970, `outcome` an index in OUTCOMES. */
+export interface Spanned {
+  readonly occurredAt: number;
+  readonly severity: number | undefined;
+  readonly outcome: number;
+}
+
+type Widening = { -readonly [name in keyof BlockSpans]: BlockSpans[name] };
+
+/** The spans of no entry. */
+export function noSpans(): Widening {
+  return { occurredFrom: Infinity, occurredTo: -Infinity, severityMin: -1, severityMax: -1, outcomes: 0 };
+}
+
+/** Makes spans hold one entry more. */
+export function widen(spans: Widening, { occurredAt, severity, outcome }: Spanned): void {
+  spans.occurredFrom = Math.min(spans.occurredFrom, occurredAt);
+  spans.occurredTo = Math.max(spans.occurredTo, occurredAt);
+  if (severity !== undefined) {
+    spans.severityMin = spans.severityMin === -1 ? severity : Math.min(spans.severityMin, severity);
+    spans.severityMax = Math.max(spans.severityMax, severity);
   }
-  return { occurredFrom, occurredTo, severityMin, severityMax, outcomes };
+  spans.outcomes |= 1 << outcome;
 }
 
 export function encodeRecords(records: readonly Uint8Array[]): Uint8Array {

@@ -3,10 +3,10 @@
  * lock is taken.
  */
 import { randomBytes } from 'node:crypto';
-import { canonicalBytes, canonicalText, type JsonObject, type JsonValue } from './canonical.ts';
+import { canonicalBytes, canonicalText, decodeCanonical, type JsonObject, type JsonValue } from './canonical.ts';
 import { OUTCOMES, type Outcome } from './category.ts';
 import { type OpenPart, PART_NAMES, type PartName, partsHashHex, SALT_BYTES } from './part.ts';
-import { frameRecord, type RecordFrame } from './record.ts';
+import { framedRecord, frameRecord, type RecordFrame } from './record.ts';
 import { sha256Hex } from './sha256.ts';
 import { type Mark, marksOf } from './tag.ts';
 
@@ -68,16 +68,18 @@ export interface PlacelessEntry {
   /** False where the id is ours and new: nothing can repeat it. */
   readonly mayRepeat: boolean;
   readonly frame: RecordFrame;
-  /** Milliseconds since 1970. */
-  readonly occurredAt: number;
-  readonly severity: number | undefined;
-  /** Index in OUTCOMES. */
-  readonly outcome: number;
   /** About what it takes in a block before compression. */
   readonly bytes: number;
 }
 
 export interface PendingEntry extends PlacelessEntry {
+  /** What it is made of. */
+  readonly event: CanonicalEvent;
+  /** Milliseconds since 1970. */
+  readonly occurredAt: number;
+  readonly severity: number | undefined;
+  /** Index in OUTCOMES. */
+  readonly outcome: number;
   readonly parts: readonly OpenPart[];
   /** Hex. */
   readonly partsHash: string;
@@ -92,6 +94,22 @@ export function canonicalEvent(event: EventFields): CanonicalEvent {
   });
   const { actor, target } = event.parts;
   return { ...event, sourceText: canonicalText(event.source), parts, actor, target };
+}
+
+/** Returns the event that an entry was made of, from what is kept of it. */
+export function eventOf(frame: RecordFrame, parts: readonly OpenPart[]): CanonicalEvent {
+  const record = framedRecord(frame);
+  const valueIn = (name: PartName): JsonValue | undefined => {
+    const part = parts.find((one) => one.name === name);
+    return part === undefined ? undefined : decodeCanonical(part.value);
+  };
+  return {
+    ...record,
+    sourceText: canonicalText(record.source),
+    parts,
+    actor: valueIn('actor'),
+    target: valueIn('target'),
+  };
 }
 
 /** Returns the pending entry of an event: its parts committed to, its record framed. */
@@ -116,14 +134,18 @@ export function pendingCanonical(stream: StreamRef, event: CanonicalEvent, mayRe
     idHash: entryIdHash(id),
     mayRepeat,
     frame,
+    bytes: bytes + frame.end - frame.start + 150,
+    event,
+    ...spanned({ occurredAt, severity, outcome }),
     parts,
     partsHash: hash,
     marks: marksOf({ action, source, actor, target }),
-    occurredAt: Date.parse(occurredAt),
-    severity,
-    outcome: OUTCOMES.indexOf(outcome),
-    bytes: bytes + frame.before.length + frame.after.length + 150,
   };
+}
+
+/** Returns what a block's spans are made of. */
+export function spanned({ occurredAt, severity, outcome }: Pick<EventHead, 'occurredAt' | 'severity' | 'outcome'>) {
+  return { occurredAt: Date.parse(occurredAt), severity, outcome: OUTCOMES.indexOf(outcome) };
 }
 
 /** Returns the first 16 bytes of H("sealog/id/v1\0" ‖ id), written as a UUID, since that is PostgreSQL's 16-byte type. */

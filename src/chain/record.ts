@@ -9,7 +9,6 @@
  * hashed are the bytes that are stored. A record's hash is H(0x00 ‖ record): the chain link and the RFC 6962 leaf hash in one,
  * so that chain and tree can not disagree.
  */
-import assert from 'node:assert/strict';
 import { EvidenceError } from '../errors.ts';
 import { fromUtf8, utf8 } from './bytes.ts';
 import { canonicalText, type JsonObject, type JsonValue } from './canonical.ts';
@@ -52,14 +51,26 @@ export interface Place {
 
 export type Rec = UnplacedRecord & Place;
 
-/** The two texts around the position: everything that is done before the stream is locked. */
+/** A record around its position, which is everything that is done before the stream is locked: what is before it, and right behind that what is after. */
 export interface RecordFrame {
-  readonly before: string;
-  readonly after: string;
+  /** UTF-8, of which others may have more. */
+  readonly bytes: Uint8Array;
+  readonly start: number;
+  /** Where the position belongs. */
+  readonly split: number;
+  readonly end: number;
 }
 
-/** Returns the parts of the record's text that do not depend on the position. `source` is that of the record in canonical form. */
+/** Returns what of the record does not depend on the position. `source` is that of the record in canonical form. */
 export function frameRecord(record: UnplacedRecord, source = canonicalText(record.source)): RecordFrame {
+  const { before, after } = textsAround(record, source);
+  const text = before + after;
+  const bytes = utf8(text);
+  const split = bytes.length === text.length ? before.length : Buffer.byteLength(before);
+  return { bytes, start: 0, split, end: bytes.length };
+}
+
+function textsAround(record: UnplacedRecord, source: string): { before: string; after: string } {
   const evidence = record.evidence === undefined ? '' : `"evidence":${JSON.stringify(record.evidence)},`;
   const severity = record.severity === undefined ? '' : `,"severity":${record.severity}`;
   return {
@@ -70,15 +81,53 @@ export function frameRecord(record: UnplacedRecord, source = canonicalText(recor
   };
 }
 
-/** Returns the record's text. Member names stand in the order of RFC 8785; each value is already in canonical form. */
-export function placeRecord(frame: RecordFrame, place: Place): string {
-  const retainUntil = place.retainUntil === undefined ? '' : `","retainUntil":"${place.retainUntil}`;
-  return `${frame.before}${place.previous}","recordedAt":"${place.recordedAt}${retainUntil}","seq":${place.seq}${frame.after}`;
+/** Returns the position as it is written into a frame: ASCII. */
+function placeText({ previous, recordedAt, retainUntil, seq }: Place): string {
+  const retained = retainUntil === undefined ? '' : `","retainUntil":"${retainUntil}`;
+  return `${previous}","recordedAt":"${recordedAt}${retained}","seq":${seq}`;
+}
+
+/** No position takes more. */
+const PLACE_BYTES_MAX = placeText({
+  seq: Number.MAX_SAFE_INTEGER,
+  previous: NO_PREVIOUS,
+  recordedAt: '9999-12-31T23:59:59.999Z',
+  retainUntil: '9999-12-31T23:59:59.999Z',
+}).length;
+
+/** Returns how long a record becomes at most. */
+export function recordBytesMax({ start, end }: RecordFrame): number {
+  return end - start + PLACE_BYTES_MAX;
+}
+
+/**
+ * Writes the record into `target`, from `at` on, and returns where it ends. Member names stand in the order of RFC 8785; each value is already
+ * in canonical form.
+ */
+export function placeRecord(
+  { bytes, start, split, end }: RecordFrame,
+  place: Place,
+  target: Buffer,
+  at: number,
+): number {
+  target.set(bytes.subarray(start, split), at);
+  const placeAt = at + split - start;
+  const afterAt = placeAt + target.write(placeText(place), placeAt, 'latin1');
+  target.set(bytes.subarray(split, end), afterAt);
+  return afterAt + end - split;
+}
+
+/** Returns what a frame says. */
+export function framedRecord(frame: RecordFrame): UnplacedRecord {
+  const place = { seq: 0, previous: NO_PREVIOUS, recordedAt: '1970-01-01T00:00:00.000Z' };
+  const bytes = Buffer.alloc(recordBytesMax(frame));
+  return decodeRecord(bytes.subarray(0, placeRecord(frame, place, bytes, 0)));
 }
 
 /** Returns the record's canonical text. */
 export function encodeRecord(record: Rec): string {
-  return placeRecord(frameRecord(record), record);
+  const { before, after } = textsAround(record, canonicalText(record.source));
+  return before + placeText(record) + after;
 }
 
 /**
@@ -273,20 +322,4 @@ function source(value: JsonValue | undefined): JsonObject {
 function incomplete(value: JsonValue): 'incomplete' {
   if (value !== 'incomplete') throw new EvidenceError("the record's evidence is unknown");
   return value;
-}
-
-/** Returns the length in bytes that a record will have at most, whatever its position: checked before anything is queued. */
-export function recordBytesMax(frame: RecordFrame): number {
-  const place = {
-    seq: Number.MAX_SAFE_INTEGER,
-    previous: NO_PREVIOUS,
-    recordedAt: '9999-12-31T23:59:59.999Z',
-    retainUntil: '9999-12-31T23:59:59.999Z',
-  };
-  const length =
-    Buffer.byteLength(frame.before) +
-    Buffer.byteLength(frame.after) +
-    placeRecord({ before: '', after: '' }, place).length;
-  assert(length > 0);
-  return length;
 }

@@ -14,21 +14,21 @@ export function isRepeat(event: CanonicalEvent, entry: Entry): boolean {
   const { record } = entry;
   if (record.id !== event.id || record.source['site'] !== event.source['site']) return false;
   if (!entry.parts.every(isOpen)) return true;
-  if (
-    record.action !== event.action ||
-    record.outcome !== event.outcome ||
-    record.severity !== event.severity ||
-    record.occurredAt !== event.occurredAt ||
-    canonicalText(record.source) !== event.sourceText
-  ) {
-    return false;
-  }
+  return isSame(event, { ...record, sourceText: canonicalText(record.source), parts: entry.parts });
+}
+
+type Compared = Pick<CanonicalEvent, 'action' | 'outcome' | 'severity' | 'occurredAt' | 'sourceText' | 'parts'>;
+
+/** Says whether two events say the same, but for their ids. */
+export function isSame(one: Compared, other: Compared): boolean {
   return (
-    entry.parts.length === event.parts.length &&
-    event.parts.every(({ name, value }, i) => {
-      const part = entry.parts[i]!;
-      return part.name === name && isOpen(part) && equalBytes(part.value, value);
-    })
+    one.action === other.action &&
+    one.outcome === other.outcome &&
+    one.severity === other.severity &&
+    one.occurredAt === other.occurredAt &&
+    one.sourceText === other.sourceText &&
+    one.parts.length === other.parts.length &&
+    one.parts.every(({ name, value }, i) => name === other.parts[i]!.name && equalBytes(value, other.parts[i]!.value))
   );
 }
 

@@ -2,9 +2,18 @@
  * Runs: consecutive entries of one stream that will be one block. A sealed run has its parts compressed and encrypted for a drop month and
  * its tags worked out; all that is left for the sequencer is to give the entries their places.
  */
-import { BLOCK_BYTES_MAX, BLOCK_ENTRIES_MAX, encodeParts, packPayload } from './block.ts';
-import { fromHex } from './bytes.ts';
+import {
+  BLOCK_BYTES_MAX,
+  BLOCK_ENTRIES_MAX,
+  type BlockSpans,
+  encodeParts,
+  noSpans,
+  packPayload,
+  widen,
+} from './block.ts';
+import { ByteColumn } from './byte-column.ts';
 import type { PendingEntry, PlacelessEntry, StreamRef } from './entry.ts';
+import type { OpenPart } from './part.ts';
 import { sealParts } from './seal.ts';
 import { type Mark, type TagKind, tagOf } from './tag.ts';
 
@@ -29,16 +38,23 @@ export interface OpenRun {
   readonly marks: readonly Mark[];
 }
 
+/** A run laid out, but for its drop month. Its entries are named by whatever its maker knows them by. */
+export interface LaidOutRun<E> extends Omit<OpenRun, 'dropMonth'> {
+  readonly entries: readonly E[];
+  readonly spans: BlockSpans;
+}
+
 export interface RunSeal {
   readonly keyId: string;
   readonly parts: Uint8Array;
   readonly tags: readonly bigint[];
 }
 
-export interface SealedRun extends RunSeal {
+export interface SealedRun<E = PlacelessEntry> extends RunSeal {
   readonly stream: StreamRef;
-  readonly entries: readonly PlacelessEntry[];
+  readonly entries: readonly E[];
   readonly dropMonth: number;
+  readonly spans: BlockSpans;
 }
 
 /** Seals runs, in order. */
@@ -65,53 +81,93 @@ export async function sealRuns(
   dropMonthOfStream: (stream: StreamRef) => number,
   seal: Seal,
 ): Promise<SealedRun[]> {
-  const runs = [...Map.groupBy(entries, (entry) => entry.stream.id).values()].flatMap(cutRuns);
+  const runs = new RunCutter<PendingEntry>();
+  for (const entry of entries) runs.add(entry, entry);
+  return sealLaidOut(runs.end(), dropMonthOfStream, seal);
+}
+
+export async function sealLaidOut<E>(
+  runs: readonly LaidOutRun<E>[],
+  dropMonthOfStream: (stream: StreamRef) => number,
+  seal: Seal,
+): Promise<SealedRun<E>[]> {
   if (runs.length === 0) return [];
-  const open = runs.map((run) => openRun(run, dropMonthOfStream(run[0]!.stream)));
+  const open = runs.map((run) => ({ ...run, dropMonth: dropMonthOfStream(run.stream) }));
   const seals = await seal(open);
-  return runs.map((run, i) => ({ stream: run[0]!.stream, entries: run, dropMonth: open[i]!.dropMonth, ...seals[i]! }));
+  return open.map(({ stream, entries, dropMonth, spans }, i) => ({ stream, entries, dropMonth, spans, ...seals[i]! }));
 }
 
-function openRun(entries: readonly PendingEntry[], dropMonth: number): OpenRun {
-  return {
-    stream: entries[0]!.stream,
-    dropMonth,
-    payload: encodeParts(entries.map((entry) => entry.parts)),
-    partsHashes: fromHex(entries.map((entry) => entry.partsHash).join('')),
-    marks: distinctMarks(entries),
-  };
-}
+/** Cuts entries into runs that fit a block, as they come: those of a stream stay in order. Nothing of an entry is kept but its bytes. */
+export class RunCutter<E> {
+  readonly #full: LaidOutRun<E>[] = [];
+  readonly #open = new Map<number, RunLayout<E>>();
 
-/** Marks repeat a lot within a block: each is hashed once. */
-function distinctMarks(entries: readonly PendingEntry[]): Mark[] {
-  const marks: Mark[] = [];
-  const known = new Map<TagKind, Set<string>>();
-  for (const entry of entries) {
-    for (const mark of entry.marks) {
-      const values = known.get(mark.kind);
-      if (values?.has(mark.value) === true) continue;
-      if (values === undefined) known.set(mark.kind, new Set([mark.value]));
-      else values.add(mark.value);
-      marks.push(mark);
+  add(entry: PendingEntry, as: E): void {
+    const { stream } = entry;
+    let run = this.#open.get(stream.id);
+    if (run === undefined || !run.hasRoom(entry)) {
+      if (run !== undefined) this.#full.push(run.end());
+      run = new RunLayout(stream);
+      this.#open.set(stream.id, run);
     }
+    run.add(entry, as);
   }
-  return marks;
+
+  end(): LaidOutRun<E>[] {
+    for (const run of this.#open.values()) this.#full.push(run.end());
+    return this.#full;
+  }
 }
 
-/** An event larger than a block stands alone. */
-function cutRuns(entries: readonly PendingEntry[]): PendingEntry[][] {
-  const runs: PendingEntry[][] = [];
-  let run: PendingEntry[] = [];
-  let bytes = 0;
-  for (const entry of entries) {
-    if (run.length > 0 && (bytes + entry.bytes > BLOCK_BYTES_MAX || run.length === BLOCK_ENTRIES_MAX)) {
-      runs.push(run);
-      run = [];
-      bytes = 0;
-    }
-    run.push(entry);
-    bytes += entry.bytes;
+/** What a run needs of an entry. */
+export type RunEntry = Pick<PendingEntry, 'parts' | 'partsHash' | 'marks' | 'occurredAt' | 'severity' | 'outcome'>;
+
+/** A run that entries are added to. */
+export class RunLayout<E> {
+  readonly #stream: StreamRef;
+  readonly #entries: E[] = [];
+  readonly #parts: (readonly OpenPart[])[] = [];
+  readonly #hashes = new ByteColumn();
+  /** Marks repeat a lot within a block: each is hashed once. */
+  readonly #marks: Mark[] = [];
+  readonly #known = new Map<TagKind, Set<string>>();
+  readonly #spans = noSpans();
+  #bytes = 0;
+
+  constructor(stream: StreamRef) {
+    this.#stream = stream;
   }
-  if (run.length > 0) runs.push(run);
-  return runs;
+
+  /** An event larger than a block stands alone. */
+  hasRoom({ bytes }: PendingEntry): boolean {
+    return this.#entries.length < BLOCK_ENTRIES_MAX && this.#bytes + bytes <= BLOCK_BYTES_MAX;
+  }
+
+  add(entry: RunEntry & { readonly bytes?: number }, as: E): void {
+    this.#entries.push(as);
+    this.#parts.push(entry.parts);
+    this.#hashes.addHex(entry.partsHash);
+    for (const mark of entry.marks) this.#addMark(mark);
+    widen(this.#spans, entry);
+    this.#bytes += entry.bytes ?? 0;
+  }
+
+  end(): LaidOutRun<E> {
+    return {
+      stream: this.#stream,
+      entries: this.#entries,
+      payload: encodeParts(this.#parts),
+      partsHashes: this.#hashes.bytes,
+      marks: this.#marks,
+      spans: this.#spans,
+    };
+  }
+
+  #addMark(mark: Mark): void {
+    const values = this.#known.get(mark.kind);
+    if (values?.has(mark.value) === true) return;
+    if (values === undefined) this.#known.set(mark.kind, new Set([mark.value]));
+    else values.add(mark.value);
+    this.#marks.push(mark);
+  }
 }

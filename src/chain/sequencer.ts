@@ -16,14 +16,14 @@
 import assert from 'node:assert/strict';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { EvidenceError, KeyUnavailableError, Problem } from '../errors.ts';
-import { decodeRecords, encodeRecords, packPayload, type StoredBlock, spansOf, unpackPayload } from './block.ts';
+import { decodeRecords, packPayload, type StoredBlock, unpackPayload } from './block.ts';
 import { concatBytes, fromHex, toHex } from './bytes.ts';
 import type { ClockGuard } from './clock-guard.ts';
 import type { EarlierEpoch, EarlierRetention, PendingEntry, PlacelessEntry, StreamRef } from './entry.ts';
 import { FairQueue } from './fair-queue.ts';
 import { isWithinShare, SHARE_ALONE } from './fair-share.ts';
 import { appendLeaves, decodeFrontier, encodeFrontier, leafHash } from './merkle.ts';
-import { placeRecord } from './record.ts';
+import { placeRecords } from './placed-records.ts';
 import { addMonths, dropMonthOf, formatInstant, nextMonth } from './retain-until.ts';
 import { type Seal, type SealedRun, sealRuns } from './sealed-run.ts';
 import { HASH_SIZE } from './sha256.ts';
@@ -696,15 +696,13 @@ export class Sequencer {
     let previous = toHex(head.head);
     const leaves: Uint8Array[] = [];
     for (const run of runs) {
-      const records: Uint8Array[] = [];
       const firstSeq = seq;
-      for (const entry of run.entries) {
-        const record = Buffer.from(placeRecord(entry.frame, { seq, previous, ...stamps }));
-        const leaf = leafHash(record);
-        previous = toHex(leaf);
+      const frames = run.entries.map((entry) => entry.frame);
+      const placed = placeRecords(frames, { seq, previous, ...stamps });
+      for (const [i, entry] of run.entries.entries()) {
+        previous = placed.hashes[i]!;
         receipts.set(entry, { id: entry.id, stream: stream.name, seq, hash: previous, ...stamps });
-        records.push(record);
-        leaves.push(leaf);
+        leaves.push(placed.leaves[i]!);
         seq += 1;
       }
       plan.blocks.push({
@@ -714,9 +712,9 @@ export class Sequencer {
         entries: run.entries.length,
         recordedFrom: recordedAt,
         recordedTo: recordedAt,
-        ...spansOf(run.entries),
+        ...run.spans,
         keyId: run.keyId,
-        records: packPayload(encodeRecords(records)),
+        records: packPayload(placed.bundle),
         parts: run.parts,
         tags: [...placedTags(run.tags, stream.id, firstSeq)],
         idHashes: run.entries.map((entry) => entry.idHash),

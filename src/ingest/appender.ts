@@ -3,16 +3,20 @@
  * is a conflict when it is not.
  */
 import assert from 'node:assert/strict';
-import type { PendingEntry, StreamRef } from '../chain/entry.ts';
+import type { CanonicalEvent, PlacelessEntry, StreamRef } from '../chain/entry.ts';
 import type { Entry } from '../chain/open-block.ts';
-import { isRepeat, receiptOf } from '../chain/repeat.ts';
+import { isRepeat, isSame, receiptOf } from '../chain/repeat.ts';
 import type { Outcome, Receipt } from '../chain/sequencer.ts';
 import { Problem } from '../errors.ts';
-import type { TakenEvent } from './events.ts';
 
-export interface AppenderDeps {
+/** An event whose entry waits for its place, as far as its outcome is settled by it. */
+export interface AppendableEvent extends Pick<PlacelessEntry, 'stream' | 'id' | 'mayRepeat'> {
+  readonly event: CanonicalEvent;
+}
+
+export interface AppenderDeps<E extends AppendableEvent> {
   /** Appends in one transaction, see `Sequencer`. */
-  readonly append: (entries: readonly PendingEntry[], atomic: boolean) => Promise<readonly (Outcome | undefined)[]>;
+  readonly append: (events: readonly E[], atomic: boolean) => Promise<readonly (Outcome | undefined)[]>;
   /** Reads committed entries of one stream, by seq. */
   readonly readEntries: (stream: SeenStream, seqs: readonly number[]) => Promise<ReadonlyMap<number, Entry>>;
 }
@@ -26,32 +30,29 @@ export interface Settled {
   readonly receipt: Receipt;
 }
 
-export class Appender {
-  readonly #deps: AppenderDeps;
+export class Appender<E extends AppendableEvent> {
+  readonly #deps: AppenderDeps<E>;
 
-  constructor(deps: AppenderDeps) {
+  constructor(deps: AppenderDeps<E>) {
     this.#deps = deps;
   }
 
   /** Appends what is new; each event gets its receipt, or a Problem `id_conflict`. Throws a Problem when nothing was stored or nobody knows. */
-  async append(events: readonly TakenEvent[]): Promise<(Settled | Problem)[]> {
-    const outcomes = await this.#deps.append(
-      events.map((event) => event.pending),
-      false,
-    );
+  async append(events: readonly E[]): Promise<(Settled | Problem)[]> {
+    const outcomes = await this.#deps.append(events, false);
     return this.#settle(events, outcomes.map(known));
   }
 
   /** Appends all or nothing. Throws a Problem `id_conflict` that names the items when an id belongs to another event. */
-  async appendAll(events: readonly TakenEvent[]): Promise<Settled[]> {
+  async appendAll(events: readonly E[]): Promise<Settled[]> {
     const first = new Map<string, number>();
     const twins = new Map<number, number>();
-    for (const [index, { event, pending }] of events.entries()) {
-      if (!pending.mayRepeat) continue;
-      const key = `${pending.stream.id} ${event.id}`;
+    for (const [index, { id, stream, mayRepeat }] of events.entries()) {
+      if (!mayRepeat) continue;
+      const key = `${stream.id} ${id}`;
       const earlier = first.get(key);
       if (earlier === undefined) first.set(key, index);
-      else if (sameEvent(events[earlier]!, events[index]!)) twins.set(index, earlier);
+      else if (isSame(events[earlier]!.event, events[index]!.event)) twins.set(index, earlier);
       else throw conflicts([index]);
     }
     const settled: (Settled | undefined)[] = Array.from({ length: events.length });
@@ -59,10 +60,7 @@ export class Appender {
     // Ends: each round settles at least one seen id for good, or appends.
     while (open.length > 0) {
       const batch = open.map((index) => events[index]!);
-      const outcomes = await this.#deps.append(
-        batch.map((event) => event.pending),
-        true,
-      );
+      const outcomes = await this.#deps.append(batch, true);
       const withheld = outcomes.some((outcome) => outcome === undefined || outcome.kind === 'seen');
       const decided = outcomes.flatMap((outcome, i) => (outcome === undefined ? [] : [{ index: open[i]!, outcome }]));
       const answers = await this.#settle(
@@ -82,7 +80,7 @@ export class Appender {
     return settled as Settled[];
   }
 
-  async #settle(events: readonly TakenEvent[], outcomes: readonly Outcome[]): Promise<(Settled | Problem)[]> {
+  async #settle(events: readonly E[], outcomes: readonly Outcome[]): Promise<(Settled | Problem)[]> {
     const seen = new Map<SeenStream, number[]>();
     for (const [index, outcome] of outcomes.entries()) {
       if (outcome.kind === 'appended') continue;
@@ -115,8 +113,8 @@ export class Appender {
   }
 }
 
-function streamOf({ pending }: TakenEvent, seen: Outcome & { readonly kind: 'seen' }): SeenStream {
-  return seen.stream ?? pending.stream;
+function streamOf({ stream }: AppendableEvent, seen: Outcome & { readonly kind: 'seen' }): SeenStream {
+  return seen.stream ?? stream;
 }
 
 /** Others of the same call may be stored by now, so what can not be read is told of its own event alone. */
@@ -139,18 +137,4 @@ function isConflict(answer: Settled | Problem | undefined): boolean {
 function known(outcome: Outcome | undefined): Outcome {
   assert(outcome !== undefined, 'only an atomic submission leaves entries undecided');
   return outcome;
-}
-
-/** Both were made in this request: their frames differ only in the parts hash, which is salted, so values are compared. */
-function sameEvent(a: TakenEvent, b: TakenEvent): boolean {
-  const text = ({ event }: TakenEvent) => [event.action, event.outcome, event.severity, event.occurredAt];
-  const [one, other] = [a.pending, b.pending];
-  return (
-    text(a).every((value, i) => value === text(b)[i]) &&
-    one.frame.after === other.frame.after &&
-    one.parts.length === other.parts.length &&
-    one.parts.every(
-      (part, i) => part.name === other.parts[i]?.name && Buffer.compare(part.value, other.parts[i].value) === 0,
-    )
-  );
 }

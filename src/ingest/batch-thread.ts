@@ -4,15 +4,15 @@
  */
 import assert from 'node:assert/strict';
 import { parentPort, workerData } from 'node:worker_threads';
-import type { PendingEntry, StreamRef } from '../chain/entry.ts';
+import type { StreamRef } from '../chain/entry.ts';
 import type { Entry } from '../chain/open-block.ts';
 import { addMonths, dropMonthOf } from '../chain/retain-until.ts';
-import { type KeysFor, type StreamKeys, sealRuns, sealWith } from '../chain/sealed-run.ts';
+import { type KeysFor, type StreamKeys, sealLaidOut, sealWith } from '../chain/sealed-run.ts';
 import type { Outcome } from '../chain/sequencer.ts';
 import { KeyUnavailableError, Problem } from '../errors.ts';
-import { Appender } from './appender.ts';
 import { answerBatch, type Batch, type BatchAnswer, type BatchLimits } from './batch.ts';
-import { encodeEntries, encodeRun, type RunColumns, type SealedColumns } from './batch-wire.ts';
+import type { BatchEntries, BatchEvent } from './batch-entries.ts';
+import { decodeOutcomes, encodeRun, type OutcomeColumns, type RunColumns, type SealedColumns } from './batch-wire.ts';
 import type { EvidenceRule, OpenStream } from './events.ts';
 import { ThreadCalls } from './thread-calls.ts';
 
@@ -23,7 +23,7 @@ const REMEMBERED_MAX = 10_000;
 /** The main thread knows when a key has ended. */
 const REMEMBERED_MS = 1000;
 
-const open = new Map<number, { readonly entries: readonly PendingEntry[] }>();
+const open = new Map<number, { readonly entries: BatchEntries; readonly events: readonly BatchEvent[] }>();
 let submissions = 0;
 
 const main = new ThreadCalls(parentPort, {
@@ -53,34 +53,37 @@ async function answer(number: number, batch: Batch): Promise<BatchAnswer> {
   // The month in which an entry stamped now may be dropped. Where the sequencer sees another, it asks for sealing anew.
   const dropMonth = ({ retentionMonths }: StreamRef) =>
     dropMonthOf(retentionMonths === undefined ? undefined : addMonths(batch.now, retentionMonths));
-  const appender = new Appender({
-    append: (entries, atomic) => append(number, entries, atomic, dropMonth),
-    readEntries: (stream, seqs) => main.call<ReadonlyMap<number, Entry>>('readEntries', { stream, seqs }),
-  });
   // Nobody waits for it: what it can throw it throws when the main thread is gone.
   const onEvents = (events: number): void => void main.call('events', { batch: number, events }).catch(() => {});
-  const policies = { openStream, evidenceRule };
-  return answerBatch(batch, { appender, policies, limits: workerData as BatchLimits, onEvents });
+  return answerBatch(batch, {
+    append: (entries, events, atomic) => append(number, entries, events, atomic, dropMonth),
+    readEntries: (stream, seqs) => main.call<ReadonlyMap<number, Entry>>('readEntries', { stream, seqs }),
+    policies: { openStream, evidenceRule },
+    limits: workerData as BatchLimits,
+    onEvents,
+  });
 }
 
 async function append(
   batch: number,
-  entries: readonly PendingEntry[],
+  entries: BatchEntries,
+  events: readonly BatchEvent[],
   atomic: boolean,
   dropMonth: (stream: StreamRef) => number,
 ): Promise<readonly (Outcome | undefined)[]> {
-  if (entries.length === 0) return [];
-  const indexOf = new Map(entries.map((entry, index) => [entry, index]));
-  const sealedRuns = await sealRuns(entries, dropMonth, seal).catch(tryLater);
-  const runs = sealedRuns.map((run) => encodeRun(run, indexOf as Map<never, number>));
+  if (events.length === 0) return [];
+  const indexOf = new Map(events.map((event, index) => [event.index, index]));
+  const sealedRuns = await sealLaidOut(entries.runsOf(events), dropMonth, seal).catch(tryLater);
+  const runs = sealedRuns.map((run) => encodeRun(run, (entry) => indexOf.get(entry)!));
   const submission = submissions++;
-  open.set(submission, { entries });
+  open.set(submission, { entries, events });
   try {
-    const sealed: SealedColumns = { batch, submission, atomic, entries: encodeEntries(entries), runs };
-    return await main.call<readonly (Outcome | undefined)[]>(
-      'append',
-      sealed,
-      runs.map((run) => run.parts.buffer as ArrayBuffer),
+    const sealed: SealedColumns = { batch, submission, atomic, entries: entries.columnsOf(events), runs };
+    const moved = [sealed.entries.frames, ...runs.map((run) => run.parts)].map((bytes) => bytes.buffer);
+    const outcomes = await main.call<OutcomeColumns>('append', sealed, moved);
+    return decodeOutcomes(
+      outcomes,
+      events.map(({ id }) => id),
     );
   } finally {
     open.delete(submission);
@@ -102,9 +105,10 @@ async function reseal({
   entries: Uint32Array;
   dropMonth: number;
 }): Promise<RunColumns> {
-  const all = open.get(submission)?.entries;
-  assert(all !== undefined, 'the submission is open');
-  const kept = Array.from(entries, (index) => all[index]!);
-  const [run] = await sealRuns(kept, () => dropMonth, seal);
-  return encodeRun(run!, new Map(kept.map((entry, i) => [entry, entries[i]!])));
+  const of = open.get(submission);
+  assert(of !== undefined, 'the submission is open');
+  const indexOf = new Map(Array.from(entries, (index) => [of.events[index]!.index, index]));
+  const laidOut = of.entries.runsOf(Array.from(entries, (index) => of.events[index]!));
+  const [run] = await sealLaidOut(laidOut, () => dropMonth, seal);
+  return encodeRun(run!, (entry) => indexOf.get(entry)!);
 }

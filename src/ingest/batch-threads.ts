@@ -14,7 +14,14 @@ import type { Outcome, Submission } from '../chain/sequencer.ts';
 import { Problem } from '../errors.ts';
 import type { SeenStream } from './appender.ts';
 import type { Batch, BatchAnswer, BatchLimits } from './batch.ts';
-import { decodeEntries, decodeRun, type RunColumns, type SealedColumns } from './batch-wire.ts';
+import {
+  decodeEntries,
+  decodeRun,
+  encodeOutcomes,
+  type OutcomeColumns,
+  type RunColumns,
+  type SealedColumns,
+} from './batch-wire.ts';
 import type { EvidenceRule, OpenStream, Policies } from './events.ts';
 import { ThreadCalls } from './thread-calls.ts';
 
@@ -137,7 +144,7 @@ export class BatchThreads {
     return thread;
   }
 
-  #append(calls: ThreadCalls, sealed: SealedColumns): Promise<readonly (Outcome | undefined)[]> {
+  async #append(calls: ThreadCalls, sealed: SealedColumns): Promise<OutcomeColumns> {
     const entries = decodeEntries(sealed.entries);
     const indexOf = new Map(entries.map((entry, index) => [entry, index]));
     const reseal = async (kept: readonly PlacelessEntry[], dropMonth: number) => {
@@ -149,7 +156,7 @@ export class BatchThreads {
       return decodeRun(await calls.call<RunColumns>('reseal', asked), entries);
     };
     const runs = sealed.runs.map((run) => decodeRun(run, entries));
-    return this.#options.append({ kind: 'sealed', atomic: sealed.atomic, entries, runs, reseal });
+    return encodeOutcomes(await this.#options.append({ kind: 'sealed', atomic: sealed.atomic, entries, runs, reseal }));
   }
 }
 

@@ -1,8 +1,9 @@
 /** A batch from its bytes to its answer: reading, validating, appending, and one answer an event, in order. */
 import { type FieldError, Problem } from '../errors.ts';
 import { problemFields } from '../http/problem.ts';
-import type { Appender, Settled } from './appender.ts';
-import { type Policies, type ReadEvent, readEvent, type Sender, type TakenEvent, takeEvents } from './events.ts';
+import { Appender, type AppenderDeps, type Settled } from './appender.ts';
+import { BatchEntries, type BatchEvent } from './batch-entries.ts';
+import { type Policies, type ReadEvent, readEvent, type Sender, Taker } from './events.ts';
 import { type ReadItem, readItem, readJsonArray, splitLines } from './json-reader.ts';
 
 export interface BatchLimits {
@@ -29,8 +30,12 @@ export interface BatchAnswer {
   readonly forbidden: number;
 }
 
-export interface BatchDeps {
-  readonly appender: Appender;
+export interface BatchDeps extends Pick<AppenderDeps<BatchEvent>, 'readEntries'> {
+  /** Appends events of a batch, whose entries these are, in one transaction, see `Sequencer`. */
+  readonly append: (
+    entries: BatchEntries,
+    ...asked: Parameters<AppenderDeps<BatchEvent>['append']>
+  ) => ReturnType<AppenderDeps<BatchEvent>['append']>;
   readonly policies: Policies;
   readonly limits: BatchLimits;
   /** Called once with the number of events that it brings, valid or not. */
@@ -40,31 +45,25 @@ export interface BatchDeps {
 /** Returns the answer to a batch. Throws a Problem that is the whole call's. */
 export async function answerBatch(
   batch: Batch,
-  { appender, policies, limits, onEvents }: BatchDeps,
+  { append, readEntries, policies, limits, onEvents }: BatchDeps,
 ): Promise<BatchAnswer> {
   const { body, isLines, atomic, sender, now } = batch;
   const max = limits.batchEventsMax;
   const items: Iterable<Item> = isLines ? splitLines(body, { linesMax: max }) : readJsonArray(body, { itemsMax: max });
-  const read: (ReadEvent | Problem)[] = [];
+  const taker = new Taker(sender, policies);
+  const entries = new BatchEntries();
+  const taken: (BatchEvent | Problem)[] = [];
   for (const item of items) {
-    try {
-      read.push(readEvent(itemOf(item, limits), sender, now));
-    } catch (error) {
-      if (!isOfItem(error)) throw error;
-      read.push(error);
-    }
+    const read = readOrProblem(item, sender, now, limits);
+    const one = read instanceof Problem ? read : taker.take(read);
+    const pending = one instanceof Promise ? await one : one;
+    taken.push(pending instanceof Problem ? pending : entries.add(pending));
   }
-  onEvents(read.length);
-  if (read.length === 0) throw new Problem('invalid_batch', { errors: [{ field: '', message: 'has no event' }] });
+  onEvents(taken.length);
+  if (taken.length === 0) throw new Problem('invalid_batch', { errors: [{ field: '', message: 'has no event' }] });
 
-  const events = await takeEvents(
-    read.filter((one): one is ReadEvent => !(one instanceof Problem)),
-    sender,
-    policies,
-  );
-  let event = 0;
-  const taken = read.map((one) => (one instanceof Problem ? one : events[event++]!));
-  const valid = taken.filter((one): one is TakenEvent => !(one instanceof Problem));
+  const appender = new Appender<BatchEvent>({ append: (events, all) => append(entries, events, all), readEntries });
+  const valid = taken.filter((one): one is BatchEvent => !(one instanceof Problem));
   const forbidden = taken.filter((one) => one instanceof Problem && one.code === 'forbidden').length;
   if (atomic) {
     if (valid.length < taken.length)
@@ -78,8 +77,13 @@ export async function answerBatch(
 }
 
 /** What is wrong with an item is its own, also with a line that is no JSON; everything else is the whole call's. */
-function isOfItem(error: unknown): error is Problem {
-  return error instanceof Problem && error.status < 500;
+function readOrProblem(item: Item, sender: Sender, now: number, limits: BatchLimits): ReadEvent | Problem {
+  try {
+    return readEvent(itemOf(item, limits), sender, now);
+  } catch (error) {
+    if (error instanceof Problem && error.status < 500) return error;
+    throw error;
+  }
 }
 
 /** A line, or an item of an array, that is read already. */
@@ -92,7 +96,7 @@ function itemOf(item: Item, { eventBytesMax }: BatchLimits): ReadItem {
 }
 
 /** The errors of all items, their fields behind the item's index; as many as a person reads. */
-function errorsOf(taken: readonly (TakenEvent | Problem)[]): FieldError[] {
+function errorsOf(taken: readonly (BatchEvent | Problem)[]): FieldError[] {
   const errors = taken.flatMap((one, index) => {
     if (!(one instanceof Problem)) return [];
     const own = one.errors.length > 0 ? one.errors : [{ field: '', message: one.message }];

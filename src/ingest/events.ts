@@ -16,12 +16,6 @@ const OWN_NAME = { field: 'source.service', message: 'must be another: sealog is
 
 const TOO_LARGE = 'In canonical form the event is too large: 1e20 has 21 digits there';
 
-/** A valid event, its id decided, with the entry made of it. */
-export interface TakenEvent {
-  readonly event: CanonicalEvent;
-  readonly pending: PendingEntry;
-}
-
 /** Whose events are sent, and what they are held to. */
 export type Sender = Pick<Caller, 'tenant' | 'sites' | 'categories'>;
 
@@ -83,40 +77,56 @@ export function readEvent(item: ReadItem, sender: Sender, now: number): ReadEven
   return { event, category: given.category, mayRepeat: id !== undefined, lacks: errors };
 }
 
-/**
- * Returns the entries to append, each of its event, or the Problem with it: `invalid_event` where the tenant's policy refuses what lacks
- * evidence, or `too_large`. What a stream can not be had for is thrown.
- */
-export async function takeEvents(
-  events: readonly ReadEvent[],
-  { tenant }: Sender,
-  { openStream, evidenceRule }: Policies,
-): Promise<(TakenEvent | Problem)[]> {
-  const streams = new Map<ClientCategory, StreamRef>();
-  const rules = new Map<ClientCategory, 'refuse' | 'flag'>();
-  const taken: (TakenEvent | Problem)[] = [];
-  for (const { event, category, mayRepeat, lacks } of events) {
-    if (lacks.length > 0) {
-      const rule = rules.get(category) ?? (await evidenceRule(tenant, category));
-      rules.set(category, rule);
-      if (rule === 'refuse') {
-        taken.push(new Problem('invalid_event', { errors: lacks }));
-        continue;
-      }
-    }
-    const stream = streams.get(category) ?? (await openStream(tenant, category));
-    streams.set(category, stream);
-    const pending = pendingCanonical(stream, event, mayRepeat);
-    taken.push(pending.bytes > ENTRY_BYTES_MAX ? new Problem('too_large', { detail: TOO_LARGE }) : { event, pending });
+/** Makes entries of a call's events. What it needs to know is asked once for each category. */
+export class Taker {
+  readonly #sender: Sender;
+  readonly #policies: Policies;
+  readonly #streams = new Map<ClientCategory, StreamRef>();
+  readonly #rules = new Map<ClientCategory, 'refuse' | 'flag'>();
+
+  constructor(sender: Sender, policies: Policies) {
+    this.#sender = sender;
+    this.#policies = policies;
   }
-  return taken;
+
+  /**
+   * Returns the entry to append, or the Problem with the event: `invalid_event` where the tenant's policy refuses what lacks evidence, or
+   * `too_large`; a promise of it where something must be asked first. What a stream can not be had for is thrown.
+   */
+  take(read: ReadEvent): PendingEntry | Problem | Promise<PendingEntry | Problem> {
+    const { event, category, mayRepeat, lacks } = read;
+    if (lacks.length > 0) {
+      const rule = this.#rules.get(category);
+      if (rule === undefined) return this.#askRule(read);
+      if (rule === 'refuse') return new Problem('invalid_event', { errors: lacks });
+    }
+    const stream = this.#streams.get(category);
+    if (stream === undefined) return this.#askStream(read);
+    const pending = pendingCanonical(stream, event, mayRepeat);
+    return pending.bytes > ENTRY_BYTES_MAX ? new Problem('too_large', { detail: TOO_LARGE }) : pending;
+  }
+
+  async #askRule(read: ReadEvent): Promise<PendingEntry | Problem> {
+    this.#rules.set(read.category, await this.#policies.evidenceRule(this.#sender.tenant, read.category));
+    return this.take(read);
+  }
+
+  async #askStream(read: ReadEvent): Promise<PendingEntry | Problem> {
+    this.#streams.set(read.category, await this.#policies.openStream(this.#sender.tenant, read.category));
+    return this.take(read);
+  }
 }
 
 /** Reads and takes one event. Throws a Problem. */
-export async function takeEvent(item: ReadItem, sender: Sender, policies: Policies, now: number): Promise<TakenEvent> {
-  const [taken] = await takeEvents([readEvent(item, sender, now)], sender, policies);
+export async function takeEvent(
+  item: ReadItem,
+  sender: Sender,
+  policies: Policies,
+  now: number,
+): Promise<PendingEntry> {
+  const taken = await new Taker(sender, policies).take(readEvent(item, sender, now));
   if (taken instanceof Problem) throw taken;
-  return taken!;
+  return taken;
 }
 
 /**

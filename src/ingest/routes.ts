@@ -1,5 +1,6 @@
 /** `POST /v1/events` and `POST /v1/events/batch`. */
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import type { PendingEntry } from '../chain/entry.ts';
 import { Problem } from '../errors.ts';
 import { validateQuery } from '../http/api-schema.ts';
 import { bodyOf } from '../http/body.ts';
@@ -10,7 +11,7 @@ import { type Policies, type Sender, takeEvent } from './events.ts';
 import { readItem } from './json-reader.ts';
 
 export interface IngestDeps {
-  readonly appender: Appender;
+  readonly appender: Appender<PendingEntry>;
   readonly policies: Policies;
   /** Batches are worked out beside the main thread, see `batch-threads.ts`. */
   readonly batches: { answer(batch: Batch, onEvents: (events: number) => void): Promise<BatchAnswer> };

@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict';
 import { encodeParts, encodeRecords, packPayload, type StoredBlock, spansOf } from '../chain/block.ts';
 import { equalBytes, fromHex } from '../chain/bytes.ts';
-import { OUTCOMES } from '../chain/category.ts';
+import { spanned } from '../chain/entry.ts';
 import { type Entry, openBlock } from '../chain/open-block.ts';
 import { type HeldRange, heldAt } from '../chain/pruning-certificate.ts';
 import { parseInstant } from '../chain/retain-until.ts';
@@ -48,11 +48,7 @@ export function cutBlock(
 
 function sealRun(entries: readonly Entry[], stream: string, keys: StreamKeys, dropMonth: number): PlacedBlock {
   const recorded = entries.map(({ record }) => parseInstant(record.recordedAt)!);
-  const spans = spansOf(
-    entries.map(({ record: { occurredAt, severity, outcome } }) => ({
-      ...{ occurredAt: Date.parse(occurredAt), severity, outcome: OUTCOMES.indexOf(outcome) },
-    })),
-  );
+  const spans = spansOf(entries.map(({ record }) => spanned(record)));
   const hashes = entries.map(({ record }) => fromHex(record.parts));
   return {
     ...{ firstSeq: entries[0]!.record.seq, entries: entries.length, dropMonth, keyId: keys.id },
