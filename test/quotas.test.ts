@@ -1,4 +1,5 @@
 /** Quotas: the arithmetic, to the millisecond, and what a client gets to see of it. */
+import { gzipSync } from 'node:zlib';
 import { afterEach, describe, expect, it } from 'vitest';
 import { type Asker, burstOf, type Quota, Quotas } from '../src/auth/quotas.ts';
 import { Strangers } from '../src/auth/strangers.ts';
@@ -474,6 +475,17 @@ describe('a service with quotas', () => {
     service = await startService({ environment: { SEALOG_QUOTA_BYTES_PER_SECOND: '1000' } });
     const padded = { ...event(), details: { pad: 'x'.repeat(12_000) } };
     expect((await service.post('/v1/events', padded)).status).toBe(201);
+    const seconds = expectQuota(await service.post('/v1/events', event()));
+    expect(seconds).toBeGreaterThanOrEqual(2);
+    expect(seconds).toBeLessThanOrEqual(4);
+  });
+
+  it.each(['plain', 'gzip'])('counts the bytes of a batch: %s', async (coding) => {
+    service = await startService({ environment: { SEALOG_QUOTA_BYTES_PER_SECOND: '1000' } });
+    const text = JSON.stringify([{ ...event(), details: { pad: 'x'.repeat(12_000) } }]);
+    const sent =
+      coding === 'plain' ? ([text, {}] as const) : ([gzipSync(text), { 'content-encoding': 'gzip' }] as const);
+    expect((await service.post('/v1/events/batch', sent[0], { headers: sent[1] })).status).toBe(200);
     const seconds = expectQuota(await service.post('/v1/events', event()));
     expect(seconds).toBeGreaterThanOrEqual(2);
     expect(seconds).toBeLessThanOrEqual(4);
