@@ -69,7 +69,12 @@ async function encoded(
   const elsewhere = (sealed: Parameters<EncodeThreads['encode']>[1]) => threads.encode(sink, sealed);
   const entries: EncodedEntry[] = [];
   try {
-    for await (const some of encodedFrom({ encoder: encoderOf(sink), elsewhere, ahead }, blocks, stream, 30))
+    for await (const some of encodedFrom(
+      { encoder: encoderOf(sink), elsewhere, ahead: () => ahead },
+      blocks,
+      stream,
+      30,
+    ))
       entries.push(...some);
   } catch (error) {
     return { entries, failure: `${(error as Error).name}: ${(error as Error).message}` };
@@ -131,7 +136,7 @@ test('a read that fails does so behind what was read before it', async () => {
 
 test('who stops in the middle leaves nothing behind', async () => {
   const elsewhere = (sealed: Parameters<EncodeThreads['encode']>[1]) => threads.encode(SYSLOG, sealed);
-  const entries = encodedFrom({ encoder: encoderOf(SYSLOG), elsewhere, ahead: 6 }, read(blocks), stream, 0);
+  const entries = encodedFrom({ encoder: encoderOf(SYSLOG), elsewhere, ahead: () => 6 }, read(blocks), stream, 0);
   expect((await entries.next()).done).toBe(false);
   await entries.return(undefined);
   expect(encodeBlock(encoderOf(SYSLOG), { block: blocks[0]!, stream, dataKey: KEY, fromSeq: 0 })).toHaveLength(25);

@@ -267,19 +267,21 @@ test('for a peer that fails little is read, nothing is kept while it is left alo
   );
   const { name, category } = log[0]!.stream;
   const transport = openSink(undefined, { url, bytesMax: 1_000_000 });
-  const aheads: boolean[] = [];
+  /** Of each time that the log was read: whether ahead, in the beginning and in the end. */
+  const aheads: [boolean, boolean][] = [];
   const keptInPauses: number[] = [];
   let [nextSeq, reading] = [0, 0];
   const follower = new SinkFollower({
     transport,
     streams: async () => [{ id: 1, name, category, size: log.length, nextSeq, isParked: false, pruned: 0 }],
-    async *read(_, fromSeq, ahead) {
-      aheads.push(ahead);
+    async *read(_, fromSeq, isAhead) {
+      const wasAhead = isAhead();
       reading += 1;
       try {
         for (let seq = fromSeq; seq < log.length; seq += 100)
           yield encodeEntries({ transport, wants: () => true }, log.slice(seq, seq + 100));
       } finally {
+        aheads.push([wasAhead, isAhead()]);
         reading -= 1;
       }
     },
@@ -300,7 +302,9 @@ test('for a peer that fails little is read, nothing is kept while it is left alo
   await until(() => nextSeq === log.length, 'everything');
   await follower.close();
   expect(keptInPauses).toEqual([0, 0, 0]);
-  expect(aheads.slice(0, failing + 2)).toEqual([false, false, false, false, true]);
+  // From the first delivery on, and not only from the next read.
+  expect(aheads.slice(0, failing)).toEqual(Array(failing).fill([false, false]));
+  expect(aheads[failing]).toEqual([false, true]);
   expect(Math.max(...bodies.slice(0, failing + 1))).toBeLessThan(300 * 1024);
   expect(Math.max(...bodies)).toBeGreaterThan(800_000);
 });

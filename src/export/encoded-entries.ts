@@ -70,8 +70,8 @@ export interface Encoding {
   readonly encoder: EntryEncoder;
   /** Encodes in another thread. */
   readonly elsewhere: (sealed: SealedEntries) => Promise<EncodedEntry[]>;
-  /** How many blocks may be there beside the one whose turn it is; 0 where there is no other thread. */
-  readonly ahead: number;
+  /** How many blocks may be there now beside the one whose turn it is; 0 where there is no other thread. */
+  readonly ahead: () => number;
 }
 
 /** Gives the entries of blocks, in their order. What fails, fails when its turn comes. */
@@ -98,9 +98,9 @@ export async function* encodedFrom(
       if (next.done === true) break;
       const { block, dataKey, together } = next.value;
       const sealed = { block, stream, dataKey, fromSeq };
-      if (ahead > 0 && together >= TOGETHER_MIN) {
+      if (ahead() > 0 && together >= TOGETHER_MIN) {
         wait(elsewhere(sealed));
-        if (waiting.length > ahead) yield await waiting.shift()!;
+        if (waiting.length > ahead()) yield await waiting.shift()!;
       } else {
         while (waiting.length > 0) yield await waiting.shift()!;
         yield encodeBlock(encoder, sealed);

@@ -34,7 +34,7 @@ export interface KeyedBlock {
 
 /**
  * Gives the blocks that hold the entries from a seq on, in order, as far as the stream goes now. While blocks are opened the next ones are read
- * already; not `ahead`, each is read when it is asked for. Throws `EvidenceError` where one is not there.
+ * already, as long as `isAhead` says so; else each is read when it is asked for. Throws `EvidenceError` where one is not there.
  *
  * What was pruned leaves no hole: a stream's oldest part goes first, and its row says how far. What else is missing was taken by somebody else. Who asks for what comes behind the first that is missing has seen that, and gets what there is.
  */
@@ -42,11 +42,14 @@ export async function* blocksToOpen(
   keys: Keys,
   source: SourceStream,
   fromSeq: number,
-  ahead = true,
+  isAhead: () => boolean = () => true,
 ): AsyncGenerator<KeyedBlock, undefined> {
   const { id, size, stream, ask } = source;
-  const blocksARead = ahead ? BLOCKS_A_READ : 1;
-  const readFrom = (seq: number) => ask((database) => blocksFrom(database, id, seq, blocksARead));
+  let asked = 0;
+  const readFrom = (seq: number) => {
+    asked = isAhead() ? BLOCKS_A_READ : 1;
+    return ask((database) => blocksFrom(database, id, seq, asked));
+  };
   let reading = readFrom(fromSeq);
   let nextSeq = fromSeq;
   /** Throws where what is between the last entry and this place is missing. */
@@ -77,9 +80,11 @@ export async function* blocksToOpen(
       await mustJoin(size);
       return;
     }
-    const isMore = blocks.length === blocksARead;
-    if (isMore && ahead) {
-      reading = readFrom(last.firstSeq + last.entries);
+    const isMore = blocks.length === asked;
+    const behind = last.firstSeq + last.entries;
+    const isReading = isMore && isAhead();
+    if (isReading) {
+      reading = readFrom(behind);
       // It may be that nobody asks for them.
       reading.catch(() => {});
     }
@@ -95,7 +100,7 @@ export async function* blocksToOpen(
       await mustJoin(size);
       return;
     }
-    if (!ahead) reading = readFrom(last.firstSeq + last.entries);
+    if (!isReading) reading = readFrom(behind);
   }
 }
 

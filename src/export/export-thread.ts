@@ -174,7 +174,7 @@ class ExportThread {
       read: (stream, fromSeq, isAhead) => {
         const from = source(stream);
         if (anchorEpoch(stream.name) !== undefined) return encodedTicks(opened, ticksFrom(keyring, from, fromSeq));
-        const ahead = isAhead ? this.#encoders.ahead : 0;
+        const ahead = () => (isAhead() ? this.#encoders.ahead : 0);
         const blocks = blocksToOpen(keyring, from, fromSeq, isAhead);
         return encodedFrom({ encoder: opened, elsewhere, ahead }, blocks, from.stream, fromSeq);
       },

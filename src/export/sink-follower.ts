@@ -38,8 +38,12 @@ export interface StreamPosition {
 export interface FollowerOptions {
   readonly transport: Transport;
   readonly streams: () => Promise<readonly StreamPosition[]>;
-  /** Gives what the sink makes of entries from a seq on, in order, some at once, as far as the stream goes. `ahead`: reads and encodes before it is asked. */
-  readonly read: (stream: StreamPosition, fromSeq: number, ahead: boolean) => AsyncIterable<readonly EncodedEntry[]>;
+  /** Gives what the sink makes of entries from a seq on, in order, some at once, as far as the stream goes; while `isAhead` says so, reads and encodes before it is asked. */
+  readonly read: (
+    stream: StreamPosition,
+    fromSeq: number,
+    isAhead: () => boolean,
+  ) => AsyncIterable<readonly EncodedEntry[]>;
   /** Each returns false where the sink is not ours any more. `isWell`: what failed before is over. */
   readonly advance: (stream: StreamPosition, nextSeq: number, delivered: number, isWell: boolean) => Promise<boolean>;
   readonly park: (stream: StreamPosition, seq: number, reason: string) => Promise<boolean>;
@@ -217,7 +221,7 @@ export class SinkFollower {
     let run = { stream, messages: [] as Message[], bytes: 0, nextSeq: stream.nextSeq };
     let fromSeq = run.nextSeq;
     try {
-      for await (const entries of read(stream, fromSeq, this.#isFlowing)) {
+      for await (const entries of read(stream, fromSeq, () => this.#isFlowing)) {
         for (const entry of entries) {
           const { seq } = entry;
           // More, where what stood between has expired.
