@@ -77,7 +77,7 @@ export interface Spanned {
   readonly outcome: number;
 }
 
-type Widening = { -readonly [name in keyof BlockSpans]: BlockSpans[name] };
+export type Widening = { -readonly [name in keyof BlockSpans]: BlockSpans[name] };
 
 /** The spans of no entry. */
 export function noSpans(): Widening {

@@ -3,6 +3,7 @@
  * lock is taken.
  */
 import { randomBytes } from 'node:crypto';
+import type { Spanned } from './block.ts';
 import { canonicalBytes, canonicalText, decodeCanonical, type JsonObject, type JsonValue } from './canonical.ts';
 import { OUTCOMES, type Outcome } from './category.ts';
 import { type OpenPart, PART_NAMES, type PartName, partsHashHex, SALT_BYTES } from './part.ts';
@@ -72,14 +73,9 @@ export interface PlacelessEntry {
   readonly bytes: number;
 }
 
-export interface PendingEntry extends PlacelessEntry {
+export interface PendingEntry extends PlacelessEntry, Spanned {
   /** What it is made of. */
   readonly event: CanonicalEvent;
-  /** Milliseconds since 1970. */
-  readonly occurredAt: number;
-  readonly severity: number | undefined;
-  /** Index in OUTCOMES. */
-  readonly outcome: number;
   readonly parts: readonly OpenPart[];
   /** Hex. */
   readonly partsHash: string;
@@ -98,14 +94,14 @@ export function canonicalEvent(event: EventFields): CanonicalEvent {
 
 /** Returns the event that an entry was made of, from what is kept of it. */
 export function eventOf(frame: RecordFrame, parts: readonly OpenPart[]): CanonicalEvent {
-  const record = framedRecord(frame);
+  const { stream: _, parts: __, ...said } = framedRecord(frame);
   const valueIn = (name: PartName): JsonValue | undefined => {
     const part = parts.find((one) => one.name === name);
     return part === undefined ? undefined : decodeCanonical(part.value);
   };
   return {
-    ...record,
-    sourceText: canonicalText(record.source),
+    ...said,
+    sourceText: canonicalText(said.source),
     parts,
     actor: valueIn('actor'),
     target: valueIn('target'),
@@ -144,7 +140,11 @@ export function pendingCanonical(stream: StreamRef, event: CanonicalEvent, mayRe
 }
 
 /** Returns what a block's spans are made of. */
-export function spanned({ occurredAt, severity, outcome }: Pick<EventHead, 'occurredAt' | 'severity' | 'outcome'>) {
+export function spanned({
+  occurredAt,
+  severity,
+  outcome,
+}: Pick<EventHead, 'occurredAt' | 'severity' | 'outcome'>): Spanned {
   return { occurredAt: Date.parse(occurredAt), severity, outcome: OUTCOMES.indexOf(outcome) };
 }
 

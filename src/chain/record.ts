@@ -51,7 +51,7 @@ export interface Place {
 
 export type Rec = UnplacedRecord & Place;
 
-/** A record around its position, which is everything that is done before the stream is locked: what is before it, and right behind that what is after. */
+/** A record without its position: what is before that and, right behind, what is after. All of it is made before the stream is locked. */
 export interface RecordFrame {
   /** UTF-8, of which others may have more. */
   readonly bytes: Uint8Array;
@@ -121,7 +121,13 @@ export function placeRecord(
 export function framedRecord(frame: RecordFrame): UnplacedRecord {
   const place = { seq: 0, previous: NO_PREVIOUS, recordedAt: '1970-01-01T00:00:00.000Z' };
   const bytes = Buffer.alloc(recordBytesMax(frame));
-  return decodeRecord(bytes.subarray(0, placeRecord(frame, place, bytes, 0)));
+  const {
+    seq: _,
+    previous: __,
+    recordedAt: ___,
+    ...said
+  } = decodeRecord(bytes.subarray(0, placeRecord(frame, place, bytes, 0)));
+  return said;
 }
 
 /** Returns the record's canonical text. */

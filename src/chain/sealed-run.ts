@@ -42,6 +42,18 @@ export interface OpenRun {
 export interface LaidOutRun<E> extends Omit<OpenRun, 'dropMonth'> {
   readonly entries: readonly E[];
   readonly spans: BlockSpans;
+  readonly columns: LaidOutColumns;
+}
+
+/** What a run was laid out from, by entry, so that some of it can be laid out again. */
+export interface LaidOutColumns {
+  /** Indexes in the run's marks, of all entries one behind the other, and where those of each end. */
+  readonly marks: readonly number[];
+  readonly markEnds: readonly number[];
+  readonly occurredAt: readonly number[];
+  /** −1 = none. */
+  readonly severity: readonly number[];
+  readonly outcome: readonly number[];
 }
 
 export interface RunSeal {
@@ -97,7 +109,7 @@ export async function sealLaidOut<E>(
   return open.map(({ stream, entries, dropMonth, spans }, i) => ({ stream, entries, dropMonth, spans, ...seals[i]! }));
 }
 
-/** Cuts entries into runs that fit a block, as they come: those of a stream stay in order. Nothing of an entry is kept but its bytes. */
+/** Cuts entries into runs that fit a block, as they come: those of a stream stay in order. Of a run that is full only its bytes, columns and distinct marks are kept. */
 export class RunCutter<E> {
   readonly #full: LaidOutRun<E>[] = [];
   readonly #open = new Map<number, RunLayout<E>>();
@@ -120,7 +132,7 @@ export class RunCutter<E> {
 }
 
 /** What a run needs of an entry. */
-export type RunEntry = Pick<PendingEntry, 'parts' | 'partsHash' | 'marks' | 'occurredAt' | 'severity' | 'outcome'>;
+type RunEntry = Pick<PendingEntry, 'parts' | 'partsHash' | 'marks' | 'occurredAt' | 'severity' | 'outcome'>;
 
 /** A run that entries are added to. */
 export class RunLayout<E> {
@@ -130,7 +142,14 @@ export class RunLayout<E> {
   readonly #hashes = new ByteColumn();
   /** Marks repeat a lot within a block: each is hashed once. */
   readonly #marks: Mark[] = [];
-  readonly #known = new Map<TagKind, Set<string>>();
+  readonly #known = new Map<TagKind, Map<string, number>>();
+  readonly #columns = {
+    marks: [] as number[],
+    markEnds: [] as number[],
+    occurredAt: [] as number[],
+    severity: [] as number[],
+    outcome: [] as number[],
+  };
   readonly #spans = noSpans();
   #bytes = 0;
 
@@ -147,7 +166,12 @@ export class RunLayout<E> {
     this.#entries.push(as);
     this.#parts.push(entry.parts);
     this.#hashes.addHex(entry.partsHash);
-    for (const mark of entry.marks) this.#addMark(mark);
+    const columns = this.#columns;
+    for (const mark of entry.marks) columns.marks.push(this.#indexOf(mark));
+    columns.markEnds.push(columns.marks.length);
+    columns.occurredAt.push(entry.occurredAt);
+    columns.severity.push(entry.severity ?? -1);
+    columns.outcome.push(entry.outcome);
     widen(this.#spans, entry);
     this.#bytes += entry.bytes ?? 0;
   }
@@ -160,14 +184,19 @@ export class RunLayout<E> {
       partsHashes: this.#hashes.bytes,
       marks: this.#marks,
       spans: this.#spans,
+      columns: this.#columns,
     };
   }
 
-  #addMark(mark: Mark): void {
-    const values = this.#known.get(mark.kind);
-    if (values?.has(mark.value) === true) return;
-    if (values === undefined) this.#known.set(mark.kind, new Set([mark.value]));
-    else values.add(mark.value);
-    this.#marks.push(mark);
+  #indexOf(mark: Mark): number {
+    let values = this.#known.get(mark.kind);
+    if (values === undefined) {
+      values = new Map();
+      this.#known.set(mark.kind, values);
+    }
+    const known = values.get(mark.value);
+    if (known !== undefined) return known;
+    values.set(mark.value, this.#marks.length);
+    return this.#marks.push(mark) - 1;
   }
 }

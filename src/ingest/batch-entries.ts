@@ -5,12 +5,11 @@
 import { decodeParts } from '../chain/block.ts';
 import { ByteColumn } from '../chain/byte-column.ts';
 import { toHex } from '../chain/bytes.ts';
-import { type CanonicalEvent, eventOf, type PendingEntry, type StreamRef, spanned } from '../chain/entry.ts';
+import { type CanonicalEvent, eventOf, type PendingEntry, type StreamRef } from '../chain/entry.ts';
 import type { OpenPart } from '../chain/part.ts';
 import type { RecordFrame } from '../chain/record.ts';
 import { type LaidOutRun, RunCutter, RunLayout } from '../chain/sealed-run.ts';
 import { HASH_SIZE } from '../chain/sha256.ts';
-import { marksOf } from '../chain/tag.ts';
 import type { AppendableEvent } from './appender.ts';
 import type { EntryColumns } from './batch-wire.ts';
 
@@ -26,11 +25,12 @@ export class BatchEvent implements AppendableEvent {
     this.#batch = batch;
     this.index = index;
     this.stream = stream;
-    this.id = id;
+    // A copy: what was cut from the text of the body would keep all of that.
+    this.id = Buffer.from(id).toString();
     this.mayRepeat = mayRepeat;
   }
 
-  /** Read back. */
+  /** Read back each time. */
   get event(): CanonicalEvent {
     return this.#batch.eventAt(this.index);
   }
@@ -78,18 +78,24 @@ export class BatchEntries {
 
   columnsOf(events: readonly BatchEvent[]): EntryColumns {
     const streams = [...new Set(events.map(({ stream }) => stream))];
-    const column = (of: (index: number) => number): Uint32Array => Uint32Array.from(events, ({ index }) => of(index));
+    const frames = new ByteColumn();
+    const [splits, ends] = [new Uint32Array(events.length), new Uint32Array(events.length)];
+    for (const [i, { index }] of events.entries()) {
+      const { bytes, start, split, end } = this.#frameAt(index);
+      splits[i] = frames.length + split - start;
+      frames.add(bytes.subarray(start, end));
+      ends[i] = frames.length;
+    }
     return {
       streams,
       stream: Uint16Array.from(events, ({ stream }) => streams.indexOf(stream)),
       id: events.map(({ id }) => id),
       idHash: events.map(({ index }) => this.#idHashes[index]!),
       mayRepeat: Uint8Array.from(events, ({ mayRepeat }) => (mayRepeat ? 1 : 0)),
-      frames: new Uint8Array(this.#frames.bytes),
-      starts: column((index) => this.#startOf(index)),
-      splits: column((index) => this.#splits[index]!),
-      ends: column((index) => this.#ends[index]!),
-      bytes: column((index) => this.#bytes[index]!),
+      frames: new Uint8Array(frames.bytes),
+      splits,
+      ends,
+      bytes: Uint32Array.from(events, ({ index }) => this.#bytes[index]!),
     };
   }
 
@@ -105,8 +111,13 @@ export class BatchEntries {
       if (!kept.has(index)) continue;
       const parts = this.#partsOf(run)[at]!;
       const partsHash = toHex(run.partsHashes.subarray(HASH_SIZE * at, HASH_SIZE * (at + 1)));
-      const event = eventOf(this.#frameAt(index), parts);
-      layout.add({ parts, partsHash, marks: marksOf(event), ...spanned(event) }, index);
+      const { marks, markEnds, occurredAt, severity, outcome } = run.columns;
+      const entry = {
+        ...{ parts, partsHash, occurredAt: occurredAt[at]!, outcome: outcome[at]! },
+        marks: marks.slice(markEnds[at - 1] ?? 0, markEnds[at]).map((mark) => run.marks[mark]!),
+        severity: severity[at] === -1 ? undefined : severity[at],
+      };
+      layout.add(entry, index);
     }
     return layout.end();
   }

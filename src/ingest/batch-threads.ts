@@ -1,6 +1,6 @@
 /**
  * The batch threads: batches are read, validated and sealed beside the main thread, which would otherwise be the one busy processor of the
- * machine (80 of 115 µs an event). A thread that dies takes its batches with it, whose outcome is then unknown, and is started anew.
+ * machine. A thread that dies takes its batches with it, whose outcome is then unknown, and is started anew.
  *
  * Batches wait here and not in a thread, and tenants take turns (chain/fair-queue.ts): a thread has only so many before it that it need not
  * wait for the next. A batch that is sealed and waits for its place makes way for another.

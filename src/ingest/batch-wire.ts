@@ -12,9 +12,8 @@ export interface EntryColumns {
   readonly id: readonly string[];
   readonly idHash: readonly string[];
   readonly mayRepeat: Uint8Array;
-  /** All frames, of which each has its place. */
+  /** All frames, one behind the other; of each, where its position belongs, and where it ends. */
   readonly frames: Uint8Array<ArrayBuffer>;
-  readonly starts: Uint32Array;
   readonly splits: Uint32Array;
   readonly ends: Uint32Array;
   readonly bytes: Uint32Array;
@@ -47,7 +46,7 @@ export function decodeEntries(columns: EntryColumns): PlacelessEntry[] {
     id,
     idHash: columns.idHash[i]!,
     mayRepeat: columns.mayRepeat[i] === 1,
-    frame: { bytes: columns.frames, start: columns.starts[i]!, split: columns.splits[i]!, end: columns.ends[i]! },
+    frame: { bytes: columns.frames, start: columns.ends[i - 1] ?? 0, split: columns.splits[i]!, end: columns.ends[i]! },
     bytes: columns.bytes[i]!,
   }));
 }

@@ -53,16 +53,26 @@ export async function answerBatch(
   const taker = new Taker(sender, policies);
   const entries = new BatchEntries();
   const taken: (BatchEvent | Problem)[] = [];
+  let events = 0;
+  let failed: { readonly error: unknown } | undefined;
   for (const item of items) {
     const read = readOrProblem(item, sender, now, limits);
-    const one = read instanceof Problem ? read : taker.take(read);
-    const pending = one instanceof Promise ? await one : one;
-    taken.push(pending instanceof Problem ? pending : entries.add(pending));
+    events += 1;
+    // Where something can not be asked, the rest is read all the same: that no time will make a batch of it is the better answer.
+    if (failed !== undefined) continue;
+    try {
+      const one = read instanceof Problem ? read : taker.take(read);
+      const pending = one instanceof Promise ? await one : one;
+      taken.push(pending instanceof Problem ? pending : entries.add(pending));
+    } catch (error) {
+      failed = { error };
+    }
   }
-  onEvents(taken.length);
-  if (taken.length === 0) throw new Problem('invalid_batch', { errors: [{ field: '', message: 'has no event' }] });
+  onEvents(events);
+  if (failed !== undefined) throw failed.error;
+  if (events === 0) throw new Problem('invalid_batch', { errors: [{ field: '', message: 'has no event' }] });
 
-  const appender = new Appender<BatchEvent>({ append: (events, all) => append(entries, events, all), readEntries });
+  const appender = new Appender<BatchEvent>({ append: (some, all) => append(entries, some, all), readEntries });
   const valid = taken.filter((one): one is BatchEvent => !(one instanceof Problem));
   const forbidden = taken.filter((one) => one instanceof Problem && one.code === 'forbidden').length;
   if (atomic) {
